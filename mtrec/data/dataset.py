@@ -1,0 +1,51 @@
+"""The one shape in which every data source hands over its tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Users, items and their interactions as columns of NumPy arrays.
+
+    Users and items are numbered by row. Row 0 stands for an unknown user or item: its string
+    columns hold `""` and its numeric columns NaN. Known users and items have rows from 1.
+
+    Attributes:
+        name: What the data is called in runs and tables, such as `movielens_100k`.
+        users: Columns of `[U + 1, ...]`; `users[user_key]` holds the ids as strings.
+        items: Columns of `[C + 1, ...]`; `items[item_key]` holds the ids as strings. A
+            multi-valued (bag) column is `[C + 1, L]` strings, padded with `""`.
+        interactions: Columns of `[rows]` in the source's original order: `user` and `item` (int32
+            row numbers), `rating` (float32, NaN where the row carries none) and `timestamp`
+            (int64 seconds; 0 where the source has none).
+        user_key: The id column of `users`.
+        item_key: The id column of `items`.
+        title: The column of `items` that people read.
+        rating_scale: Lowest and highest rating the scale allows.
+        source: One line that says where the rows came from.
+        digest: SHA-256 over the contents of all columns.
+    """
+
+    name: str
+    users: Mapping[str, np.ndarray]
+    items: Mapping[str, np.ndarray]
+    interactions: Mapping[str, np.ndarray]
+    user_key: str
+    item_key: str
+    title: str
+    rating_scale: tuple[float, float]
+    source: str
+    digest: str
+
+    @property
+    def num_users(self) -> int:
+        """Number of known users U; the arrays hold U + 1 rows."""
+        return len(self.users[self.user_key]) - 1
+
+    @property
+    def num_items(self) -> int:
+        """Number of known items C; the arrays hold C + 1 rows."""
+        return len(self.items[self.item_key]) - 1

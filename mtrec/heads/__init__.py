@@ -1,0 +1,1 @@
+"""Heads: what the towers' outputs are trained to predict."""
