@@ -1,0 +1,137 @@
+"""Optimizers for embedding tables whose step costs O(rows the batch touched), never O(table).
+
+Keras' own optimizers read and write the whole table on every step, and where an id is repeated in
+a batch their sparse path accumulates Σg² instead of (Σg)². Here the gradient of a table is summed
+by row first, so a step equals the one that the dense gradient would give.
+
+Keras sums gradients over the replicas before it calls `update_step`, and calls it once for each
+device's copy of a table. The sum by row therefore already holds every replica's share.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import keras
+import tensorflow as tf
+
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+class RowWiseAdagrad(keras.optimizers.Optimizer):
+    """Adagrad with one accumulator a row: the sum over steps of the row's mean squared gradient.
+
+    For a touched row with summed gradient g `[D]`: `a += mean(g²)`, then
+    `row -= learning_rate * g / (√a + epsilon)`. It keeps one number where Adagrad keeps D.
+    Formula: `EXACT_ROWWISE_ADAGRAD` of FBGEMM, TorchRec's usual optimizer for tables.
+
+    Args:
+        learning_rate: A float or a Keras schedule.
+        initial_accumulator: Value that every row's accumulator starts from.
+        epsilon: Added to the root, so that a row with no history divides by more than zero.
+    """
+
+    def __init__(
+        self, *, learning_rate: LearningRate, initial_accumulator: float, epsilon: float
+    ) -> None:
+        super().__init__(learning_rate=learning_rate)
+        self.initial_accumulator = initial_accumulator
+        self.epsilon = epsilon
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates an accumulator `[rows]` for each table `[rows, D]`."""
+        if self.built:
+            return
+        super().build(variables)
+        self._accumulators = [self._add_accumulator(variable) for variable in variables]
+
+    def _add_accumulator(self, variable: keras.Variable) -> keras.Variable:
+        table = variable.value if isinstance(variable, keras.Variable) else variable
+        with self._distribution_strategy.extended.colocate_vars_with(table):
+            return self.add_variable(
+                shape=variable.shape[:1],
+                initializer=keras.initializers.Constant(self.initial_accumulator),
+                dtype=variable.dtype,
+                name="accumulator",
+            )
+
+    def update_step(
+        self, gradient: Gradient, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Updates the touched rows of one device's copy of a table."""
+        rows, gradients = sum_by_row(gradient)
+        accumulator = self._accumulators[self._get_variable_index(variable)]
+        width_axes = list(range(1, variable.shape.rank))
+        sums = tf.gather(accumulator.value, rows) + tf.reduce_mean(gradients**2, width_axes)
+        rates = tf.cast(learning_rate, variable.dtype) / (tf.sqrt(sums) + self.epsilon)
+        rates = tf.reshape(rates, [-1] + [1] * len(width_axes))
+        self.assign(accumulator, tf.IndexedSlices(sums, rows))
+        self.assign_sub(variable, tf.IndexedSlices(rates * gradients, rows))
+
+
+class LazyAdam(keras.optimizers.Optimizer):
+    """Adam whose moments move only in the rows that a batch touched.
+
+    A row that is touched on every step moves as under `keras.optimizers.Adam`. A row that is not
+    keeps its moments and its values; the bias correction counts all steps nevertheless. Formula:
+    Kingma and Ba 2015 (arXiv:1412.6980), section 2, with the corrections folded into the learning
+    rate; lazy as in `LazyAdam` of TensorFlow Addons.
+
+    Args:
+        learning_rate: A float or a Keras schedule.
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        epsilon: Added to the root of the second moment.
+    """
+
+    def __init__(
+        self, *, learning_rate: LearningRate, beta_1: float, beta_2: float, epsilon: float
+    ) -> None:
+        super().__init__(learning_rate=learning_rate)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates both moments, of each table's own shape."""
+        if self.built:
+            return
+        super().build(variables)
+        self._first, self._second = self.add_optimizer_variables(variables, ["first", "second"])
+
+    def update_step(
+        self, gradient: Gradient, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Updates the touched rows of one device's copy of a table."""
+        rows, gradients = sum_by_row(gradient)
+        index = self._get_variable_index(variable)
+        first = self._decayed(self._first[index], rows, gradients, self.beta_1)
+        second = self._decayed(self._second[index], rows, gradients**2, self.beta_2)
+        # In float32, 1 - 0.999 has five digits left.
+        step = tf.cast(self.iterations + 1, tf.float64)
+        correction = tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+        rate = tf.cast(tf.cast(learning_rate, tf.float64) * correction, variable.dtype)
+        delta = rate * first / (tf.sqrt(second) + self.epsilon)
+        self.assign_sub(variable, tf.IndexedSlices(delta, rows))
+
+    def _decayed(
+        self, moment: keras.Variable, rows: tf.Tensor, values: tf.Tensor, beta: float
+    ) -> tf.Tensor:
+        moved = beta * tf.gather(moment.value, rows) + (1.0 - beta) * values
+        self.assign(moment, tf.IndexedSlices(moved, rows))
+        return moved
+
+
+def sum_by_row(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the touched rows `[n]`, each once, and their summed gradients `[n, D]`.
+
+    A row whose gradient is exactly zero is not touched: padding and masked examples look up rows
+    too, and must not make a row drift. Sparse and dense gradients thus give the same update.
+    """
+    if isinstance(gradient, tf.IndexedSlices):
+        rows, position = tf.unique(gradient.indices)
+        sums = tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
+    else:
+        rows, sums = tf.range(tf.shape(gradient)[0]), gradient
+    touched = tf.where(tf.reduce_any(tf.not_equal(sums, 0), list(range(1, sums.shape.rank))))[:, 0]
+    return tf.gather(rows, touched), tf.gather(sums, touched)
