@@ -85,7 +85,7 @@ def _read(directory: Path) -> Dataset | None:
             for table in _TABLES
         }
         scalars: dict[str, Any] = {name: about[name] for name in _SCALARS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if digest_of(**tables) != scalars["digest"]:
         return None

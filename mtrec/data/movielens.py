@@ -5,6 +5,8 @@ F. M. Harper and J. A. Konstan: The MovieLens Datasets: History and Context. 201
 
 import re
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +25,8 @@ _RATING_SCALES = {"100k": (1.0, 5.0), "1m": (1.0, 5.0), "latest-small": (0.5, 5.
 # The last year in parentheses: `Heat (1995)`, `Land Before Time III, The (1995) (V)`,
 # `Death Note (2006–2007)`.
 _YEAR = re.compile(r"\((\d{4})(?:[-–]\d{0,4})?\)(?!.*\(\d{4})")
+
+Attempt = tuple[str, Callable[[Path], tuple[Columns, Columns]]]
 
 
 def load(*, variant: str, data_dir: str | None, archive: str | None, cache_dir: str) -> Dataset:
@@ -68,36 +72,36 @@ def load(*, variant: str, data_dir: str | None, archive: str | None, cache_dir: 
 
 def _build(name: str, variant: str, data_dir: str | None, archive: str | None) -> Dataset:
     """Tries each place in turn, says how it went, and gives up with a list of outcomes."""
-    outcomes: list[str] = []
-
-    def tell(place: str, outcome: str) -> None:
-        print(f"{name} from {place}: {outcome}", flush=True)
-        outcomes.append(f"{place}: {outcome}")
-
-    if data_dir is not None:
-        place = f"data.data_dir={data_dir}"
-        try:
-            columns = movielens_tfds.read(variant, Path(data_dir).expanduser())
-        except SourceError as reason:
-            tell(place, str(reason))
-        else:
-            tell(place, "read")
-            return _dataset(name, variant, *columns, source=place)
-    for place, fetch in places(EDITIONS[variant], archive):
+    outcomes = []
+    for place, attempt in _attempts(variant, data_dir, archive):
         with tempfile.TemporaryDirectory(prefix="mtrec-movielens-") as work:
-            files, prepared = Path(work, "files"), Path(work, "prepared")
-            files.mkdir()
             try:
-                columns = movielens_tfds.prepare(variant, fetch(files), prepared)
+                ratings, movies = attempt(Path(work))
             except SourceError as reason:
-                tell(place, str(reason))
-            else:
-                tell(place, "prepared with TensorFlow Datasets")
-                return _dataset(name, variant, *columns, source=place)
+                print(f"{name} from {place}: {reason}", flush=True)
+                outcomes.append(f"{place}: {reason}")
+                continue
+        print(f"{name} from {place}: {len(ratings['user_id']):,} ratings", flush=True)
+        return _dataset(name, variant, ratings, movies, source=place)
     raise UserError(
         f"{name} was found nowhere ({'; '.join(outcomes)}). Set data.archive to the zip or folder "
         "from GroupLens, or use data=synthetic."
     )
+
+
+def _attempts(variant: str, data_dir: str | None, archive: str | None) -> Iterator[Attempt]:
+    """Yields the name of each place, and what reads ratings and movies from it."""
+    if data_dir is not None:
+        path = Path(data_dir).expanduser()
+        yield f"data.data_dir={data_dir}", lambda work: movielens_tfds.read(variant, path)
+    for place, fetch in places(EDITIONS[variant], archive):
+        yield place, partial(_fetch_and_prepare, variant, fetch)
+
+
+def _fetch_and_prepare(
+    variant: str, fetch: Callable[[Path], Path], work: Path
+) -> tuple[Columns, Columns]:
+    return movielens_tfds.prepare(variant, fetch(work), work / "prepared")
 
 
 def _dataset(name: str, variant: str, ratings: Columns, movies: Columns, *, source: str) -> Dataset:

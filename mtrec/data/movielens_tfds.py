@@ -22,7 +22,7 @@ def prepare(variant: str, folder: Path, data_dir: Path) -> tuple[Columns, Column
     """Lets TFDS read the published files in `folder` and write `data_dir`, then reads that.
 
     Raises:
-        SourceError: TFDS could not make sense of the files.
+        SourceError: TFDS cannot read the files.
     """
     with _quiet_tfds() as tfds:
         for table in ("ratings", "movies"):
@@ -31,14 +31,7 @@ def prepare(variant: str, folder: Path, data_dir: Path) -> tuple[Columns, Column
             # The builder would download; it has no option for a folder.
             builder._split_generators = lambda _, examples=examples: {"train": examples}
             config = tfds.download.DownloadConfig(try_download_gcs=False)
-            try:
-                builder.download_and_prepare(download_config=config)
-            except Exception as error:  # whatever a parser makes of a malformed line
-                detail = " ".join(str(error).split())[:200]
-                raise SourceError(
-                    f"TensorFlow Datasets could not read its {table} "
-                    f"({type(error).__name__}: {detail})"
-                ) from error
+            builder.download_and_prepare(download_config=config)
     return read(variant, data_dir)
 
 
@@ -130,7 +123,7 @@ def _text(values: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[Any]:
-    """Imports TFDS and keeps its bars, notes and warnings off the screen."""
+    """Imports TFDS, keeps its output off the screen and turns its errors into `SourceError`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow_datasets as tfds
     from absl import logging
@@ -141,5 +134,12 @@ def _quiet_tfds() -> Iterator[Any]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield tfds
+    except SourceError:
+        raise
+    except Exception as error:  # whatever a parser makes of malformed data
+        detail = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"TensorFlow Datasets could not read it ({type(error).__name__}: {detail})"
+        ) from error
     finally:
         logging.set_verbosity(verbosity)

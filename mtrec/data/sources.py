@@ -126,7 +126,7 @@ def from_archive(edition: Edition, path: Path, work: Path) -> Path:
         for folder in (path, path / edition.folder):
             if all((folder / file).is_file() for file in edition.files):
                 return folder
-        raise SourceError(f"the folder lacks {', '.join(edition.files)}")
+        raise SourceError(f"the folder does not hold all of {', '.join(edition.files)}")
     if not path.is_file():
         raise SourceError("nothing is there")
     try:

@@ -1,0 +1,135 @@
+"""Each kind of split against rows picked by hand or by plain NumPy."""
+
+import numpy as np
+import pytest
+
+from mtrec.data.dataset import Dataset
+from mtrec.data.split import split
+from mtrec.errors import UserError
+
+DEFAULTS = {"kind": "random", "seed": 42, "train_share": 0.8, "fold": 1, "validation_share": 0.1}
+
+
+def dataset(users, times):
+    users = np.array(users, np.int32)
+    interactions = {
+        "user": users,
+        "item": np.ones(len(users), np.int32),
+        "rating": np.ones(len(users), np.float32),
+        "timestamp": np.array(times, np.int64),
+    }
+    return Dataset(
+        name="made_up",
+        users={"user_id": np.arange(10).astype(str)},
+        items={"item_id": np.array(["", "1"])},
+        interactions=interactions,
+        user_key="user_id",
+        item_key="item_id",
+        title="item_id",
+        rating_scale=(1.0, 5.0),
+        source="made up",
+        digest="",
+    )
+
+
+def test_random_takes_train_then_test_from_one_seeded_permutation():
+    order = np.random.RandomState(42).permutation(100)
+
+    parts = split(dataset([1] * 100, range(100)), **DEFAULTS)
+
+    np.testing.assert_array_equal(parts.fit, order[:72])
+    np.testing.assert_array_equal(parts.validation, order[72:80])
+    np.testing.assert_array_equal(parts.test, order[80:])
+    np.testing.assert_array_equal(parts.train, order[:80])
+
+
+def test_random_with_another_seed_takes_other_rows():
+    data = dataset([1] * 100, range(100))
+
+    parts = split(data, **{**DEFAULTS, "seed": 43})
+
+    assert set(parts.test) != set(split(data, **DEFAULTS).test)
+
+
+def test_temporal_tests_the_latest_rows_and_keeps_the_order_of_equal_times():
+    times = [50, 10, 40, 40, 20, 60, 30, 40, 15, 5]
+
+    parts = split(
+        dataset([1] * 10, times),
+        **{**DEFAULTS, "kind": "temporal", "train_share": 0.7, "validation_share": 0.3},
+    )
+
+    # By time: rows 9, 1, 8, 4, 6, then 2, 3 and 7 (all at 40), then 0 and 5.
+    np.testing.assert_array_equal(parts.fit, [9, 1, 8, 4, 6])
+    np.testing.assert_array_equal(parts.validation, [2, 3])
+    np.testing.assert_array_equal(parts.test, [7, 0, 5])
+
+
+def test_leave_one_out_tests_each_users_last_row_and_spares_users_with_two():
+    users = [3, 1, 3, 1, 1, 2, 2, 3, 3]
+    times = [9, 5, 7, 5, 1, 8, 9, 9, 8]
+
+    parts = split(
+        dataset(users, times),
+        **{**DEFAULTS, "kind": "leave_one_out", "train_share": -1.0, "validation_share": -1.0},
+    )
+
+    # User 1 by time: rows 4, 1, 3. User 3: rows 2, 8, 0, 7. User 2 has two rows only.
+    np.testing.assert_array_equal(parts.test, [3, 7])
+    np.testing.assert_array_equal(parts.validation, [1, 0])
+    np.testing.assert_array_equal(parts.fit, [2, 4, 5, 6, 8])
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
+def test_fold_tests_a_consecutive_fifth_and_validates_on_a_permutation_of_the_rest(fold):
+    first = 20 * (fold - 1)
+    rest = np.delete(np.arange(100), np.arange(first, first + 20))
+    shuffled = np.random.RandomState(42).permutation(rest)
+
+    parts = split(dataset([1] * 100, [0] * 100), **{**DEFAULTS, "kind": "fold", "fold": fold})
+
+    np.testing.assert_array_equal(parts.test, np.arange(first, first + 20))
+    np.testing.assert_array_equal(parts.fit, shuffled[:72])
+    np.testing.assert_array_equal(parts.validation, shuffled[72:])
+
+
+@pytest.mark.parametrize("kind", ["random", "temporal", "leave_one_out", "fold"])
+def test_every_row_is_in_exactly_one_part(kind):
+    rng = np.random.default_rng(0)
+    data = dataset(rng.integers(1, 10, 203), rng.integers(0, 50, 203))
+
+    parts = split(data, **{**DEFAULTS, "kind": kind})
+
+    rows = np.concatenate([parts.fit, parts.validation, parts.test])
+    assert {part.dtype for part in (parts.fit, parts.validation, parts.test)} == {np.dtype("i8")}
+    np.testing.assert_array_equal(np.sort(rows), np.arange(203))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"kind": "last"}, r"data\.split\.kind must be one of .* got 'last'"),
+        ({"kind": "fold", "fold": 0}, r"data\.split\.fold must be from 1 to 5; got 0"),
+        ({"kind": "fold", "fold": 6}, r"data\.split\.fold must be from 1 to 5; got 6"),
+        ({"train_share": 1.0}, r"data\.split\.train_share must lie between 0 and 1; got 1\.0"),
+        ({"train_share": 0.0}, r"data\.split\.train_share"),
+        ({"validation_share": 0.0}, r"data\.split\.validation_share must lie between"),
+        ({"seed": -1}, r"data\.split\.seed must be from 0"),
+        ({"train_share": 0.999}, r"its test part of 100 rows is empty"),
+        ({"validation_share": 0.001}, r"its validation part of 100 rows is empty"),
+        ({"train_share": 0.01, "validation_share": 0.9}, r"its fit part of 100 rows is empty"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_by_the_name_of_its_option(changed, named):
+    with pytest.raises(UserError, match=named):
+        split(dataset([1] * 100, range(100)), **{**DEFAULTS, **changed})
+
+
+def test_a_temporal_split_without_times_is_refused_with_a_remedy():
+    with pytest.raises(UserError, match=r"Set data\.split\.kind=random"):
+        split(dataset([1] * 100, [0] * 100), **{**DEFAULTS, "kind": "temporal"})
+
+
+def test_leave_one_out_without_a_user_of_three_rows_is_refused():
+    with pytest.raises(UserError, match="No user has three rows"):
+        split(dataset([1, 1, 2, 2], [1, 2, 3, 4]), **{**DEFAULTS, "kind": "leave_one_out"})
