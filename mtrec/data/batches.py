@@ -1,0 +1,243 @@
+"""Batches as packed row numbers: a seeded permutation each epoch, a slice for each replica.
+
+Every random choice is a function of (seed, epoch, step) and is made for the global batch before it
+is cut into replicas' slices. Any number of replicas therefore trains on the same examples, and a
+job can start again at any step.
+
+A batch is a dictionary of arrays. Q, N, H, M, P count queries, rows, history entries, distinct
+items and pool items of one replica; shapes are padded so that all replicas' agree.
+
+| field | shape | meaning |
+|---|---|---|
+| query | Q | user row of each query; 0 for padding |
+| history_query, history_item | H | query an entry belongs to (-1 for padding), position in `item` |
+| history_pool | H | position of the entry in the whole pool, -1 if it is not there |
+| item | M | distinct item rows of rows and histories; 0 for padding |
+| row_query, row_item | N | query of a training row, position of its target in `item` |
+| row_rating, row_weight | N | rating (NaN: none), 1 for a row and 0 for padding |
+| row_log_q | N | log Q of the row's target |
+| pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtrec import negatives
+from mtrec.data.dataset import Dataset
+from mtrec.data.histories import Histories
+from mtrec.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+PADDING = {"history_query": -1, "history_pool": -1, "row_rating": np.nan}
+# Lengths that vary are padded to a multiple of this, so that few shapes occur.
+ROUND_TO = 256
+
+
+class Batches:
+    """The training batches of every epoch and replica.
+
+    Args:
+        dataset: The data.
+        fit: Row numbers of the interactions to train on.
+        batch_of: `users`: a query is a user with all their rows. `rows`: a query is one row.
+        global_batch: Queries in a batch over all replicas.
+        history_share: Probability that an item is shown as history. With `users`, the items not
+            shown are the targets; with `rows`, the other items of the row's user are thinned.
+        chronological: Whether only earlier items are shown (by time, ties excluded).
+        pool: `catalogue` or `in_batch`; null if no head needs a pool.
+        num_replicas: Replicas that share a batch.
+        seed: Seed of all random choices.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        fit: np.ndarray,
+        *,
+        batch_of: str,
+        global_batch: int,
+        history_share: float,
+        chronological: bool,
+        pool: str | None,
+        num_replicas: int,
+        seed: int,
+    ) -> None:
+        if global_batch % num_replicas:
+            down = global_batch // num_replicas * num_replicas
+            raise UserError(
+                f"train.global_batch must divide by the number of replicas ({num_replicas}); got "
+                f"{global_batch}. Set train.global_batch={down or num_replicas}."
+            )
+        self.histories = Histories.of(dataset, fit)
+        self.batch_of = batch_of
+        self.global_batch = global_batch
+        self.history_share = history_share
+        self.chronological = chronological
+        self.num_replicas = num_replicas
+        self.seed = seed
+        columns = {n: np.asarray(c)[self.histories.rows] for n, c in dataset.interactions.items()}
+        self._user, self._rating = columns["user"], columns["rating"]
+        self._earlier = _strictly_earlier(self._user, columns["timestamp"])
+        if batch_of == "users":
+            self._units = np.unique(self._user)
+            target_share = 1.0 if chronological else 1 - history_share
+        else:
+            self._units = np.arange(len(self._user))
+            target_share = 1.0
+        self._num_items = dataset.num_items
+        self._shuffled: tuple[int, np.ndarray] | None = None
+        self._pool = self._make_pool(pool, target_share)
+        self.steps_per_epoch = -(-len(self._units) // global_batch)
+
+    def _make_pool(
+        self, pool: str | None, target_share: float
+    ) -> negatives.Catalogue | negatives.InBatch | None:
+        if pool == "catalogue":
+            return negatives.Catalogue(self._num_items)
+        if pool == "in_batch":
+            share = min(self.global_batch / len(self._units), 1.0) * target_share
+            return negatives.InBatch(
+                self.histories, num_items=self._num_items, batch_share=share
+            )
+        return None
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self._units)
+            self._shuffled = (epoch, order)
+        return self._shuffled[1]
+
+    def step(self, epoch: int, step: int) -> list[Batch]:
+        """The batch of one step, a slice for each replica."""
+        units = self._order(epoch)[step * self.global_batch : (step + 1) * self.global_batch]
+        rng = np.random.default_rng([self.seed, epoch, step])
+        make = self._of_users if self.batch_of == "users" else self._of_rows
+        query, row, row_owner, shown, shown_owner = make(units, rng)
+        items = self.histories.items
+        pool = self._pool.items(items[row]) if self._pool else np.zeros(0, np.int32)
+        size = self.global_batch // self.num_replicas
+        slices = []
+        for replica in range(self.num_replicas):
+            first = replica * size
+            mine = (row_owner >= first) & (row_owner < first + size)
+            seen = (shown_owner >= first) & (shown_owner < first + size)
+            slices.append(
+                self._slice(
+                    query[first : first + size],
+                    (row[mine], row_owner[mine] - first),
+                    (shown[seen], shown_owner[seen] - first),
+                    pool,
+                    pool[replica :: self.num_replicas],
+                )
+            )
+        return pad_together(slices, queries=size)
+
+    def _slice(
+        self,
+        query: np.ndarray,
+        rows: tuple[np.ndarray, np.ndarray],
+        shown: tuple[np.ndarray, np.ndarray],
+        pool: np.ndarray,
+        own_pool: np.ndarray,
+    ) -> Batch:
+        items = self.histories.items
+        target, history = items[rows[0]], items[shown[0]]
+        item, position = np.unique(np.concatenate([target, history]), return_inverse=True)
+        log_q = self._pool.log_q if self._pool else lambda ids: np.zeros(len(ids), np.float32)
+        return {
+            "query": query,
+            "history_query": shown[1],
+            "history_item": position[len(target) :],
+            "history_pool": self._pool_position(pool, history, shown[1], target, rows[1]),
+            "item": item,
+            "row_query": rows[1],
+            "row_item": position[: len(target)],
+            "row_rating": self._rating[rows[0]],
+            "row_weight": np.ones(len(target), np.float32),
+            "row_log_q": log_q(target),
+            "pool": own_pool,
+            "pool_log_q": log_q(own_pool),
+        }
+
+    def _pool_position(
+        self,
+        pool: np.ndarray,
+        history: np.ndarray,
+        history_owner: np.ndarray,
+        target: np.ndarray,
+        target_owner: np.ndarray,
+    ) -> np.ndarray:
+        """Position of history items in the pool, -1 where absent or a target again."""
+        if len(pool) == 0:
+            return np.full(len(history), -1)
+        found = np.minimum(np.searchsorted(pool, history), len(pool) - 1)
+        width = self._num_items + 1
+        again = np.isin(
+            history_owner.astype(np.int64) * width + history,
+            target_owner.astype(np.int64) * width + target,
+        )
+        return np.where((pool[found] == history) & ~again, found, -1)
+
+    def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        entries, owners = self.histories.entries(users)
+        kept = rng.random(len(entries)) < self.history_share
+        if not self.chronological:
+            return users, entries[~kept], owners[~kept], entries[kept], owners[kept]
+        counts = np.bincount(owners, minlength=len(users))
+        starts = np.cumsum(counts) - counts
+        # The first target of each user; whatever is strictly earlier may be shown.
+        first = starts + (rng.random(len(users)) * counts).astype(np.int64)
+        cut = starts + self._earlier[entries[first]]
+        place = np.arange(len(entries))
+        before = place < cut[owners]
+        shown = before & kept
+        return users, entries[~before], owners[~before], entries[shown], owners[shown]
+
+    def _of_rows(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        users = self._user[rows]
+        entries, owners = self.histories.entries(users)
+        row = rows[owners]
+        if self.chronological:
+            starts = self.histories.offsets[users]
+            allowed = entries - starts[owners] < self._earlier[row]
+        else:
+            allowed = self.histories.items[entries] != self.histories.items[row]
+        shown = allowed & (rng.random(len(entries)) < self.history_share)
+        return users, rows, np.arange(len(rows)), entries[shown], owners[shown]
+
+
+def _strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """How many rows of the same user are strictly earlier, for rows sorted by user and time."""
+    place = np.arange(len(user))
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    new_time = new_user | np.r_[True, time[1:] != time[:-1]]
+    start_of_user = np.maximum.accumulate(np.where(new_user, place, 0))
+    start_of_tie = np.maximum.accumulate(np.where(new_time, place, 0))
+    return start_of_tie - start_of_user
+
+
+def rounded(length: int) -> int:
+    """The padded length: the next multiple of `ROUND_TO`, at least one."""
+    return max(1, -(-length // ROUND_TO)) * ROUND_TO
+
+
+def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
+    """Pads each field of all slices to one length, `query` to exactly `queries`."""
+    padded: list[Batch] = [{} for _ in slices]
+    for name in slices[0]:
+        longest = max(len(part[name]) for part in slices)
+        length = queries if name == "query" else rounded(longest)
+        for part, out in zip(slices, padded, strict=True):
+            values = np.asarray(part[name])
+            kind = np.float32 if values.dtype.kind == "f" else np.int32
+            out[name] = np.full(length, PADDING.get(name, 0), kind)
+            out[name][: len(values)] = values
+    return padded
+
+
+def stack(steps: Sequence[Batch]) -> Batch:
+    """Several steps' batches of one replica as arrays `[K, ...]`, for one call of the step."""
+    padded = pad_together(steps, queries=len(steps[0]["query"]))
+    return {name: np.stack([part[name] for part in padded]) for name in padded[0]}

@@ -1,0 +1,44 @@
+"""Which items each user chose, in time order, as one flat array with offsets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtrec.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The interactions of every user, side by side (compressed sparse rows).
+
+    Attributes:
+        offsets: `[U + 2]`; user row u owns the entries `offsets[u]:offsets[u + 1]`.
+        rows: Row numbers in `dataset.interactions`, by user and within a user by time.
+        items: Item rows of those interactions.
+    """
+
+    offsets: np.ndarray
+    rows: np.ndarray
+    items: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Dataset, rows: np.ndarray) -> "Histories":
+        """Collects the interactions `rows`; equal times keep the source's order."""
+        columns = dataset.interactions
+        rows = np.sort(rows)
+        users, times = np.asarray(columns["user"])[rows], np.asarray(columns["timestamp"])[rows]
+        rows = rows[np.lexsort((times, users))]
+        counts = np.bincount(users, minlength=dataset.num_users + 1)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return cls(offsets=offsets, rows=rows, items=np.asarray(columns["item"])[rows])
+
+    def of_user(self, user: int) -> np.ndarray:
+        """Item rows of one user, oldest first."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def entries(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of all entries of `users`, and for each its position in `users`."""
+        starts, counts = self.offsets[users], self.offsets[users + 1] - self.offsets[users]
+        owners = np.repeat(np.arange(len(users)), counts)
+        first = np.cumsum(counts) - counts
+        return np.arange(len(owners)) + np.repeat(starts - first, counts), owners.astype(np.int32)

@@ -1,0 +1,89 @@
+"""Evaluation on held-out interactions: the whole catalogue, exact, every head."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from mtrec import metrics
+from mtrec.data.dataset import Dataset
+from mtrec.data.histories import Histories
+from mtrec.heads.head import HeldOut, Report
+from mtrec.model import Recommender
+
+USERS_AT_ONCE = 1024
+ITEMS_AT_ONCE = 65_536
+
+
+class Evaluator:
+    """Judges a model on one held-out part of the data.
+
+    Args:
+        dataset: The data.
+        known: Rows the model may know of each user: they form the histories and are masked.
+        held_out: Rows to judge it on.
+    """
+
+    def __init__(self, dataset: Dataset, *, known: np.ndarray, held_out: np.ndarray) -> None:
+        columns = {name: np.asarray(c)[held_out] for name, c in dataset.interactions.items()}
+        order = np.argsort(columns["user"], kind="stable")
+        self.dataset = dataset
+        self.known = Histories.of(dataset, known)
+        self.users, self.owner = np.unique(columns["user"][order], return_inverse=True)
+        self.item = columns["item"][order]
+        self.rating = columns["rating"][order]
+        entries, owners = self.known.entries(self.users)
+        width = dataset.num_items + 1
+        pairs = owners.astype(np.int64) * width + self.known.items[entries]
+        self.new = ~np.isin(self.owner.astype(np.int64) * width + self.item, pairs)
+
+    def __call__(self, model: Recommender, *, full: bool) -> dict[str, Report]:
+        """The report of each head; see `Head.evaluate`."""
+        query = embed_users(model, self.users, self.known)
+        candidate = embed_items(model, self.dataset.num_items)
+        return {
+            name: head.evaluate(
+                HeldOut(
+                    users=self.users,
+                    query=query[name],
+                    candidate=candidate[name],
+                    owner=self.owner,
+                    item=self.item,
+                    rating=self.rating,
+                    new=self.new,
+                    known=self.known,
+                    dataset=self.dataset,
+                ),
+                full=full,
+            )
+            for name, head in model.heads.items()
+        }
+
+
+def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:
+    """Query representations of user rows `[U]` for each head, `[U, D]`."""
+    parts = []
+    for part in metrics.chunks(len(users), USERS_AT_ONCE):
+        entries, owners = known.entries(users[part])
+        parts.append(model.queries(users[part].astype(np.int32), known.items[entries], owners))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def embed_items(model: Recommender, num_items: int) -> dict[str, np.ndarray]:
+    """Candidate representations of items 1..C for each head, `[C, D]`."""
+    rows = np.arange(1, num_items + 1, dtype=np.int32)
+    parts = [
+        model.candidates(tf.constant(rows[part])) for part in metrics.chunks(num_items, ITEMS_AT_ONCE)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def flat_metrics(reports: Mapping[str, Report], split: str) -> dict[str, float]:
+    """`<split>/<head>/<metric>` and `baseline/<split>/<head>/<metric>` of all heads."""
+    flat = {}
+    for head, report in reports.items():
+        flat |= {f"{split}/{head}/{name}": value for name, value in report.metrics.items()}
+        flat |= {
+            f"baseline/{split}/{head}/{name}": value for name, value in report.baseline.items()
+        }
+    return flat

@@ -1,0 +1,106 @@
+"""What every head has: a loss for each example, and figures on held-out interactions."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.dataset import Dataset
+from mtrec.data.histories import Histories
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One replica's share of a batch, as a head sees it.
+
+    Attributes:
+        query: This head's query representations, `[Q, D]`.
+        item: This head's representations of the items named by rows and histories, `[M, D]`.
+        pool: This head's representations of the replica's slice of the candidate pool, `[P, D]`.
+        batch: The batch itself; see `mtrec.data.batches` for its fields.
+    """
+
+    query: tf.Tensor
+    item: tf.Tensor
+    pool: tf.Tensor
+    batch: dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out interactions and the representations needed to judge them.
+
+    Attributes:
+        users: User row of each evaluated user, `[U]`, ascending.
+        query: This head's query representations of those users, `[U, D]`.
+        candidate: This head's representations of items 1..C, `[C, D]`; item row i is at i - 1.
+        owner: Position in `users` of each held-out interaction, `[H]`, ascending.
+        item: Item row of each held-out interaction, `[H]`.
+        rating: Rating of each held-out interaction, `[H]`, NaN where there is none.
+        new: Whether the user did not have the item before, `[H]`; only those test retrieval.
+        known: The items each user is known to have chosen; they are not recommended again.
+        dataset: The data, for the columns that metrics are sliced by.
+    """
+
+    users: np.ndarray
+    query: np.ndarray
+    candidate: np.ndarray
+    owner: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+    new: np.ndarray
+    known: Histories
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a head found on held-out interactions.
+
+    Attributes:
+        metrics: Metric name (`recall_at_10`) to value.
+        baseline: The same metrics of the head's simple baseline.
+        slices: Rows `{"slice", "value", "metric", "model", "baseline", "count"}`.
+        tables: Further tables by name, for figures.
+    """
+
+    metrics: dict[str, float]
+    baseline: dict[str, float] = field(default_factory=dict)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[str, Any] = field(default_factory=dict)
+
+
+class Head(keras.layers.Layer, ABC):
+    """An objective over the two towers' outputs.
+
+    Args:
+        dim: Width of the representations it reads; null takes the towers' shared output as it is.
+    """
+
+    def __init__(self, *, dim: int | None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @property
+    @abstractmethod
+    def main_metric(self) -> str:
+        """The metric that stands for the head in tables and figures, such as `rmse`."""
+
+    @abstractmethod
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
+        """Makes the weights, sized and started from the training rows `fit`."""
+
+    @abstractmethod
+    def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loss of every row and whether it counts: `[N]` and a 0/1 mask `[N]`.
+
+        Nothing is reduced here: dividing by the global count and weighting the tasks happens in
+        one place, `mtrec.train`.
+        """
+
+    @abstractmethod
+    def evaluate(self, held_out: HeldOut, *, full: bool) -> Report:
+        """Metrics on held-out interactions; baselines, slices and tables too where `full`."""

@@ -1,0 +1,135 @@
+"""Rating regression: how well a user will like an item they take."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec import metrics, slices
+from mtrec.data.dataset import Dataset
+from mtrec.features import Table, normal_rows, seed_for
+from mtrec.heads.head import Examples, Head, HeldOut, Report
+
+
+class Rating(Head):
+    """Biased matrix factorisation over the towers' outputs, and an optional MLP.
+
+    `prediction = mean + b_user + b_item + <p, q> + MLP([p, q, p * q])`, where p and q are this
+    head's representations of user and item (Koren, Bell, Volinsky 2009). The loss is the squared
+    error plus `l2 * (|p|^2 + |q|^2 + b_user^2 + b_item^2)` of each row. Rows without a rating are
+    masked.
+
+    Args:
+        dim: Width of p and q.
+        layers: Widths of the MLP's hidden layers; empty for none.
+        l2: Weight of the regularisation, in squared rating units.
+    """
+
+    def __init__(self, *, dim: int, layers: Sequence[int], l2: float) -> None:
+        super().__init__(dim=dim)
+        self.layers = list(layers)
+        self.l2 = l2
+
+    @property
+    def main_metric(self) -> str:
+        """Root mean squared error."""
+        return "rmse"
+
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
+        """Starts the global bias at the mean training rating, user and item biases at 0."""
+        ratings = np.asarray(dataset.interactions["rating"])[fit]
+        self.low, self.high = dataset.rating_scale
+        known = ratings[np.isfinite(ratings)]
+        self.train_mean = float(known.mean(dtype=np.float64)) if len(known) else 0.0
+        self.mean = self.add_weight(shape=(), initializer="zeros", name="mean")
+        self.mean.assign(self.train_mean)
+        zeros = {"dim": 1, "stddev": 0.0, "seed": 0}
+        self.user_bias = Table(normal_rows(dataset.num_users + 1, **zeros), name="user_bias")
+        self.item_bias = Table(normal_rows(dataset.num_items + 1, **zeros), name="item_bias")
+        self.mlp = []
+        width = 3 * (self.dim or 0)
+        for position, units in enumerate([*self.layers, 1] if self.layers else []):
+            name = f"rating_mlp_{position}"
+            kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, name))
+            activation = "relu" if position < len(self.layers) else None
+            layer = keras.layers.Dense(units, activation, kernel_initializer=kernel, name=name)
+            layer.build((None, width))
+            self.mlp.append(layer)
+            width = units
+
+    def predict(
+        self, p: tf.Tensor, q: tf.Tensor, user_bias: tf.Tensor, item_bias: tf.Tensor
+    ) -> tf.Tensor:
+        """Predicted ratings `[N]` of pairs `[N, D]`, not yet clipped to the scale."""
+        prediction = self.mean + user_bias + item_bias + tf.reduce_sum(p * q, axis=-1)
+        if self.mlp:
+            hidden = tf.concat([p, q, p * q], axis=-1)
+            for layer in self.mlp:
+                hidden = layer(hidden)
+            prediction += hidden[..., 0]
+        return prediction
+
+    def score_pairs(
+        self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
+    ) -> tf.Tensor:
+        """Predicted ratings `[N]` within the scale, of pairs `[N, D]` and their row numbers."""
+        biases = self.user_bias(users)[:, 0], self.item_bias(items)[:, 0]
+        return tf.clip_by_value(self.predict(query, candidate, *biases), self.low, self.high)
+
+    def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
+        """Squared error and regularisation of each row, masked where there is no rating."""
+        batch = examples.batch
+        p = tf.gather(examples.query, batch["row_query"])  # [N, D]
+        q = tf.gather(examples.item, batch["row_item"])  # [N, D]
+        user_bias = self.user_bias(tf.gather(batch["query"], batch["row_query"]))[:, 0]
+        item_bias = self.item_bias(tf.gather(batch["item"], batch["row_item"]))[:, 0]
+        rated = tf.math.is_finite(batch["row_rating"])
+        rating = tf.where(rated, batch["row_rating"], 0.0)
+        error = tf.square(self.predict(p, q, user_bias, item_bias) - rating)
+        size = tf.reduce_sum(p * p + q * q, axis=-1) + user_bias**2 + item_bias**2
+        mask = batch["row_weight"] * tf.cast(rated, tf.float32)
+        return error + self.l2 * size, mask
+
+    def evaluate(self, held_out: HeldOut, *, full: bool) -> Report:
+        """Errors on the held-out interactions that carry a rating."""
+        rated = np.isfinite(held_out.rating)
+        if not rated.any():
+            return Report(metrics={})
+        owner, item, truth = held_out.owner[rated], held_out.item[rated], held_out.rating[rated]
+        users = held_out.users[owner]
+        raw = self.predict(
+            tf.gather(held_out.query, owner),
+            tf.gather(held_out.candidate, item - 1),
+            self.user_bias(users)[:, 0],
+            self.item_bias(item)[:, 0],
+        ).numpy()
+        clipped = np.clip(raw, self.low, self.high)
+        report = Report(metrics=metrics.rating_errors(raw, clipped, truth))
+        if full:
+            mean = np.full_like(truth, self.train_mean)
+            report.baseline.update(metrics.rating_errors(mean, mean, truth))
+            report.tables["calibration"] = metrics.calibration(clipped, truth, bins=10)
+            report.tables["predicted_against_true"] = metrics.predicted_against_true(
+                clipped, truth, low=self.low, high=self.high, bins=20
+            )
+            errors = (np.square(clipped - truth), np.square(mean - truth))
+            report.slices.extend(_slices(held_out, owner, item, *errors))
+        return report
+
+
+def _slices(
+    held_out: HeldOut, owner: np.ndarray, item: np.ndarray, model: np.ndarray, mean: np.ndarray
+) -> list[dict[str, Any]]:
+    def rmse(squared: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(squared, dtype=np.float64)))
+
+    groups = slices.user_groups(held_out.dataset, held_out.known, held_out.users)
+    labels = {name: group[owner] for name, group in groups.items()}
+    labels["items"] = slices.item_groups(held_out.known, held_out.dataset.num_items)[item]
+    return [
+        row
+        for name, group in labels.items()
+        for row in slices.by_group(name, group, "rmse", model, mean, rmse)
+    ]

@@ -1,0 +1,130 @@
+"""Metrics as pure functions of NumPy arrays.
+
+Ranks start at 0. A held-out item's rank is the number of candidates that score higher, and among
+candidates with exactly its score its place is drawn at random: ties are never counted as hits, and
+a model that scores everything alike finds k of C items in its top k, as chance does.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+RECALL_AT = (1, 5, 10, 20, 50, 100)
+NDCG_AT = (10, 20)
+FACTORIZED_AT = (1, 5, 10, 50, 100)
+
+
+def ranks(scores: np.ndarray, items: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Ranks of held-out items among all candidates.
+
+    Args:
+        scores: `[B, C]` scores of all candidates; -inf takes a candidate out.
+        items: For each of the B rows, the columns of its held-out items.
+        rng: Draws the places among ties.
+
+    Returns:
+        Ranks of all held-out items, row after row, `[sum of len(items)]`.
+    """
+    result = []
+    for row, columns in zip(scores, items, strict=True):
+        ordered = np.sort(row)
+        targets = row[columns]
+        up_to = np.searchsorted(ordered, targets, side="right")
+        ties = up_to - np.searchsorted(ordered, targets, side="left")
+        result.append(len(row) - up_to + rng.integers(0, ties))
+    return np.concatenate(result) if result else np.zeros(0, np.int64)
+
+
+def top_k(scores: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k highest scores of each row, best first: `[B, C] -> [B, k]`."""
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, 1)
+
+
+def chunks(total: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover `range(total)`."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def ranking(ranks_: np.ndarray, owner: np.ndarray, num_users: int) -> dict[str, np.ndarray]:
+    """Ranking metrics of each user, `[U]`; averaging is left to the caller.
+
+    Recall is the share of a user's held-out items in the top k. NDCG has binary gains and the
+    ideal of min(k, held-out items) hits (Järvelin, Kekäläinen 2002). MRR is one over the place of
+    the best held-out item.
+
+    Args:
+        ranks_: Rank of each held-out item, `[H]`.
+        owner: The user it belongs to, `[H]` in 0..U-1. Every user owns at least one.
+        num_users: Number of users U.
+    """
+
+    def per_user(values: np.ndarray) -> np.ndarray:
+        return np.bincount(owner, weights=values, minlength=num_users)
+
+    count = per_user(np.ones(len(owner)))
+    result = {f"recall_at_{k}": per_user(ranks_ < k) / count for k in RECALL_AT}
+    discount = 1 / np.log2(np.arange(max(NDCG_AT)) + 2)
+    for k in NDCG_AT:
+        gain = np.where(ranks_ < k, 1 / np.log2(ranks_ + 2), 0.0)
+        ideal = np.cumsum(discount[:k])[np.minimum(count.astype(int), k) - 1]
+        result[f"ndcg_at_{k}"] = per_user(gain) / ideal
+    best = np.full(num_users, np.iinfo(np.int64).max)
+    np.minimum.at(best, owner, ranks_)
+    result["mrr"] = 1 / (best + 1.0)
+    result["hit_rate_at_10"] = (best < 10).astype(float)
+    return result
+
+
+def factorized_top_k(ranks_: np.ndarray) -> dict[str, float]:
+    """Share of held-out interactions in the top k of the whole catalogue, nothing excluded.
+
+    This is TensorFlow Recommenders' `FactorizedTopK`; ranks are among all candidates.
+    """
+    return {f"factorized_top_{k}": float(np.mean(ranks_ < k)) for k in FACTORIZED_AT}
+
+
+def rating_errors(raw: np.ndarray, clipped: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """RMSE and MAE of raw predictions, and RMSE of those clipped to the scale; all `[N]`."""
+    error = raw.astype(np.float64) - truth
+    return {
+        "rmse": float(np.sqrt(np.mean(error**2))),
+        "mae": float(np.mean(np.abs(error))),
+        "rmse_clipped": float(np.sqrt(np.mean((clipped.astype(np.float64) - truth) ** 2))),
+    }
+
+
+def calibration(predicted: np.ndarray, truth: np.ndarray, *, bins: int) -> list[dict[str, float]]:
+    """Mean prediction and mean truth of equally filled bins of the prediction.
+
+    Returns:
+        Rows `{"predicted", "observed", "count", "stderr"}` in order of the prediction; `stderr` is
+        the standard error of the observed mean.
+    """
+    order = np.argsort(predicted, kind="stable")
+    rows = []
+    for part in np.array_split(order, min(bins, len(order))):
+        seen = truth[part].astype(np.float64)
+        rows.append(
+            {
+                "predicted": float(predicted[part].mean(dtype=np.float64)),
+                "observed": float(seen.mean()),
+                "count": len(part),
+                "stderr": float(seen.std() / np.sqrt(len(part))),
+            }
+        )
+    return rows
+
+
+def predicted_against_true(
+    predicted: np.ndarray, truth: np.ndarray, *, low: float, high: float, bins: int
+) -> dict[str, list]:
+    """Counts of (true rating, predicted bin): `{"ratings", "edges", "counts" [ratings, bins]}`."""
+    edges = np.linspace(low, high, bins + 1)
+    ratings, row = np.unique(truth, return_inverse=True)
+    column = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, bins - 1)
+    counts = np.zeros((len(ratings), bins), int)
+    np.add.at(counts, (row, column), 1)
+    return {"ratings": ratings.tolist(), "edges": edges.tolist(), "counts": counts.tolist()}

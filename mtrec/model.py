@@ -1,0 +1,197 @@
+"""The two towers and how the heads share them."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.dataset import Dataset
+from mtrec.errors import UserError
+from mtrec.features import Feature, History, seed_for
+from mtrec.heads.head import Head
+
+SHARED = "shared"
+
+
+class Tower(keras.layers.Layer):
+    """One side of the model: rows of a table -> one representation for each head.
+
+    A representation is the sum of its features' embeddings (LightFM; Kula 2015,
+    arXiv:1507.08439). The shared one then passes through `layers`, and every head reads it: as it
+    is, or projected to the head's own width, plus the features that only this head has.
+
+    Args:
+        features: For `shared` and for any head's name, its features by name.
+        dim: Width D of the shared representation.
+        layers: Widths of the dense layers over the shared sum; the last one is linear.
+        activation: Activation between those layers.
+        initializer: Initializer of their kernels, `identity` or a random one by Keras' name.
+        stddev: Standard deviation of embeddings at the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Mapping[str, Mapping[str, Feature | History]],
+        dim: int,
+        layers: Sequence[int],
+        activation: str,
+        initializer: str,
+        stddev: float,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layers = list(layers)
+        self.activation = activation
+        self.initializer = initializer
+        self.stddev = stddev
+        self.histories = {
+            scope: {name: f for name, f in group.items() if isinstance(f, History)}
+            for scope, group in features.items()
+        }
+        self.features = {
+            scope: {name: f for name, f in group.items() if isinstance(f, Feature)}
+            for scope, group in features.items()
+        }
+        self.output_dim = self.layers[-1] if self.layers else dim
+
+    def adapt(
+        self, columns: Mapping[str, np.ndarray], *, table: str, heads: Mapping[str, Head], seed: int
+    ) -> None:
+        """Fits the features to a table and makes all weights.
+
+        Raises:
+            UserError: If a feature reads a column that the table lacks.
+        """
+        widths = {SHARED: self.dim} | {n: h.dim or self.output_dim for n, h in heads.items()}
+        # Not weights: the encoded table, looked up by row number in the step and in the export.
+        self.encoded: dict[str, tf.Tensor] = {}
+        for scope in (SHARED, *heads):
+            for name, feature in self.features.get(scope, {}).items():
+                path = f"{table}/{scope}/{name}"
+                if feature.column not in columns:
+                    raise UserError(
+                        f"data.features.{path.replace('/', '.')} reads the column "
+                        f"{feature.column!r}, which the {table} table lacks; "
+                        f"it has {', '.join(columns)}."
+                    )
+                values = np.asarray(columns[feature.column])
+                feature.adapt(values)
+                feature.create(name=path, dim=widths[scope], stddev=self.stddev, seed=seed)
+                self.encoded[path] = tf.constant(feature.encode(values))
+        self._make_layers(table, heads, seed)
+        self.table = table
+        self.heads = list(heads)
+
+    def _make_layers(self, table: str, heads: Mapping[str, Head], seed: int) -> None:
+        def dense(width: int, name: str, activation: str | None, initializer: str) -> keras.Layer:
+            kernel = keras.initializers.get(initializer)
+            if hasattr(kernel, "seed"):
+                kernel = type(kernel)(seed=seed_for(seed, name))
+            return keras.layers.Dense(
+                width, activation=activation, kernel_initializer=kernel, name=name
+            )
+
+        self.bottom = []
+        width = self.dim
+        for position, units in enumerate(self.layers):
+            activation = self.activation if position < len(self.layers) - 1 else None
+            layer = dense(units, f"{table}_layer_{position}", activation, self.initializer)
+            layer.build((None, width))
+            self.bottom.append(layer)
+            width = units
+        self.projections = {}
+        for name, head in heads.items():
+            if head.dim is not None:
+                layer = dense(head.dim, f"{table}_{name}", None, "glorot_uniform")
+                layer.build((None, width))
+                self.projections[name] = layer
+
+    def _sum(self, scope: str, rows: tf.Tensor, histories: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        vectors = [
+            feature(tf.gather(self.encoded[f"{self.table}/{scope}/{name}"], rows))
+            for name, feature in self.features.get(scope, {}).items()
+        ]
+        vectors += [histories[name] for name in self.histories.get(scope, {})]
+        return tf.add_n(vectors) if vectors else None
+
+    def call(
+        self, rows: tf.Tensor, histories: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Representations of table rows `[B]` for each head, `[B, D]`.
+
+        `histories` holds the pooled history features of those rows, by feature name.
+        """
+        shared = self._sum(SHARED, rows, histories)
+        for layer in self.bottom:
+            shared = layer(shared)
+        outputs = {}
+        for head in self.heads:
+            output = self.projections[head](shared) if head in self.projections else shared
+            own = self._sum(head, rows, histories)
+            outputs[head] = output if own is None else output + own
+        return outputs
+
+
+class Recommender(keras.layers.Layer):
+    """Query tower, candidate tower and the heads trained on both.
+
+    Args:
+        query: The tower over users.
+        candidate: The tower over items.
+        heads: The heads by name.
+    """
+
+    def __init__(self, *, query: Tower, candidate: Tower, heads: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.query = query
+        self.candidate = candidate
+        self.heads = dict(heads)
+
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> "Recommender":
+        """Fits features and heads to the data and makes all weights; returns the model itself.
+
+        Args:
+            dataset: The data.
+            fit: Row numbers of the interactions to train on, `[rows]`.
+            seed: Seed of all initial weights. Each weight depends on this and its own name alone,
+                so that a head more or less changes no other weight.
+        """
+        for head in self.heads.values():
+            head.adapt(dataset, fit, seed=seed)
+        self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
+        self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
+        for name, history in self._histories():
+            if history.candidate not in self.candidate.features.get(SHARED, {}):
+                raise UserError(
+                    f"data.features.query: {name} pools the candidate feature "
+                    f"{history.candidate!r}, but data.features.candidate.shared has "
+                    f"{', '.join(self.candidate.features.get(SHARED, {})) or 'none'}."
+                )
+        return self
+
+    def _histories(self) -> list[tuple[str, History]]:
+        return [pair for group in self.query.histories.values() for pair in group.items()]
+
+    def queries(
+        self, rows: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Query representations of user rows `[Q]` with the items each is known to have chosen.
+
+        Args:
+            rows: User rows, `[Q]`.
+            history_items: Item rows of all histories side by side, `[H]`.
+            owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
+        """
+        pooled = {}
+        for name, history in self._histories():
+            feature = self.candidate.features[SHARED][history.candidate]
+            encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
+            vectors = feature(tf.gather(encoded, history_items))
+            pooled[name] = history(vectors, owners, tf.shape(rows)[0])
+        return self.query(rows, pooled)
+
+    def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Candidate representations of item rows `[M]`."""
+        return self.candidate(rows, {})
