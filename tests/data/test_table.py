@@ -1,0 +1,268 @@
+"""A user's own files: what comes out of them, and which cell is named when one is wrong."""
+
+import datetime
+import gzip
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from mtrec.data import table
+from mtrec.errors import UserError
+
+LOG = (
+    "who,what,stars,when,ignored\n"
+    "007,b,4,1700000000,x\n"
+    "anna,a,,1700000001,x\n"
+    "007,a,1.5,1700000002,x\n"
+)
+ITEMS = (
+    "what,name,tags,price,weight,postcode\n"
+    'a,"Amélie, the",comedy| drama,1.5,3,02139\n'
+    "b,1984,drama,,4,55105\n"
+    "c,Unseen,,2e1,,00501\n"
+)
+USERS = "who,group\nanna,f\n007,m\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, text in {"log.csv": LOG, "items.csv": ITEMS, "users.csv": USERS}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def load(folder, **changed):
+    arguments = {
+        "interactions": str(folder / "log.csv"),
+        "items": str(folder / "items.csv"),
+        "users": str(folder / "users.csv"),
+        "user_key": "who",
+        "item_key": "what",
+        "rating": "stars",
+        "timestamp": "when",
+        "title": "name",
+        "rating_scale": [1, 5],
+        "bag_columns": ["tags"],
+        "bag_separator": "|",
+    }
+    return table.load(**{**arguments, **changed})
+
+
+def test_three_csv_files_become_one_dataset(folder):
+    data = load(folder)
+
+    assert data.users["who"].tolist() == ["", "anna", "007"]
+    assert data.users["group"].tolist() == ["", "f", "m"]
+    assert data.items["what"].tolist() == ["", "a", "b", "c"]
+    # A title is text even where a cell looks like a number.
+    assert data.items[data.title].tolist() == ["", "Amélie, the", "1984", "Unseen"]
+    assert data.items["tags"].tolist() == [["", ""], ["comedy", "drama"], ["drama", ""], ["", ""]]
+    np.testing.assert_array_equal(data.items["price"], np.float32([np.nan, 1.5, np.nan, 20]))
+    np.testing.assert_array_equal(data.items["weight"], np.float32([np.nan, 3, 4, np.nan]))
+    # Leading zeros mark a code; as numbers they would be lost.
+    assert data.items["postcode"].tolist() == ["", "02139", "55105", "00501"]
+    assert data.interactions["user"].tolist() == [2, 1, 2]
+    assert data.interactions["item"].tolist() == [2, 1, 1]
+    np.testing.assert_array_equal(data.interactions["rating"], np.float32([4, np.nan, 1.5]))
+    assert data.interactions["timestamp"].tolist() == [1700000000, 1700000001, 1700000002]
+    assert {name: column.dtype.name for name, column in data.interactions.items()} == {
+        "user": "int32",
+        "item": "int32",
+        "rating": "float32",
+        "timestamp": "int64",
+    }
+    assert (data.name, data.rating_scale) == ("log", (1.0, 5.0))
+
+
+def test_without_files_of_users_and_items_the_ids_come_from_the_interactions(folder):
+    data = load(
+        folder, items=None, users=None, title=None, rating=None, timestamp=None, bag_columns=[]
+    )
+
+    assert data.users["who"].tolist() == ["", "007", "anna"]
+    assert data.items["what"].tolist() == ["", "b", "a"]
+    assert data.title == "what"
+    assert data.interactions["item"].tolist() == [1, 2, 2]
+    assert np.isnan(data.interactions["rating"]).all()
+    assert data.interactions["timestamp"].tolist() == [0, 0, 0]
+
+
+def test_the_scale_is_that_of_the_data_unless_it_is_given(folder):
+    assert load(folder, rating_scale=None).rating_scale == (1.5, 4.0)
+
+
+def test_parquet_gives_the_same_dataset_as_csv(folder):
+    text = {"who": str, "what": str, "postcode": str, "name": str}
+    for name in ("log", "items", "users"):
+        frame = pd.read_csv(folder / f"{name}.csv", dtype=text)
+        frame.to_parquet(folder / f"{name}.parquet")
+    rows = pa.parquet.read_table(folder / "items.parquet").to_pydict()
+    rows["tags"] = [
+        ["comedy", "drama"],
+        ["drama"],
+        None,
+    ]  # a list column is a bag of its own accord
+    pa.parquet.write_table(pa.table(rows), folder / "items.parquet")
+
+    data = load(
+        folder,
+        interactions=str(folder / "log.parquet"),
+        items=str(folder / "items.parquet"),
+        users=str(folder / "users.parquet"),
+        bag_columns=[],
+    )
+
+    assert data.digest == load(folder).digest
+
+
+def test_a_folder_of_parquet_files_a_compressed_csv_and_tabs_are_read_too(folder):
+    (folder / "parts").mkdir()
+    frame = pd.read_csv(folder / "log.csv", dtype={"who": str})
+    frame[:2].to_parquet(folder / "parts" / "part-0.parquet")
+    frame[2:].to_parquet(folder / "parts" / "part-1.parquet")
+    (folder / "users.csv.gz").write_bytes(gzip.compress(USERS.encode()))
+    (folder / "items.tsv").write_text("what\tname\na\tx,y\nb\tz\n")
+
+    data = load(
+        folder,
+        interactions=str(folder / "parts"),
+        users=str(folder / "users.csv.gz"),
+        items=str(folder / "items.tsv"),
+        bag_columns=[],
+    )
+
+    assert data.interactions["user"].tolist() == [2, 1, 2]
+    assert data.items["name"].tolist() == ["", "x,y", "z"]
+
+
+def test_numeric_and_categorical_parquet_ids_are_text(folder):
+    rows = {
+        "who": pa.array([7.0, 8.0]),
+        "what": pa.array(["x", "y"]).dictionary_encode(),
+        "stars": pa.array([1, 2], pa.int8()),
+    }
+    pa.parquet.write_table(pa.table(rows), folder / "log.parquet")
+
+    data = load(
+        folder,
+        interactions=str(folder / "log.parquet"),
+        items=None,
+        users=None,
+        title=None,
+        timestamp=None,
+        bag_columns=[],
+    )
+
+    assert data.users["who"].tolist() == ["", "7", "8"]
+    assert data.items["what"].tolist() == ["", "x", "y"]
+    assert data.interactions["rating"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("1717156800", "1717156801"),
+        ("1717156800.25", "1717156801.75"),
+        ("2024-05-31T12:00:00", "2024-05-31 12:00:01"),
+        ("2024-05-31T12:00:00Z", "2024-05-31T14:00:01+02:00"),
+    ],
+)
+def test_times_are_seconds_or_dates(folder, first, second):
+    (folder / "log.csv").write_text(f"who,what,stars,when\n007,a,1,{first}\nanna,a,2,{second}\n")
+
+    assert load(folder).interactions["timestamp"].tolist() == [1717156800, 1717156801]
+
+
+def test_parquet_dates_are_times(folder):
+    when = datetime.datetime(2024, 5, 31, 12, 0, 0)
+    rows = {"who": ["007"], "what": ["a"], "stars": [1.0], "when": [when]}
+    pa.parquet.write_table(pa.table(rows), folder / "log.parquet")
+
+    data = load(folder, interactions=str(folder / "log.parquet"))
+
+    assert data.interactions["timestamp"].tolist() == [1717156800]
+
+
+def test_a_true_nan_in_parquet_is_refused_while_a_missing_value_is_no_rating(folder):
+    rows = {"who": ["007", "007"], "what": ["a", "b"], "when": [1, 2]}
+    rows["stars"] = pa.array([None, float("nan")], pa.float32())
+    pa.parquet.write_table(pa.table(rows), folder / "log.parquet")
+
+    with pytest.raises(UserError, match=r"'stars' .* got nan in row 2"):
+        load(folder, interactions=str(folder / "log.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        (",4,", ",great,", r"column 'stars' of data\.interactions .* got 'great' in row 1 of"),
+        (",1.5,", ",inf,", r"column 'stars' .* got 'inf' in row 3"),
+        (",1.5,", ",nan,", r"column 'stars' .* got 'nan' in row 3"),
+        (",1.5,", ",5.5,", r"column 'stars' .* must be from 1 to 5, .* got '5\.5' in row 3"),
+        (",1.5,", ",0,", r"column 'stars' .* got '0' in row 3 .*data\.rating_scale"),
+        ("1700000001", "", r"column 'when' .* got an empty cell in row 2"),
+        ("1700000001", "noon", r"column 'when' .* got 'noon' in row 2"),
+        ("anna,a", ",a", r"column 'who' .* got an empty cell in row 2"),
+        ("anna,a", "bob,a", r"column 'who' .* data\.users has; got 'bob' in row 2 of .*log\.csv"),
+        ("007,b", "007,z", r"column 'what' .* data\.items has; got 'z' in row 1 .*Add it to"),
+        ("who,", "user,", r"data\.interactions must have the column 'who' that data\.user_key"),
+        ("stars,", "score,", r"must have the column 'stars' that data\.rating names; .* has who,"),
+        ("what,stars", "who,stars", r"two of its columns have one name"),
+        (",x\n", "\n", r"data\.interactions must be a CSV .* cannot be read"),
+    ],
+)
+def test_what_is_wrong_in_the_interactions_is_named(folder, old, new, named):
+    (folder / "log.csv").write_text(LOG.replace(old, new, 1))
+
+    with pytest.raises(UserError, match=named):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("c,Un", "a,Un", r"column 'what' of data\.items .* 'a' is in rows 1 and 3"),
+        ("b,1984", ",1984", r"column 'what' of data\.items .* an empty cell in row 2"),
+        ("what,", "id,", r"data\.items must have the column 'what' that data\.item_key"),
+        ("name", "label", r"data\.title must name a column of the items; got 'name'"),
+        ("tags", "topics", r"data\.bag_columns must name columns .* got 'tags'"),
+    ],
+)
+def test_what_is_wrong_in_the_items_is_named(folder, old, new, named):
+    (folder / "items.csv").write_text(ITEMS.replace(old, new, 1))
+
+    with pytest.raises(UserError, match=named):
+        load(folder)
+
+
+def test_files_that_are_not_tables_are_named(folder):
+    (folder / "empty.csv").write_text("")
+    (folder / "header.csv").write_text("who,what,stars,when\n")
+    (folder / "latin.csv").write_bytes(LOG.replace("anna", "Zoë").encode("latin-1"))
+    (folder / "text.parquet").write_text(LOG)
+
+    for name, reason in {
+        "none.csv": "nothing is at",
+        "empty.csv": "cannot be read",
+        "header.csv": "must have interactions",
+        "latin.csv": "UTF-8",
+        "text.parquet": "cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=reason):
+            load(folder, interactions=str(folder / name))
+
+
+@pytest.mark.parametrize("scale", [[5, 1], [3, 3], [1, 3, 5]])
+def test_a_scale_that_is_none_is_refused(folder, scale):
+    with pytest.raises(UserError, match=r"data\.rating_scale must be the lowest and the highest"):
+        load(folder, rating_scale=scale)
+
+
+def test_ratings_that_are_all_alike_need_a_scale(folder):
+    (folder / "log.csv").write_text("who,what,stars,when\n007,a,1,5\nanna,a,1,6\n")
+
+    with pytest.raises(UserError, match=r"data\.rating_scale must be given .* every one is 1\."):
+        load(folder, rating_scale=None)
