@@ -1,0 +1,358 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtrec.errors import UserError
+from mtrec.index import ExactBuilder, ScannBuilder, load, tower_digest
+
+CANDIDATES, WIDTH = 20_000, 16
+
+
+def clustered(count, seed):
+    """Vectors `[count, WIDTH]` around 100 centres that every seed shares."""
+    centres = np.random.default_rng(0).normal(size=(100, WIDTH))
+    rng = np.random.default_rng(seed)
+    noise = 0.5 * rng.normal(size=(count, WIDTH))
+    return (centres[rng.integers(0, 100, count)] + noise).astype(np.float32)
+
+
+def names(count):
+    return np.array([f"item-{row}" for row in range(count)])
+
+
+def exact_index(vectors):
+    ids = names(len(vectors))
+    digest = tower_digest(vectors, ids)
+    return ExactBuilder()(vectors, ids=ids, digest=digest, queries=None)
+
+
+def scann_builder(**changes):
+    settings = {"target_recall": 0.95, "min_recall": 0.9, "k": 10, "num_queries": 200}
+    return ScannBuilder(exact_below=1000, seed=0, **(settings | changes))
+
+
+def sorted_positions(vectors, queries, exclude=None):
+    """The whole catalogue by falling score, ties by position, the excluded left out."""
+    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    orders = np.argsort(-scores, axis=1, kind="stable")
+    if exclude is None:
+        return orders
+    return [order[~np.isin(order, seen)] for order, seen in zip(orders, exclude, strict=True)]
+
+
+def recall(found, truth):
+    """Mean share of each row of `truth` that `found` holds."""
+    return np.mean([np.isin(best, row).mean() for row, best in zip(found, truth, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A ScaNN index over clustered vectors, and its vectors."""
+    vectors = clustered(CANDIDATES, seed=1)
+    ids = names(CANDIDATES)
+    builder = scann_builder()
+    digest = tower_digest(vectors, ids)
+    return builder(vectors, ids=ids, digest=digest, queries=clustered(500, seed=2)), vectors
+
+
+def test_exact_search_equals_a_numpy_sort():
+    vectors, queries = clustered(300, seed=1), clustered(20, seed=2)
+    scores, positions = exact_index(vectors).search(queries, 300)
+    truth = sorted_positions(vectors, queries)
+    np.testing.assert_array_equal(positions, truth)
+    products = np.take_along_axis(queries @ vectors.T, truth, axis=1)
+    np.testing.assert_allclose(scores, products, rtol=1e-5, atol=1e-5)
+    assert (scores.dtype, positions.dtype) == (np.float32, np.int32)
+
+
+def test_exact_search_in_chunks_equals_one_search(monkeypatch):
+    vectors, queries = clustered(300, seed=1), clustered(20, seed=2)
+    exclude = [np.arange(row, row + 5) for row in range(20)]
+    monkeypatch.setattr("mtrec.index.SCORES_AT_ONCE", 900)
+    _, positions = exact_index(vectors).search(queries, 7, exclude=exclude)
+    truth = sorted_positions(vectors, queries, exclude)
+    np.testing.assert_array_equal(positions, [order[:7] for order in truth])
+
+
+def test_exact_search_puts_the_lower_of_equal_positions_first():
+    vectors = np.array([[1.0], [2.0], [1.0], [2.0], [1.0]], np.float32)
+    _, positions = exact_index(vectors).search(np.ones((1, 1)), 4)
+    np.testing.assert_array_equal(positions, [[1, 3, 0, 2]])
+
+
+def test_scann_reaches_its_target_and_measures_what_we_measure(large):
+    index, vectors = large
+    queries = clustered(500, seed=2)
+    sample = queries[np.random.default_rng(0).permutation(500)[:200]]
+    _, positions = index.search(sample, 10)
+    ours = recall(positions, sorted_positions(vectors, sample)[:, :10])
+    assert index.manifest.kind == "scann"
+    assert index.manifest.recall_at_k == pytest.approx(ours, abs=1e-3)
+    assert ours >= 0.95
+    # The sample was not used up to reach the target: unseen queries do as well, within noise.
+    unseen = clustered(200, seed=3)
+    _, positions = index.search(unseen, 10)
+    assert recall(positions, sorted_positions(vectors, unseen)[:, :10]) >= 0.92
+
+
+def test_a_higher_target_is_reached_by_a_wider_search():
+    vectors, queries = clustered(5_000, seed=1), clustered(300, seed=2)
+    built = {
+        target: scann_builder(target_recall=target, min_recall=0.01)(
+            vectors, ids=names(5_000), digest="tower", queries=queries
+        )
+        for target in (0.3, 0.999)
+    }
+    narrow, wide = built[0.3].manifest, built[0.999].manifest
+    assert narrow.recall_at_k < 0.999 <= wide.recall_at_k
+    assert narrow.settings["leaves_to_search"] < wide.settings["leaves_to_search"]
+
+
+def test_without_queries_recall_is_measured_on_disturbed_candidates():
+    vectors = clustered(5_000, seed=1)
+    index = scann_builder()(vectors, ids=names(5_000), digest="tower", queries=None)
+    assert index.manifest.num_queries == 200
+    assert 0.95 <= index.manifest.recall_at_k <= 1.0
+
+
+def test_a_missed_min_recall_fails():
+    # These queries look at the first column alone, which the others drown in the quantisation.
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(20_000, WIDTH)) * np.array([1.0] + [100.0] * (WIDTH - 1))
+    queries = np.eye(1, WIDTH) + 1e-6 * rng.normal(size=(100, WIDTH))
+    with pytest.raises(UserError, match=r"recall@10.*index\.min_recall=0\.9;.*index=exact"):
+        scann_builder()(vectors, ids=names(20_000), digest="tower", queries=queries)
+
+
+@pytest.mark.parametrize("size", [5, 999])
+def test_a_small_catalogue_is_searched_exactly(size):
+    vectors, queries = clustered(size, seed=1), clustered(10, seed=2)
+    index = scann_builder()(vectors, ids=names(size), digest="tower", queries=None)
+    assert index.manifest.kind == "exact"
+    _, positions = index.search(queries, 5)
+    np.testing.assert_array_equal(positions, sorted_positions(vectors, queries)[:, :5])
+
+
+def test_excluded_items_never_come_back(large):
+    index, vectors = large
+    queries = clustered(30, seed=4)
+    rng = np.random.default_rng(0)
+    orders = sorted_positions(vectors, queries)
+    # Each query has seen up to 300 of its best 400: they lie where the search looks first.
+    exclude = [rng.permutation(order[:400])[: 10 * row] for row, order in enumerate(orders)]
+    scores, positions = index.search(queries, 20, exclude=exclude)
+    for row, seen in zip(positions, exclude, strict=True):
+        assert not np.isin(row, seen).any()
+        assert len(np.unique(row)) == 20
+    assert (np.diff(scores, axis=1) <= 0).all()
+    truth = [order[:20] for order in sorted_positions(vectors, queries, exclude)]
+    assert recall(positions, truth) >= 0.9
+
+
+def test_recall_holds_however_much_of_the_top_is_excluded(large):
+    index, vectors = large
+    queries = clustered(100, seed=7)
+    rng = np.random.default_rng(0)
+    exclude = [rng.permutation(order[:110])[:100] for order in sorted_positions(vectors, queries)]
+    _, positions = index.search(queries, 10, exclude=exclude)
+    truth = [order[:10] for order in sorted_positions(vectors, queries, exclude)]
+    assert recall(positions, truth) >= 0.95
+
+
+@pytest.mark.parametrize("excluded", [0, 19_000])
+def test_a_search_beyond_what_the_tree_reaches_holds_no_padding(large, excluded):
+    index, vectors = large
+    queries = clustered(3, seed=5)
+    exclude = [np.arange(excluded)] * 3
+    scores, positions = index.search(queries, 1_000, exclude=exclude)
+    assert np.isfinite(scores).all()
+    assert all(len(np.unique(row)) == 1_000 for row in positions)
+    products = np.take_along_axis(queries @ vectors.T, positions, axis=1)
+    np.testing.assert_allclose(scores, products, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_of_a_narrow_tree_is_replaced_by_exact_results(large):
+    index, vectors = large
+    narrow = scann_builder(target_recall=0.01, min_recall=0.0, k=CANDIDATES)(
+        vectors, ids=index.ids, digest="tower", queries=clustered(2, seed=2)
+    )
+    assert narrow.manifest.settings["leaves_to_search"] < narrow.manifest.settings["num_leaves"]
+    queries = clustered(2, seed=6)
+    truth = sorted_positions(vectors, queries)[:, :8_000]
+    for _, positions in (narrow.search(queries, 8_000), narrow.as_module().search(queries, 8_000)):
+        assert all(len(np.unique(row)) == 8_000 for row in np.array(positions))
+        assert recall(np.array(positions), truth) > 0.999
+
+
+def test_no_queries_give_no_rows(large):
+    for index in (large[0], exact_index(clustered(20, seed=1))):
+        scores, positions = index.search(np.zeros((0, WIDTH)), 7)
+        assert scores.shape == positions.shape == (0, 7)
+
+
+def test_more_than_the_catalogue_holds_is_refused(large):
+    small = exact_index(clustered(20, seed=1))
+    query = clustered(1, seed=2)
+    for index, size in ((small, 20), (large[0], CANDIDATES)):
+        with pytest.raises(UserError, match=f"{size} items there are; got k={size + 1}"):
+            index.search(query, size + 1)
+    with pytest.raises(UserError, match="5 items that query 0 does not exclude; got k=6"):
+        small.search(query, 6, exclude=[np.arange(15)])
+
+
+@pytest.mark.parametrize("exclude", [[np.array([3])], [np.array([-1])] * 2, [np.array([20])] * 2])
+def test_positions_to_exclude_must_be_positions_for_each_query(exclude):
+    with pytest.raises(ValueError, match="exclude must hold"):
+        exact_index(clustered(20, seed=1)).search(clustered(2, seed=2), 3, exclude=exclude)
+
+
+def test_candidates_that_are_not_finite_are_refused():
+    vectors = clustered(20, seed=1)
+    vectors[7, 3] = np.nan
+    with pytest.raises(UserError, match="item-7 is not"):
+        exact_index(vectors)
+
+
+def test_the_digest_tells_towers_apart():
+    vectors, ids = clustered(20, seed=1), names(20)
+    moved = vectors.copy()
+    moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
+    digests = {
+        tower_digest(vectors, ids),
+        tower_digest(moved, ids),
+        tower_digest(vectors, np.roll(ids, 1)),
+        tower_digest(vectors[::-1], ids[::-1]),
+        tower_digest(vectors.reshape(40, -1), ids),
+    }
+    assert len(digests) == 5
+    assert tower_digest(vectors.copy(), ids.astype("U40")) == tower_digest(vectors, ids)
+
+
+@pytest.mark.parametrize("kind", ["exact", "scann"])
+def test_an_index_that_has_moved_gives_the_same_results(kind, large, tmp_path):
+    index = large[0] if kind == "scann" else exact_index(clustered(200, seed=1))
+    queries = clustered(10, seed=4)
+    index.save(tmp_path / "run" / "index")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    loaded = load(tmp_path / "moved" / "index", digest=index.manifest.digest)
+    for ours, theirs in zip(loaded.search(queries, 10), index.search(queries, 10), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(loaded.ids, index.ids)
+    assert loaded.manifest == index.manifest
+    assert [path.name for path in (tmp_path / "moved").iterdir()] == ["index"]
+
+
+def test_saving_again_replaces_the_index(tmp_path):
+    exact_index(clustered(20, seed=1)).save(tmp_path / "index")
+    second = exact_index(clustered(30, seed=2))
+    second.save(tmp_path / "index")
+    np.testing.assert_array_equal(load(tmp_path / "index", digest=None).vectors, second.vectors)
+
+
+def test_an_index_of_another_tower_is_refused(tmp_path):
+    index = exact_index(clustered(20, seed=1))
+    index.save(tmp_path)
+    other = tower_digest(clustered(20, seed=2), index.ids)
+    with pytest.raises(UserError, match="built from the candidate tower it serves"):
+        load(tmp_path, digest=other)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(index.manifest.digest, other))
+    with pytest.raises(UserError, match="built from the candidate tower it serves"):
+        load(tmp_path, digest=index.manifest.digest)
+
+
+@pytest.mark.parametrize("harm", ["no manifest", "half manifest", "no ids", "half tree", "pickle"])
+def test_a_directory_that_is_not_whole_is_refused(harm, large, tmp_path):
+    large[0].save(tmp_path)
+    manifest, tree = tmp_path / "manifest.json", tmp_path / "scann" / "hashed_dataset.npy"
+    if harm == "no manifest":
+        manifest.unlink()
+    elif harm == "half manifest":
+        manifest.write_text(manifest.read_text()[:200])
+    elif harm == "no ids":
+        (tmp_path / "ids.npy").unlink()
+    elif harm == "half tree":
+        tree.write_bytes(tree.read_bytes()[:-1000])
+    else:
+        (tmp_path / "scann" / "scann_docids.pkl").write_bytes(b"")
+    with pytest.raises(UserError, match="Build the index again"):
+        load(tmp_path, digest=large[0].manifest.digest)
+
+
+def test_a_failed_save_leaves_the_old_index_alone(tmp_path, monkeypatch):
+    old = exact_index(clustered(20, seed=1))
+    old.save(tmp_path / "index")
+    monkeypatch.setattr("mtrec.index._file_digests", lambda directory: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        exact_index(clustered(30, seed=2)).save(tmp_path / "index")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(load(tmp_path / "index", digest=None).vectors, old.vectors)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+SERVING_JOB = """
+import sys
+import numpy as np
+import scann
+import tensorflow as tf
+
+directory, results = sys.argv[1], {}
+queries = tf.constant(np.load(directory + "/queries.npy"))
+for kind in ("exact", "scann"):
+    module = tf.saved_model.load(directory + "/" + kind)
+    for k in (10, 3_000):
+        scores, positions = module.search(queries, k)
+        results[f"{kind}_scores_{k}"], results[f"{kind}_positions_{k}"] = scores, positions
+np.savez(directory + "/results.npz", **results)
+assert "mtrec" not in sys.modules
+"""
+
+
+class Served(tf.Module):
+    """A model's own function around the search, as an export holds it."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, WIDTH], tf.float32), tf.TensorSpec([], tf.int32)]
+    )
+    def search(self, queries, k):
+        return self.module.search(queries, k)
+
+
+def test_a_fresh_process_gets_the_same_results_from_a_saved_model(large, tmp_path):
+    indexes = {"exact": exact_index(clustered(4_000, seed=1)), "scann": large[0]}
+    queries = clustered(10, seed=4)
+    np.save(tmp_path / "queries.npy", queries)
+    for kind, index in indexes.items():
+        tf.saved_model.save(Served(index.as_module()), str(tmp_path / kind))
+    command = [sys.executable, "-c", SERVING_JOB, str(tmp_path)]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    results = np.load(tmp_path / "results.npz")
+    for kind, index in indexes.items():
+        scores, positions = index.search(queries, 10)
+        np.testing.assert_array_equal(results[f"{kind}_positions_10"], positions)
+        np.testing.assert_allclose(results[f"{kind}_scores_10"], scores, rtol=1e-5)
+        # Deeper than recall was measured the graph searches exactly.
+        truth = sorted_positions(index.vectors, queries)[:, :3_000]
+        assert recall(results[f"{kind}_positions_3000"], truth) > 0.999
+        assert np.isfinite(results[f"{kind}_scores_3000"]).all()
+
+
+def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
+    large[0].save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["kind"] == "scann"
+    assert manifest["catalogue_size"] == CANDIDATES
+    assert manifest["dimension"] == WIDTH
+    assert manifest["k"] == 10
+    assert manifest["recall_at_k"] >= 0.95
+    assert manifest["digest"] == tower_digest(large[1], large[0].ids)
+    assert {"ids.npy", "vectors.npy"} < set(manifest["files"])
