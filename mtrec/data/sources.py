@@ -7,11 +7,11 @@ mtrec.
 
 import csv
 import hashlib
+import http.client
 import io
 import subprocess
 import sys
 import threading
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -147,7 +147,7 @@ def from_grouplens(edition: Edition, work: Path) -> Path:
     try:
         with urllib.request.urlopen(edition.url, timeout=_STALL_SECONDS) as answer:
             content = answer.read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise SourceError(f"the download broke off ({error})") from error
     _check_sha256(edition.folder + ".zip", content, edition.sha256)
     archive = work / "download.zip"
@@ -233,7 +233,7 @@ def _probe(url: str) -> None:
         try:
             with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
                 outcome[0] = ""
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             outcome[0] = f"no answer ({getattr(error, 'reason', error)})"
 
     thread = threading.Thread(target=ask, daemon=True)

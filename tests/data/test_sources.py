@@ -142,6 +142,18 @@ def test_a_download_with_another_sha256_is_refused(tmp_path, grouplens):
         sources.from_grouplens(EDITIONS["100k"], tmp_path)
 
 
+def test_a_download_that_breaks_off_is_refused(tmp_path, grouplens, monkeypatch):
+    monkeypatch.setattr(
+        grouplens, "end_headers", lambda self: self.wfile.write(b"Content-Length: 999999\r\n\r\n")
+    )
+    monkeypatch.setattr(
+        grouplens, "send_response", lambda self, _: self.wfile.write(b"HTTP/1.0 200 OK\r\n")
+    )
+
+    with pytest.raises(SourceError, match="the download broke off"):
+        sources.from_grouplens(EDITIONS["100k"], tmp_path)
+
+
 def test_a_server_that_never_answers_is_given_up_soon(tmp_path, monkeypatch):
     asked, leave = threading.Event(), threading.Event()
 
