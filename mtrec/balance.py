@@ -28,7 +28,7 @@ class Balancer(keras.layers.Layer, ABC):
         """
 
     @abstractmethod
-    def weights(self) -> dict[str, tf.Tensor]:
+    def task_weights(self) -> dict[str, tf.Tensor]:
         """The weight of each task at this moment, for reports."""
 
 
@@ -43,7 +43,7 @@ class Fixed(Balancer):
         """See the class."""
         return tf.add_n([self._weights[name] * loss for name, loss in losses.items()])
 
-    def weights(self) -> dict[str, tf.Tensor]:
+    def task_weights(self) -> dict[str, tf.Tensor]:
         """The configured weights."""
         return {name: tf.constant(weight) for name, weight in self._weights.items()}
 
@@ -74,6 +74,6 @@ class Uncertainty(Balancer):
             ]
         )
 
-    def weights(self) -> dict[str, tf.Tensor]:
+    def task_weights(self) -> dict[str, tf.Tensor]:
         """`exp(-s_t)`."""
         return {name: tf.exp(-value.value) for name, value in self._log_variances.items()}

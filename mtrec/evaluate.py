@@ -73,7 +73,8 @@ def embed_items(model: Recommender, num_items: int) -> dict[str, np.ndarray]:
     """Candidate representations of items 1..C for each head, `[C, D]`."""
     rows = np.arange(1, num_items + 1, dtype=np.int32)
     parts = [
-        model.candidates(tf.constant(rows[part])) for part in metrics.chunks(num_items, ITEMS_AT_ONCE)
+        model.candidates(tf.constant(rows[part]))
+        for part in metrics.chunks(num_items, ITEMS_AT_ONCE)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -335,10 +335,15 @@ def load(directory: Path, *, digest: str | None) -> Index:
     )
 
 
-def tower_digest(vectors: np.ndarray, ids: np.ndarray) -> str:
-    """Returns the SHA-256 that names a candidate tower: of its vectors `[C, D]` and ids `[C]`."""
-    digest = hashlib.sha256(json.dumps([np.shape(vectors), np.asarray(ids, str).tolist()]).encode())
-    digest.update(np.asarray(vectors, "<f4").tobytes())
+def tower_digest(weights: Sequence[np.ndarray], ids: np.ndarray) -> str:
+    """Returns the SHA-256 that names a candidate tower: of its weights and the items' ids `[C]`.
+
+    Weights, not vectors: those would differ in the last bit from one machine to another.
+    """
+    shapes = [np.shape(weight) for weight in weights]
+    digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids, str).tolist()]).encode())
+    for weight in weights:
+        digest.update(np.asarray(weight, "<f4").tobytes())
     return digest.hexdigest()
 
 

@@ -116,9 +116,7 @@ class Tower(keras.layers.Layer):
         vectors += [histories[name] for name in self.histories.get(scope, {})]
         return tf.add_n(vectors) if vectors else None
 
-    def call(
-        self, rows: tf.Tensor, histories: Mapping[str, tf.Tensor]
-    ) -> dict[str, tf.Tensor]:
+    def call(self, rows: tf.Tensor, histories: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Representations of table rows `[B]` for each head, `[B, D]`.
 
         `histories` holds the pooled history features of those rows, by feature name.

@@ -119,10 +119,8 @@ class Step:
         return all_sum(tf.stack(list(losses.values())))
 
 
-def better(metric: str, new: float, old: float | None) -> bool:
+def better(metric: str, new: float, old: float) -> bool:
     """Whether `new` improves on `old`, in the direction of the metric named `metric`."""
-    if old is None:
-        return True
     return new < old if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else new > old
 
 
@@ -146,22 +144,28 @@ class Schedule:
 
 
 def fit(
-    step: Step,
+    model: Recommender,
     batches: Batches,
     *,
-    validate: Callable[[], Metrics],
+    balancer: Balancer,
+    optimizers: Optimizers,
+    strategy: tf.distribute.Strategy,
     schedule: Schedule,
-    checkpoints: Checkpoints,
+    validate: Callable[[], Metrics],
+    checkpoints: Path,
     on_epoch: Callable[[Metrics], None],
 ) -> list[Metrics]:
-    """Trains, keeps the checkpoint of the best epoch and leaves the model at it.
+    """Trains and leaves the checkpoint of the best epoch selected.
 
     Args:
-        step: The training step.
+        model: The model, adapted in the scope of `strategy`.
         batches: The batches of every epoch.
-        validate: Returns validation metrics of the model as it is.
+        balancer: Turns task losses into the objective.
+        optimizers: They move the weights.
+        strategy: Where the replicas are.
         schedule: When to stop and what to select by.
-        checkpoints: Where the state after each epoch goes.
+        validate: Returns validation metrics of the model as it is.
+        checkpoints: The directory that the state after each epoch goes to.
         on_epoch: Called with the metrics of each finished epoch.
 
     Returns:
@@ -170,26 +174,40 @@ def fit(
     Raises:
         UserError: If a loss stops being finite, or `select_by` names no validation metric.
     """
+    step = Step(model, balancer, optimizers, strategy)
+    saved = Checkpoints(
+        checkpoints,
+        {
+            "model": model.weights,
+            "balancer": balancer.weights,
+            "tables": optimizers.tables.variables,
+            "dense": optimizers.dense.variables,
+        },
+    )
     history: list[Metrics] = []
     best: Metrics | None = None
+    key = schedule.select_by
     for epoch in range(1, schedule.epochs + 1):
         metrics = _train_epoch(step, batches, epoch, schedule) | validate()
-        if schedule.select_by not in metrics:
-            known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
-            raise UserError(f"train.select_by={schedule.select_by} is not among: {known}.")
         history.append(metrics)
-        key = schedule.select_by
-        if better(key, metrics[key], best and best[key]):
+        if best is None or better(key, _value(metrics, key), best[key]):
             best = metrics
-        checkpoints.save(epoch, {"history": history})
-        checkpoints.keep_only({epoch, int(best["epoch"])})
+        saved.save(epoch, {"history": history})
+        saved.keep_only({epoch, int(best["epoch"])})
         on_epoch(metrics)
         done = schedule.max_steps and epoch * batches.steps_per_epoch >= schedule.max_steps
         stale = schedule.patience and epoch - best["epoch"] >= schedule.patience
         if done or stale:
             break
-    checkpoints.restore(int(best["epoch"]))
+    saved.select(int(best["epoch"]))
     return [m | {"selected": float(m is best)} for m in history]
+
+
+def _value(metrics: Metrics, key: str) -> float:
+    if key not in metrics:
+        known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
+        raise UserError(f"train.select_by={key} must be one of: {known}.")
+    return metrics[key]
 
 
 def _train_epoch(step: Step, batches: Batches, epoch: int, schedule: Schedule) -> Metrics:
@@ -203,7 +221,7 @@ def _train_epoch(step: Step, batches: Batches, epoch: int, schedule: Schedule) -
         losses.append(step([stack(parts) for parts in zip(*slices, strict=True)]))
         _check_finite(step, losses[-1], epoch, start)
     mean = np.concatenate(losses).mean(axis=0)
-    weights = step.balancer.weights()
+    weights = step.balancer.task_weights()
     metrics = {"epoch": float(epoch), "train/seconds": time.perf_counter() - started}
     for name, loss in zip(step.model.heads, mean, strict=True):
         metrics[f"train/{name}/loss"] = float(loss)

@@ -26,7 +26,7 @@ def names(count):
 
 def exact_index(vectors):
     ids = names(len(vectors))
-    digest = tower_digest(vectors, ids)
+    digest = tower_digest([vectors], ids)
     return ExactBuilder()(vectors, ids=ids, digest=digest, queries=None)
 
 
@@ -55,7 +55,7 @@ def large():
     vectors = clustered(CANDIDATES, seed=1)
     ids = names(CANDIDATES)
     builder = scann_builder()
-    digest = tower_digest(vectors, ids)
+    digest = tower_digest([vectors], ids)
     return builder(vectors, ids=ids, digest=digest, queries=clustered(500, seed=2)), vectors
 
 
@@ -222,14 +222,14 @@ def test_the_digest_tells_towers_apart():
     moved = vectors.copy()
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     digests = {
-        tower_digest(vectors, ids),
+        tower_digest([vectors], ids),
         tower_digest(moved, ids),
-        tower_digest(vectors, np.roll(ids, 1)),
+        tower_digest([vectors], np.roll(ids, 1)),
         tower_digest(vectors[::-1], ids[::-1]),
         tower_digest(vectors.reshape(40, -1), ids),
     }
     assert len(digests) == 5
-    assert tower_digest(vectors.copy(), ids.astype("U40")) == tower_digest(vectors, ids)
+    assert tower_digest(vectors.copy(), ids.astype("U40")) == tower_digest([vectors], ids)
 
 
 @pytest.mark.parametrize("kind", ["exact", "scann"])

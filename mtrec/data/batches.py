@@ -98,9 +98,7 @@ class Batches:
             return negatives.Catalogue(self._num_items)
         if pool == "in_batch":
             share = min(self.global_batch / len(self._units), 1.0) * target_share
-            return negatives.InBatch(
-                self.histories, num_items=self._num_items, batch_share=share
-            )
+            return negatives.InBatch(self.histories, num_items=self._num_items, batch_share=share)
         return None
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -84,11 +84,6 @@ class Head(keras.layers.Layer, ABC):
         super().__init__()
         self.dim = dim
 
-    @property
-    @abstractmethod
-    def main_metric(self) -> str:
-        """The metric that stands for the head in tables and figures, such as `rmse`."""
-
     @abstractmethod
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
         """Makes the weights, sized and started from the training rows `fit`."""

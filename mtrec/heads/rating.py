@@ -32,11 +32,6 @@ class Rating(Head):
         self.layers = list(layers)
         self.l2 = l2
 
-    @property
-    def main_metric(self) -> str:
-        """Root mean squared error."""
-        return "rmse"
-
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
         """Starts the global bias at the mean training rating, user and item biases at 0."""
         ratings = np.asarray(dataset.interactions["rating"])[fit]

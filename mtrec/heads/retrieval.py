@@ -128,11 +128,6 @@ class Retrieval(Head):
         self.pool = pool
         self.loss = loss
 
-    @property
-    def main_metric(self) -> str:
-        """NDCG in the top 10."""
-        return "ndcg_at_10"
-
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
         """Nothing to make: the towers hold all weights."""
 

@@ -1,0 +1,77 @@
+"""From a config to the objects it describes."""
+
+from dataclasses import fields
+from typing import Any
+
+import keras
+import numpy as np
+from hydra.utils import instantiate
+
+from mtrec.balance import Balancer
+from mtrec.config import Config, DataConfig
+from mtrec.data.batches import Batches
+from mtrec.data.dataset import Dataset
+from mtrec.data.split import Split, split
+from mtrec.data.validate import check
+from mtrec.model import Recommender
+from mtrec.train import Optimizers, Schedule
+
+
+def data(config: DataConfig) -> tuple[Dataset, Split]:
+    """Loads, checks and splits the data."""
+    dataset = instantiate(config.load)
+    check(dataset)
+    return dataset, split(dataset, **vars(config.split))
+
+
+def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
+    """The model with fresh weights, fitted to the training rows; heads of weight 0 are left out."""
+    heads = {name: instantiate(config.task.heads[name]) for name in config.task.active()}
+    query, candidate = (
+        instantiate(getattr(config.model, side), features=config.data.features[side])
+        for side in ("query", "candidate")
+    )
+    recommender = Recommender(query=query, candidate=candidate, heads=heads)
+    return recommender.adapt(dataset, fit, seed=config.seed)
+
+
+def batches(
+    config: Config, dataset: Dataset, fit: np.ndarray, heads: dict[str, Any], num_replicas: int
+) -> Batches:
+    """The batches of the training rows."""
+    pools = {head.pool for head in heads.values() if hasattr(head, "pool")}
+    return Batches(
+        dataset,
+        fit,
+        batch_of=config.train.batch_of,
+        global_batch=config.train.global_batch,
+        history_share=config.train.history_share,
+        chronological=config.data.split.kind in ("temporal", "leave_one_out"),
+        pool=pools.pop() if pools else None,
+        num_replicas=num_replicas,
+        seed=config.seed,
+    )
+
+
+def schedule(config: Config) -> Schedule:
+    """When to stop training and what to select the model by."""
+    return Schedule(**{f.name: getattr(config.train, f.name) for f in fields(Schedule)})
+
+
+def balancer(config: Config) -> Balancer:
+    """The balancer, over the tasks that have a weight."""
+    made = instantiate(config.balance)
+    made.adapt({name: config.task.weights[name] for name in config.task.active()})
+    return made
+
+
+def optimizers(config: Config, steps: int) -> Optimizers:
+    """Both optimizers, their learning rates falling to 0 along a half cosine over `steps`."""
+
+    def make(node: dict[str, Any]) -> keras.optimizers.Optimizer:
+        rate = keras.optimizers.schedules.CosineDecay(node["learning_rate"], steps)
+        return instantiate(node, learning_rate=rate)
+
+    return Optimizers(
+        tables=make(config.optimizer["tables"]), dense=make(config.optimizer["dense"])
+    )

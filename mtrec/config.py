@@ -1,0 +1,202 @@
+"""The typed schema of `conf/`, with the checks that need more than one field.
+
+Values live in the YAML files; a field here has a type and no default. Nodes that name a `_target_`
+are plug points: the constructor they name is their schema.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from mtrec.errors import UserError
+
+
+@dataclass
+class SplitConfig:
+    """How rows are divided; see `mtrec.data.split.split`."""
+
+    kind: str
+    seed: int
+    train_share: float
+    fold: int
+    validation_share: float
+
+
+@dataclass
+class DataConfig:
+    """A data source: what loads it, how it is split, and the features of both towers."""
+
+    load: dict[str, Any]
+    split: SplitConfig
+    features: dict[str, Any]
+
+
+@dataclass
+class MovieLensConfig(DataConfig):
+    """MovieLens through TensorFlow Datasets; see `mtrec.data.movielens.load`."""
+
+    data_dir: str | None
+    archive: str | None
+    cache_dir: str
+
+
+@dataclass
+class SyntheticConfig(DataConfig):
+    """Planted factors; see `mtrec.data.synthetic.load`."""
+
+    num_users: int
+    num_items: int
+    num_interactions: int
+    num_factors: int
+    popularity_exponent: float
+    noise: float
+    rating_share: float
+    seed: int
+
+
+@dataclass
+class TableConfig(DataConfig):
+    """A user's own CSV or Parquet files; see `mtrec.data.table.load`."""
+
+    interactions: str
+    items: str | None
+    users: str | None
+    user_key: str
+    item_key: str
+    rating: str | None
+    timestamp: str | None
+    title: str | None
+    rating_scale: list[float] | None
+    bag_columns: list[str]
+    bag_separator: str
+
+
+@dataclass
+class TaskConfig:
+    """Which heads are trained and what each weighs."""
+
+    heads: dict[str, Any]
+    weights: dict[str, float]
+    select_by: str
+
+    def __post_init__(self) -> None:
+        if set(self.weights) != set(self.heads):
+            raise UserError(
+                f"task.weights must name the heads {sorted(self.heads)}; "
+                f"got {sorted(self.weights)}."
+            )
+        wrong = {name: w for name, w in self.weights.items() if not 0 <= w < float("inf")}
+        if wrong:
+            name, weight = next(iter(wrong.items()))
+            raise UserError(
+                f"task.weights.{name} must be a finite number of at least 0; got {weight}."
+            )
+        if not any(self.weights.values()):
+            raise UserError("task.weights must not all be 0: there would be nothing to train.")
+
+    def active(self) -> list[str]:
+        """The heads with a weight above 0; the others cost nothing."""
+        return [name for name, weight in self.weights.items() if weight > 0]
+
+
+@dataclass
+class ModelConfig:
+    """The two towers; see `mtrec.model.Tower`."""
+
+    query: dict[str, Any]
+    candidate: dict[str, Any]
+
+
+@dataclass
+class TrainConfig:
+    """How training goes; see `mtrec.train.Schedule` and `mtrec.data.batches.Batches`."""
+
+    epochs: int
+    max_steps: int | None
+    global_batch: int
+    batch_of: str
+    history_share: float
+    steps_per_call: int
+    patience: int | None
+    select_by: str
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "global_batch", "steps_per_call"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name} must be at least 1; got {getattr(self, name)}.")
+        for name in ("max_steps", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"train.{name} must be at least 1, or null; got {value}.")
+        if self.batch_of not in ("users", "rows"):
+            raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
+        if not 0 <= self.history_share < 1:
+            raise UserError(
+                f"train.history_share must be at least 0 and below 1; got {self.history_share}."
+            )
+
+
+@dataclass
+class ClusterConfig:
+    """Where training runs; see `mtrec.distribute`."""
+
+    devices_per_worker: int | None
+
+
+@dataclass
+class TrackingConfig:
+    """Where MLflow keeps the run."""
+
+    uri: str | None
+    experiment: str
+    run_name: str | None
+
+
+@dataclass
+class Config:
+    """The whole config of `python -m mtrec.launch`."""
+
+    seed: int
+    data: DataConfig
+    task: TaskConfig
+    model: ModelConfig
+    balance: dict[str, Any]
+    optimizer: dict[str, Any]
+    train: TrainConfig
+    cluster: ClusterConfig
+    index: dict[str, Any]
+    tracking: TrackingConfig
+
+
+@dataclass
+class RecommendConfig:
+    """The config of `python -m mtrec.recommend`."""
+
+    run: str
+    user_id: str
+    k: int
+    history: list[str] | None
+    features: dict[str, Any]
+    tracking: TrackingConfig
+
+
+def register() -> None:
+    """Tells Hydra the schemas that the YAML files name in their defaults."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(name="schema_recommend", node=RecommendConfig)
+    for name, node in (
+        ("movielens", MovieLensConfig),
+        ("synthetic", SyntheticConfig),
+        ("table", TableConfig),
+    ):
+        store.store(group="data", name=f"schema_{name}", node=node)
+
+
+def conf_directory() -> Path:
+    """The `conf/` that belongs to this package: in the wheel beside it, in a checkout above it."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"

@@ -1,0 +1,143 @@
+"""What a job tells people while it runs: lines on the terminal and the run in MLflow."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mtrec import figures
+from mtrec.data.dataset import Dataset
+from mtrec.data.split import Split
+from mtrec.heads.head import Report
+from mtrec.index import Manifest
+from mtrec.tracking import Tracker
+from mtrec.train import Metrics
+
+# The metrics of the table that ends a job, where a head has them.
+SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae")
+# What an epoch's line shows of each head.
+SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse")
+
+
+class Reporter:
+    """Prints progress and results, and logs them to MLflow.
+
+    Args:
+        tracker: The MLflow run of the job.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.console = Console(highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage and prints when it is done."""
+        started, cpu = time.perf_counter(), time.process_time()
+        yield
+        wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+        self.console.print(f"{name}: {wall:.1f} s ({cpu:.1f} CPU s)")
+
+    def data(self, dataset: Dataset, parts: Split) -> None:
+        """The data and its split."""
+        counts = {name: len(rows) for name, rows in vars(parts).items()}
+        sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        self.console.print(
+            f"{dataset.name} from {dataset.source}: {dataset.num_users:,} users, "
+            f"{dataset.num_items:,} items, interactions: {sizes}"
+        )
+        self.tracker.log_dataset(dataset, split_counts=counts)
+
+    @contextmanager
+    def training(self, epochs: int) -> Iterator[Any]:
+        """A progress bar over epochs; yields the callback for each finished epoch."""
+        bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        with bar:
+            task = bar.add_task("training", total=epochs)
+
+            def on_epoch(metrics: Metrics) -> None:
+                bar.console.print(_epoch_line(metrics, epochs))
+                bar.advance(task)
+                epoch = int(metrics["epoch"])
+                logged = {name: value for name, value in metrics.items() if name != "epoch"}
+                self.tracker.log_metrics(logged, step=epoch)
+
+            yield on_epoch
+
+    def evaluation(
+        self, history: list[Metrics], metrics: Metrics, reports: Mapping[str, Report]
+    ) -> None:
+        """Test metrics beside their baselines, and the figures."""
+        selected = next(int(m["epoch"]) for m in history if m["selected"])
+        self.console.print(f"selected epoch {selected} of {len(history)}")
+        self.console.print(_results(metrics, reports))
+        self.tracker.log_metrics(metrics, step=selected)
+        for name, figure in _figures(history, selected, metrics, reports):
+            self.tracker.log_figure(figure, name)
+
+    def index(self, manifest: Manifest) -> None:
+        """What index was built and how well it finds."""
+        self.console.print(
+            f"index: {manifest.kind}, {manifest.catalogue_size:,} items, recall@{manifest.k} "
+            f"against exact search {manifest.recall_at_k:.4f}"
+        )
+        self.tracker.log_metrics({"index/recall_against_exact": manifest.recall_at_k}, step=0)
+
+
+def _epoch_line(metrics: Metrics, epochs: int) -> str:
+    parts = [f"epoch {int(metrics['epoch']):>3}/{epochs}"]
+    for key, loss in metrics.items():
+        if key.startswith("train/") and key.endswith("/loss"):
+            head = key.split("/")[1]
+            parts.append(f"{head} loss {loss:.4f}")
+            for name in SHOWN_EACH_EPOCH:
+                if f"val/{head}/{name}" in metrics:
+                    parts.append(f"val {name} {metrics[f'val/{head}/{name}']:.4f}")
+    return "  ".join([*parts, f"{metrics['train/seconds']:.1f} s"])
+
+
+def _results(metrics: Metrics, reports: Mapping[str, Report]) -> Table:
+    table = Table("test", "model", "baseline", box=None, header_style="bold")
+    for head, report in reports.items():
+        for name in SHOWN:
+            if name in report.metrics:
+                key = f"test/{head}/{name}"
+                table.add_row(key, f"{metrics[key]:.4f}", f"{metrics['baseline/' + key]:.4f}")
+    return table
+
+
+def _figures(
+    history: list[Metrics], selected: int, metrics: Metrics, reports: Mapping[str, Report]
+) -> Iterator[tuple[str, Any]]:
+    yield "loss_curves", figures.loss_curves(history, selected_epoch=selected)
+    rows = [row for report in reports.values() for row in report.slices]
+    if rows:
+        yield "slices", figures.slices(rows)
+    for report in reports.values():
+        if "recall_at_10" in report.metrics:
+            yield "recall_curve", figures.recall_curve(metrics, split="test")
+        if "calibration" in report.tables:
+            yield "calibration", figures.calibration(report.tables["calibration"])
+        if "predicted_against_true" in report.tables:
+            heat = report.tables["predicted_against_true"]
+            yield (
+                "predicted_against_true",
+                figures.predicted_against_true(
+                    np.asarray(heat["counts"]),
+                    predicted_edges=np.asarray(heat["edges"]),
+                    ratings=np.asarray(heat["ratings"]),
+                ),
+            )

@@ -1,0 +1,106 @@
+"""The run directory: what every later stage starts from."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from mtrec import build, index
+from mtrec.checkpoint import read_selected
+from mtrec.config import Config, DataConfig
+from mtrec.data.dataset import Dataset
+from mtrec.data.histories import Histories
+from mtrec.data.split import Split
+from mtrec.heads.head import Head
+from mtrec.heads.rating import Rating
+from mtrec.heads.retrieval import Retrieval
+from mtrec.model import Recommender
+
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+CHECKPOINTS = "checkpoints"
+INDEX = "index"
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, read back from its directory.
+
+    Attributes:
+        directory: The run directory.
+        config: The config it was trained with.
+        dataset: The data.
+        parts: Its split.
+        model: The model with the selected weights.
+    """
+
+    directory: Path
+    config: Config
+    dataset: Dataset
+    parts: Split
+    model: Recommender
+
+    @cached_property
+    def known(self) -> Histories:
+        """All interactions that may be known at serving time: train, validation included."""
+        return Histories.of(self.dataset, self.parts.train)
+
+    @property
+    def retrieval(self) -> str | None:
+        """Name of the head that the index serves: the first retrieval head, or None."""
+        return self._first(Retrieval)
+
+    @property
+    def rating(self) -> str | None:
+        """Name of the head that rates what is shown: the first rating head, or None."""
+        return self._first(Rating)
+
+    def _first(self, kind: type[Head]) -> str | None:
+        return next((n for n, head in self.model.heads.items() if isinstance(head, kind)), None)
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """Ids of items 1..C, `[C]`; item row i is at position i - 1 of the index."""
+        return np.asarray(self.dataset.items[self.dataset.item_key])[1:]
+
+    @property
+    def tower_digest(self) -> str:
+        """Names the candidate tower's weights; an index of another tower is refused."""
+        weights = [weight.numpy() for weight in self.model.candidate.weights]
+        return index.tower_digest(weights, self.item_ids)
+
+
+def save_config(config: Config, directory: Path) -> None:
+    """Writes the resolved config, from which the run can be rebuilt."""
+    directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(asdict(config)), directory / CONFIG)
+
+
+def load_config(directory: Path) -> Config:
+    """Reads the config of a run directory."""
+    saved = OmegaConf.to_container(OmegaConf.load(directory / CONFIG))
+    # Values of the data source are resolved in `load`; its own fields are not needed again.
+    saved["data"] = {field.name: saved["data"][field.name] for field in fields(DataConfig)}
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), saved))
+
+
+def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
+    """The run with the model that training selected."""
+    model = build.model(config, dataset, parts.fit)
+    read_selected(directory / CHECKPOINTS, model=model.weights)
+    return Run(directory=directory, config=config, dataset=dataset, parts=parts, model=model)
+
+
+def load(directory: Path) -> Run:
+    """The run of a directory, its data loaded anew."""
+    config = load_config(directory)
+    return restore(config, *build.data(config.data), directory)
+
+
+def save_metrics(metrics: dict[str, float], directory: Path) -> None:
+    """Writes the flat metrics of the run."""
+    (directory / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
