@@ -14,7 +14,8 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split, split
 from mtrec.data.validate import check
 from mtrec.model import Recommender
-from mtrec.train import Optimizers, Schedule
+from mtrec.step import Optimizers
+from mtrec.train import Schedule
 
 
 def data(config: DataConfig) -> tuple[Dataset, Split]:
@@ -65,8 +66,10 @@ def balancer(config: Config) -> Balancer:
     return made
 
 
-def optimizers(config: Config, steps: int) -> Optimizers:
-    """Both optimizers, their learning rates falling to 0 along a half cosine over `steps`."""
+def optimizers(config: Config, steps_per_epoch: int) -> Optimizers:
+    """Both optimizers, their learning rates falling to 0 along a half cosine over the job."""
+    steps = config.train.epochs * steps_per_epoch
+    steps = min(steps, config.train.max_steps or steps)
 
     def make(node: dict[str, Any]) -> keras.optimizers.Optimizer:
         rate = keras.optimizers.schedules.CosineDecay(node["learning_rate"], steps)

@@ -1,8 +1,10 @@
 """Checkpoints: whole or not there, and never unpickled."""
 
+import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ SELECTED = "selected"
 
 
 class Checkpoints:
-    """The checkpoints of one run, a directory `epoch-<n>` each.
+    """The checkpoints of one job, a directory `step-<n>` each.
 
-    A checkpoint is written beside its place and renamed, so that one cut off half-way is never
-    taken for a good one.
+    A checkpoint is written beside its place and renamed, and carries the SHA-256 of its files, so
+    that one cut off half-way or damaged later is never taken for a good one.
 
     Args:
         directory: The run's `checkpoints/`.
@@ -32,37 +34,70 @@ class Checkpoints:
         self.directory = directory
         self._checkpoint = _checkpoint(parts)
 
-    def path(self, epoch: int) -> Path:
-        """Where the checkpoint after `epoch` epochs lives."""
-        return self.directory / f"epoch-{epoch:04d}"
+    def path(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps lives."""
+        return self.directory / f"step-{step:08d}"
 
-    def save(self, epoch: int, state: Mapping[str, Any]) -> None:
-        """Writes all parts, and `state` as JSON."""
-        aside = self.directory / f".epoch-{epoch:04d}.partial"
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Writes all variables, and `state` as JSON."""
+        aside = self.directory / f".step-{step:08d}.partial"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         self._checkpoint.write(str(aside / WEIGHTS))
-        (aside / STATE).write_text(json.dumps(state))
-        shutil.rmtree(self.path(epoch), ignore_errors=True)
-        os.replace(aside, self.path(epoch))
+        content = {"state": state, "files": _digests(aside)}
+        (aside / STATE).write_text(json.dumps(content))
+        shutil.rmtree(self.path(step), ignore_errors=True)
+        os.replace(aside, self.path(step))
 
-    def restore(self, epoch: int) -> dict[str, Any]:
-        """Reads all parts back and returns the state saved with them."""
-        self._checkpoint.read(str(self.path(epoch) / WEIGHTS)).assert_consumed()
-        return json.loads((self.path(epoch) / STATE).read_text())
+    def restore_latest(self) -> dict[str, Any] | None:
+        """Reads the latest checkpoint that is whole; returns the state saved with it, or None.
 
-    def select(self, epoch: int) -> None:
-        """Makes the checkpoint of `epoch` the one that later stages read."""
+        One that is damaged is skipped for the one before, with a warning.
+        """
+        for path in sorted(self.directory.glob("step-*"), reverse=True):
+            state = _whole(path)
+            if state is None:
+                warnings.warn(f"{path} is damaged; going back to the one before.", stacklevel=2)
+                continue
+            self._checkpoint.read(str(path / WEIGHTS)).assert_consumed()
+            return state
+        return None
+
+    def select(self, step: int) -> None:
+        """Makes the checkpoint of `step` the one that later stages read."""
         aside = self.directory / f".{SELECTED}.partial"
-        aside.write_text(self.path(epoch).name + "\n")
+        aside.write_text(self.path(step).name + "\n")
         os.replace(aside, self.directory / SELECTED)
 
-    def keep_only(self, epochs: set[int]) -> None:
-        """Deletes the checkpoints of all other epochs."""
-        keep = {self.path(epoch) for epoch in epochs}
-        for path in self.directory.glob("epoch-*"):
-            if path not in keep:
+    def prune(self, *, keep: int, latest: int) -> None:
+        """Deletes all checkpoints but that of step `keep` and the `latest` ones."""
+        paths = sorted(self.directory.glob("step-*"))
+        for path in paths[:-latest]:
+            if path != self.path(keep):
                 shutil.rmtree(path)
+
+
+def read_selected(directory: Path, **parts: Sequence[keras.Variable]) -> None:
+    """Reads some parts, such as the model alone, from the selected checkpoint.
+
+    Raises:
+        UserError: If training has not selected a checkpoint in `directory`, or it is damaged.
+    """
+    if not is_selected(directory):
+        raise UserError(
+            f"{directory} must hold a selected checkpoint, and holds none: training did not "
+            "finish there. Run the job again."
+        )
+    path = directory / (directory / SELECTED).read_text().strip()
+    if _whole(path) is None:
+        raise UserError(f"The selected checkpoint {path} is damaged. Run the job again.")
+    status = _checkpoint(parts).read(str(path / WEIGHTS))
+    status.assert_existing_objects_matched().expect_partial()
+
+
+def is_selected(directory: Path) -> bool:
+    """Whether training finished and selected a checkpoint in `directory`."""
+    return (directory / SELECTED).is_file()
 
 
 def _checkpoint(parts: Mapping[str, Sequence[keras.Variable]]) -> tf.train.Checkpoint:
@@ -75,17 +110,17 @@ def _checkpoint(parts: Mapping[str, Sequence[keras.Variable]]) -> tf.train.Check
     return tf.train.Checkpoint(**named)
 
 
-def read_selected(directory: Path, **parts: Sequence[keras.Variable]) -> None:
-    """Reads some parts, such as the model alone, from the selected checkpoint.
+def _digests(directory: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(directory.glob(f"{WEIGHTS}*")):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
-    Raises:
-        UserError: If training has not selected a checkpoint in `directory`.
-    """
-    if not (directory / SELECTED).is_file():
-        raise UserError(
-            f"{directory} must hold a selected checkpoint, and holds none: training did not "
-            "finish there. Run the job again."
-        )
-    path = directory / (directory / SELECTED).read_text().strip() / WEIGHTS
-    status = _checkpoint(parts).read(str(path))
-    status.assert_existing_objects_matched().expect_partial()
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((path / STATE).read_text())
+    except (OSError, ValueError):
+        return None
+    return content["state"] if content.get("files") == _digests(path) else None

@@ -4,6 +4,7 @@ Values live in the YAML files; a field here has a type and no default. Nodes tha
 are plug points: the constructor they name is their schema.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ class TrainConfig:
     batch_of: str
     history_share: float
     steps_per_call: int
+    checkpoint_every: str | None
+    resume: str
     patience: int | None
     select_by: str
 
@@ -130,6 +133,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"train.{name} must be at least 1, or null; got {value}.")
+        every = self.checkpoint_every
+        if every is not None and not re.fullmatch(r"[1-9]\d*s?", every):
+            raise UserError(
+                f"train.checkpoint_every must be steps (100), seconds (60s) or null; got {every}."
+            )
         if self.batch_of not in ("users", "rows"):
             raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
         if not 0 <= self.history_share < 1:

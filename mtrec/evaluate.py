@@ -81,7 +81,7 @@ def embed_items(model: Recommender, num_items: int) -> dict[str, np.ndarray]:
 
 def flat_metrics(reports: Mapping[str, Report], split: str) -> dict[str, float]:
     """`<split>/<head>/<metric>` and `baseline/<split>/<head>/<metric>` of all heads."""
-    flat = {}
+    flat: dict[str, float] = {}
     for head, report in reports.items():
         flat |= {f"{split}/{head}/{name}": value for name, value in report.metrics.items()}
         flat |= {

@@ -276,7 +276,8 @@ class Timestamp(_Dense):
         """Learns the observed span."""
         known = np.asarray(values, np.float64)
         known = known[np.isfinite(known) & (known != 0)]
-        self.first, self.last = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+        self.first = float(known.min()) if len(known) else 0.0
+        self.last = float(known.max()) if len(known) else 0.0
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """`[rows, 5]`: trend in [-1, 1], then sine and cosine of time of day and day of week."""

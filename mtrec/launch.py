@@ -2,11 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
 from mtrec.command import command
 from mtrec.config import Config
+
+if TYPE_CHECKING:
+    from mtrec.tracking import Tracker
 
 
 @command("config")
@@ -34,7 +38,7 @@ def main(config: Config) -> None:
     print(f"run: {directory}")
 
 
-def job(config: Config, directory: Path, tracker: "tracking.Tracker") -> None:
+def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     """The stages in order; each leaves its results in the run directory."""
     from mtrec import build, report, run, stages
 

@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mtrec import build, index
 from mtrec.checkpoint import read_selected
@@ -82,10 +83,10 @@ def save_config(config: Config, directory: Path) -> None:
 
 def load_config(directory: Path) -> Config:
     """Reads the config of a run directory."""
-    saved = OmegaConf.to_container(OmegaConf.load(directory / CONFIG))
+    saved = cast(DictConfig, OmegaConf.load(directory / CONFIG))
     # Values of the data source are resolved in `load`; its own fields are not needed again.
-    saved["data"] = {field.name: saved["data"][field.name] for field in fields(DataConfig)}
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), saved))
+    saved.data = {field.name: saved.data[field.name] for field in fields(DataConfig)}
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), saved)))
 
 
 def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:

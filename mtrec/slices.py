@@ -1,5 +1,8 @@
 """Groups of users and items by which metrics are broken down."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from mtrec.data.dataset import Dataset
@@ -38,8 +41,13 @@ def user_groups(dataset: Dataset, known: Histories, users: np.ndarray) -> dict[s
 
 
 def by_group(
-    slice_: str, groups: np.ndarray, metric: str, model: np.ndarray, baseline: np.ndarray, reduce
-) -> list[dict]:
+    slice_: str,
+    groups: np.ndarray,
+    metric: str,
+    model: np.ndarray,
+    baseline: np.ndarray,
+    reduce: Callable[[np.ndarray], float],
+) -> list[dict[str, Any]]:
     """One row a group: `{"slice", "value", "metric", "model", "baseline", "count"}`.
 
     Args:

@@ -35,7 +35,7 @@ def train(
         model = build.model(config, dataset, parts.fit)
         balancer = build.balancer(config)
         batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
-        optimizers = build.optimizers(config, config.train.epochs * batches.steps_per_epoch)
+        optimizers = build.optimizers(config, batches.steps_per_epoch)
     evaluator = Evaluator(dataset, known=parts.fit, held_out=parts.validation)
     return fit(
         model,

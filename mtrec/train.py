@@ -1,122 +1,22 @@
-"""Training: the step, and the loop of epochs that selects a model on validation data.
-
-The objective is `sum_t w_t * (sum_i m_ti l_ti) / (sum_i m_ti)`, both inner sums over the *global*
-batch: each replica divides its sum by everybody's count, and the optimizers sum the gradients.
-"""
+"""The loop of epochs: trains, validates, saves, and selects a model on validation data."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mtrec.balance import Balancer
 from mtrec.checkpoint import Checkpoints
-from mtrec.data.batches import Batch, Batches, stack
-from mtrec.distribute import all_sum
+from mtrec.data.batches import Batches, stack
 from mtrec.errors import UserError
-from mtrec.features import TABLE
-from mtrec.heads.head import Examples
 from mtrec.model import Recommender
+from mtrec.step import Optimizers, Step
 
 Metrics = dict[str, float]
 LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss")
-
-
-@dataclass(frozen=True)
-class Optimizers:
-    """One optimizer for embedding tables, one for dense weights."""
-
-    tables: keras.optimizers.Optimizer
-    dense: keras.optimizers.Optimizer
-
-
-class Step:
-    """The training step: some batches in, every task's mean loss out, all weights moved.
-
-    Args:
-        model: The model, adapted.
-        balancer: Turns task losses into the objective.
-        optimizers: They move the weights.
-        strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
-    """
-
-    def __init__(
-        self,
-        model: Recommender,
-        balancer: Balancer,
-        optimizers: Optimizers,
-        strategy: tf.distribute.Strategy,
-    ) -> None:
-        self.model = model
-        self.balancer = balancer
-        self.optimizers = optimizers
-        self.strategy = strategy
-        self.tables = [v for v in model.trainable_variables if v.name == TABLE]
-        self.dense = [v for v in model.trainable_variables if v.name != TABLE]
-        self.dense += balancer.trainable_variables
-        with strategy.scope():
-            optimizers.tables.build(self.tables)
-            optimizers.dense.build(self.dense)
-        self._run = tf.function(self._many, reduce_retracing=True)
-
-    def __call__(self, replicas: list[Batch]) -> np.ndarray:
-        """Takes K steps on batches stacked by replica; returns each task's loss, `[K, T]`."""
-        values = self.strategy.experimental_distribute_values_from_function(
-            lambda context: {
-                name: tf.constant(value)
-                for name, value in replicas[context.replica_id_in_sync_group].items()
-            }
-        )
-        return self._run(values).numpy()
-
-    def _many(self, batches: Mapping[str, Any]) -> tf.Tensor:
-        one = self.strategy.experimental_local_results(batches["query"])[0]
-        count = tf.shape(one)[0]
-        losses = tf.TensorArray(tf.float32, size=count)
-        for k in tf.range(count):
-            result = self.strategy.run(self._step, args=(batches, k))
-            losses = losses.write(k, self.strategy.experimental_local_results(result)[0])
-        return losses.stack()
-
-    def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """This replica's share of every task's mean loss over the global batch."""
-        query = self.model.queries(
-            batch["query"],
-            tf.gather(batch["item"], batch["history_item"]),
-            batch["history_query"],
-        )
-        item, pool = self.model.candidates(batch["item"]), self.model.candidates(batch["pool"])
-        sums, counts = [], []
-        for name, head in self.model.heads.items():
-            examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)
-            losses, mask = head.losses(examples)
-            sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
-            counts.append(tf.reduce_sum(mask))
-        totals = all_sum(tf.stack(counts))
-        return {
-            name: tf.math.divide_no_nan(total, count)
-            for name, total, count in zip(self.model.heads, sums, tf.unstack(totals), strict=True)
-        }
-
-    def _step(self, batches: Mapping[str, tf.Tensor], k: tf.Tensor) -> tf.Tensor:
-        batch = {name: value[k] for name, value in batches.items()}
-        with tf.GradientTape() as tape:
-            losses = self.losses(batch)
-            objective = self.balancer.combine(losses, self.strategy.num_replicas_in_sync)
-        variables = [v.value for v in self.tables + self.dense]
-        gradients = tape.gradient(objective, variables)
-        pairs = list(zip(gradients, self.tables + self.dense, strict=True))
-        for optimizer, part in (
-            (self.optimizers.tables, pairs[: len(self.tables)]),
-            (self.optimizers.dense, pairs[len(self.tables) :]),
-        ):
-            optimizer.apply_gradients([(g, v) for g, v in part if g is not None])
-        return all_sum(tf.stack(list(losses.values())))
 
 
 def better(metric: str, new: float, old: float) -> bool:
@@ -126,12 +26,14 @@ def better(metric: str, new: float, old: float) -> bool:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and how to choose the model; the fields of the config's `train`.
+    """How long to train and how to choose the model; fields of the config's `train`.
 
     Attributes:
         epochs: Epochs at most.
         max_steps: Steps at most, or null.
         steps_per_call: Steps taken by one call of the compiled function.
+        checkpoint_every: Steps between checkpoints within an epoch (`100`), or the seconds between
+            them (`60s`); null for one at the end of each epoch alone.
         patience: Epochs without a better model after which to stop, or null.
         select_by: Validation metric that selects the model, such as `val/rating/rmse`.
     """
@@ -139,8 +41,38 @@ class Schedule:
     epochs: int
     max_steps: int | None
     steps_per_call: int
+    checkpoint_every: str | None
     patience: int | None
     select_by: str
+
+
+@dataclass
+class State:
+    """How far training has come; saved with every checkpoint.
+
+    Attributes:
+        epoch: The epoch that is being trained, from 1.
+        step: Steps taken in it.
+        losses: The task losses of those steps, `[step, T]`.
+        history: The metrics of every finished epoch.
+    """
+
+    epoch: int
+    step: int
+    losses: list[list[float]]
+    history: list[Metrics]
+
+    def best(self, metric: str) -> Metrics:
+        """The finished epoch with the best value of `metric`; the first of equals."""
+        best = self.history[0]
+        for metrics in self.history[1:]:
+            if better(metric, metrics[metric], best[metric]):
+                best = metrics
+        return best
+
+
+class PreemptedError(Exception):
+    """Training was asked to stop (SIGTERM) and has left a checkpoint to go on from."""
 
 
 def fit(
@@ -154,8 +86,9 @@ def fit(
     validate: Callable[[], Metrics],
     checkpoints: Path,
     on_epoch: Callable[[Metrics], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Metrics]:
-    """Trains and leaves the checkpoint of the best epoch selected.
+    """Trains, from the latest checkpoint if there is one, and selects the best epoch's.
 
     Args:
         model: The model, adapted in the scope of `strategy`.
@@ -165,14 +98,17 @@ def fit(
         strategy: Where the replicas are.
         schedule: When to stop and what to select by.
         validate: Returns validation metrics of the model as it is.
-        checkpoints: The directory that the state after each epoch goes to.
-        on_epoch: Called with the metrics of each finished epoch.
+        checkpoints: The directory that checkpoints go to.
+        on_epoch: Called with the metrics of each finished epoch; once more for those finished
+            before a resume, so that none is lost.
+        stop: Asked after every call of the step; when true, training saves and stops.
 
     Returns:
         The metrics of every epoch; `selected` is 1 in the one that was kept.
 
     Raises:
         UserError: If a loss stops being finite, or `select_by` names no validation metric.
+        PreemptedError: If `stop` said so.
     """
     step = Step(model, balancer, optimizers, strategy)
     saved = Checkpoints(
@@ -184,58 +120,136 @@ def fit(
             "dense": optimizers.dense.variables,
         },
     )
-    history: list[Metrics] = []
-    best: Metrics | None = None
-    key = schedule.select_by
-    for epoch in range(1, schedule.epochs + 1):
-        metrics = _train_epoch(step, batches, epoch, schedule) | validate()
-        history.append(metrics)
-        if best is None or better(key, _value(metrics, key), best[key]):
-            best = metrics
-        saved.save(epoch, {"history": history})
-        saved.keep_only({epoch, int(best["epoch"])})
+    restored = saved.restore_latest()
+    state = State(**restored) if restored else State(epoch=1, step=0, losses=[], history=[])
+    for metrics in state.history:
         on_epoch(metrics)
-        done = schedule.max_steps and epoch * batches.steps_per_epoch >= schedule.max_steps
-        stale = schedule.patience and epoch - best["epoch"] >= schedule.patience
-        if done or stale:
-            break
-    saved.select(int(best["epoch"]))
-    return [m | {"selected": float(m is best)} for m in history]
+    trainer = _Trainer(step, batches, schedule, saved, state, stop)
+    while not trainer.done:
+        on_epoch(trainer.epoch(validate))
+    best = state.best(schedule.select_by)
+    saved.select(int(best["step"]))
+    return [m | {"selected": float(m is best)} for m in state.history]
 
 
-def _value(metrics: Metrics, key: str) -> float:
-    if key not in metrics:
+class _Trainer:
+    """Moves the state on, epoch by epoch, and saves it."""
+
+    def __init__(
+        self,
+        step: Step,
+        batches: Batches,
+        schedule: Schedule,
+        saved: Checkpoints,
+        state: State,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.step = step
+        self.batches = batches
+        self.schedule = schedule
+        self.saved = saved
+        self.state = state
+        self.stop = stop
+        self.due = _Due(schedule.checkpoint_every)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken since the beginning of the job."""
+        return (self.state.epoch - 1) * self.batches.steps_per_epoch + self.state.step
+
+    @property
+    def done(self) -> bool:
+        """Whether the epochs, the steps or the patience are used up."""
+        history, schedule = self.state.history, self.schedule
+        if self.state.epoch > schedule.epochs:
+            return True
+        if schedule.max_steps and self.steps_done >= schedule.max_steps:
+            return True
+        if not (schedule.patience and history):
+            return False
+        return len(history) - self.state.best(schedule.select_by)["epoch"] >= schedule.patience
+
+    def epoch(self, validate: Callable[[], Metrics]) -> Metrics:
+        """Finishes the current epoch, validates, saves, and returns the epoch's metrics."""
+        started = time.perf_counter()
+        state, schedule = self.state, self.schedule
+        steps = self.batches.steps_per_epoch
+        if schedule.max_steps:
+            steps = min(steps, schedule.max_steps - (state.epoch - 1) * steps)
+        while state.step < steps:
+            self._call(min(state.step + schedule.steps_per_call, steps))
+            if self.stop():
+                self._save()
+                raise PreemptedError(f"stopped after {self.steps_done} steps")
+            if state.step < steps and self.due(self.steps_done):
+                self._save()
+        metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
+        metrics |= self._mean_losses() | {"train/seconds": time.perf_counter() - started}
+        metrics |= validate()
+        _check_selectable(schedule.select_by, metrics)
+        state.history.append(metrics)
+        state.epoch, state.step, state.losses = state.epoch + 1, 0, []
+        self._save()
+        return metrics
+
+    def _call(self, stop: int) -> None:
+        state = self.state
+        slices = [self.batches.step(state.epoch, k) for k in range(state.step, stop)]
+        losses = self.step([stack(parts) for parts in zip(*slices, strict=True)])
+        _check_finite(losses, list(self.step.model.heads), state)
+        state.losses += losses.tolist()
+        state.step = stop
+
+    def _mean_losses(self) -> Metrics:
+        metrics: Metrics = {}
+        weights = self.step.balancer.task_weights()
+        mean = np.mean(self.state.losses, axis=0)
+        for name, loss in zip(self.step.model.heads, mean, strict=True):
+            metrics[f"train/{name}/loss"] = float(loss)
+            metrics[f"train/{name}/weight"] = float(weights[name])
+        return metrics
+
+    def _save(self) -> None:
+        # Between epochs, the last step of the one before names the checkpoint.
+        step = int(self.state.history[-1]["step"]) if self.state.step == 0 else self.steps_done
+        self.saved.save(step, vars(self.state))
+        history = self.state.history
+        best = self.state.best(self.schedule.select_by)["step"] if history else step
+        self.saved.prune(keep=int(best), latest=2)
+
+
+class _Due:
+    """Says when a checkpoint within an epoch is due."""
+
+    def __init__(self, every: str | None) -> None:
+        seconds = every is not None and every.endswith("s")
+        self._seconds = float(every[:-1]) if every and seconds else None
+        self._steps = int(every) if every and not seconds else None
+        self._last_time, self._last_step = time.monotonic(), 0
+
+    def __call__(self, step: int) -> bool:
+        due = (
+            time.monotonic() - self._last_time >= self._seconds
+            if self._seconds is not None
+            else self._steps is not None and step - self._last_step >= self._steps
+        )
+        if due:
+            self._last_time, self._last_step = time.monotonic(), step
+        return due
+
+
+def _check_selectable(metric: str, metrics: Metrics) -> None:
+    if metric not in metrics:
         known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
-        raise UserError(f"train.select_by={key} must be one of: {known}.")
-    return metrics[key]
+        raise UserError(f"train.select_by must be one of {known}; got {metric}.")
 
 
-def _train_epoch(step: Step, batches: Batches, epoch: int, schedule: Schedule) -> Metrics:
-    started = time.perf_counter()
-    first = (epoch - 1) * batches.steps_per_epoch
-    count = min(batches.steps_per_epoch, (schedule.max_steps or np.inf) - first)
-    losses = []
-    for start in range(0, int(count), schedule.steps_per_call):
-        stop = min(start + schedule.steps_per_call, int(count))
-        slices = [batches.step(epoch, k) for k in range(start, stop)]
-        losses.append(step([stack(parts) for parts in zip(*slices, strict=True)]))
-        _check_finite(step, losses[-1], epoch, start)
-    mean = np.concatenate(losses).mean(axis=0)
-    weights = step.balancer.task_weights()
-    metrics = {"epoch": float(epoch), "train/seconds": time.perf_counter() - started}
-    for name, loss in zip(step.model.heads, mean, strict=True):
-        metrics[f"train/{name}/loss"] = float(loss)
-        metrics[f"train/{name}/weight"] = float(weights[name])
-    return metrics
-
-
-def _check_finite(step: Step, losses: np.ndarray, epoch: int, start: int) -> None:
+def _check_finite(losses: np.ndarray, heads: list[str], state: State) -> None:
     bad = np.argwhere(~np.isfinite(losses))
     if len(bad):
         k, task = bad[0]
-        name = list(step.model.heads)[task]
         raise UserError(
-            f"The loss of the task {name!r} is {losses[k, task]} in step {start + k} of epoch "
-            f"{epoch}; lower optimizer.tables.learning_rate or optimizer.dense.learning_rate. "
-            f"The last good checkpoint is that of epoch {epoch - 1}."
+            f"The loss of the task {heads[task]!r} is {losses[k, task]} in step {state.step + k} "
+            f"of epoch {state.epoch}. Training stopped there, and the last checkpoint is good; "
+            "lower optimizer.tables.learning_rate or optimizer.dense.learning_rate."
         )

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
-from mtrec.features import Table, normal_rows, seed_for
+from mtrec.features import Table, seed_for
 from mtrec.heads.head import Examples, Head, HeldOut, Report
 
 
@@ -40,9 +40,10 @@ class Rating(Head):
         self.train_mean = float(known.mean(dtype=np.float64)) if len(known) else 0.0
         self.mean = self.add_weight(shape=(), initializer="zeros", name="mean")
         self.mean.assign(self.train_mean)
-        zeros = {"dim": 1, "stddev": 0.0, "seed": 0}
-        self.user_bias = Table(normal_rows(dataset.num_users + 1, **zeros), name="user_bias")
-        self.item_bias = Table(normal_rows(dataset.num_items + 1, **zeros), name="item_bias")
+        users = np.zeros((dataset.num_users + 1, 1), np.float32)
+        items = np.zeros((dataset.num_items + 1, 1), np.float32)
+        self.user_bias = Table(users, name="user_bias")
+        self.item_bias = Table(items, name="item_bias")
         self.mlp = []
         width = 3 * (self.dim or 0)
         for position, units in enumerate([*self.layers, 1] if self.layers else []):

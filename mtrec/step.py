@@ -1,0 +1,113 @@
+"""The training step.
+
+The objective is `sum_t w_t * (sum_i m_ti l_ti) / (sum_i m_ti)`, both inner sums over the *global*
+batch: each replica divides its sum by everybody's count, and the optimizers sum the gradients. It
+does not change when the same global batch is spread over more replicas.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.balance import Balancer
+from mtrec.data.batches import Batch
+from mtrec.distribute import all_sum
+from mtrec.features import TABLE
+from mtrec.heads.head import Examples
+from mtrec.model import Recommender
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """One optimizer for embedding tables, one for dense weights."""
+
+    tables: keras.optimizers.Optimizer
+    dense: keras.optimizers.Optimizer
+
+
+class Step:
+    """The training step: some batches in, every task's mean loss out, all weights moved.
+
+    Args:
+        model: The model, adapted.
+        balancer: Turns task losses into the objective.
+        optimizers: They move the weights.
+        strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        balancer: Balancer,
+        optimizers: Optimizers,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        self.model = model
+        self.balancer = balancer
+        self.optimizers = optimizers
+        self.strategy = strategy
+        self.tables = [v for v in model.trainable_variables if v.name == TABLE]
+        self.dense = [v for v in model.trainable_variables if v.name != TABLE]
+        self.dense += balancer.trainable_variables
+        with strategy.scope():
+            optimizers.tables.build(self.tables)
+            optimizers.dense.build(self.dense)
+        self._run = tf.function(self._many, reduce_retracing=True)
+
+    def __call__(self, replicas: list[Batch]) -> np.ndarray:
+        """Takes K steps on batches stacked by replica; returns each task's loss, `[K, T]`."""
+        values = self.strategy.experimental_distribute_values_from_function(
+            lambda context: {
+                name: tf.constant(value)
+                for name, value in replicas[context.replica_id_in_sync_group].items()
+            }
+        )
+        return self._run(values).numpy()
+
+    def _many(self, batches: Mapping[str, Any]) -> tf.Tensor:
+        one = self.strategy.experimental_local_results(batches["query"])[0]
+        count = tf.shape(one)[0]
+        losses = tf.TensorArray(tf.float32, size=count)
+        for k in tf.range(count):
+            result = self.strategy.run(self._step, args=(batches, k))
+            losses = losses.write(k, self.strategy.experimental_local_results(result)[0])
+        return losses.stack()
+
+    def losses(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """This replica's share of every task's mean loss over the global batch."""
+        query = self.model.queries(
+            batch["query"],
+            tf.gather(batch["item"], batch["history_item"]),
+            batch["history_query"],
+        )
+        item, pool = self.model.candidates(batch["item"]), self.model.candidates(batch["pool"])
+        sums, counts = [], []
+        for name, head in self.model.heads.items():
+            examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)
+            losses, mask = head.losses(examples)
+            sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
+            counts.append(tf.reduce_sum(mask))
+        totals = all_sum(tf.stack(counts))
+        return {
+            name: tf.math.divide_no_nan(total, count)
+            for name, total, count in zip(self.model.heads, sums, tf.unstack(totals), strict=True)
+        }
+
+    def _step(self, batches: Mapping[str, tf.Tensor], k: tf.Tensor) -> tf.Tensor:
+        batch = {name: value[k] for name, value in batches.items()}
+        with tf.GradientTape() as tape:
+            losses = self.losses(batch)
+            objective = self.balancer.combine(losses, self.strategy.num_replicas_in_sync)
+        variables = [v.value for v in self.tables + self.dense]
+        gradients = tape.gradient(objective, variables)
+        pairs = list(zip(gradients, self.tables + self.dense, strict=True))
+        for optimizer, part in (
+            (self.optimizers.tables, pairs[: len(self.tables)]),
+            (self.optimizers.dense, pairs[len(self.tables) :]),
+        ):
+            optimizer.apply_gradients([(g, v) for g, v in part if g is not None])
+        return all_sum(tf.stack(list(losses.values())))
