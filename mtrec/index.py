@@ -6,13 +6,11 @@ Whichever it is, `Index.search` gives k real candidates for each query, and the 
 candidate tower the index was built from and how it compares with exact search.
 """
 
-import hashlib
-import json
 import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,42 +19,15 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.errors import UserError
+from mtrec.exact_search import exact_top_k, recall_of
+from mtrec.manifest import Manifest, read_manifest, write_manifest
+from mtrec.manifest import tower_digest as tower_digest
+from mtrec.search_module import SearchModule
 
 # ScaNN trains its quantiser on no fewer candidates.
 SMALLEST_TREE = 16
 # How often a search that misses its target is made twice as wide, from 5 % to all of the leaves.
 WIDENINGS = 5
-# Exact search holds this many scores at a time, 128 MB.
-SCORES_AT_ONCE = 2**25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What an index is, and how good it was measured to be.
-
-    Attributes:
-        kind: `exact` or `scann`.
-        digest: `tower_digest` of the candidates that the index was built from.
-        catalogue_size: Number of candidates C.
-        dimension: Width D of a vector.
-        settings: `num_leaves`, `leaves_to_search` and `reorder` of ScaNN; empty when exact.
-        k: Depth at which recall was measured; C when exact, where it is 1 at any depth.
-        num_queries: Number of queries it was measured on.
-        recall_at_k: Mean share of the exact top k that the index finds.
-        build_seconds: Time to build, with the measuring.
-        versions: Of the libraries that built it.
-    """
-
-    kind: str
-    digest: str
-    catalogue_size: int
-    dimension: int
-    settings: dict[str, int]
-    k: int
-    num_queries: int
-    recall_at_k: float
-    build_seconds: float
-    versions: dict[str, str]
 
 
 class Index:
@@ -127,11 +98,17 @@ class Index:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(positions, best, 1)
 
-    def as_module(self) -> "SearchModule":
+    def as_module(self) -> SearchModule:
         """Returns the same search in TensorFlow ops, for a SavedModel."""
-        tree = None if self._searcher is None else _tree_state(self._searcher)
-        vectors = tf.Variable(self.vectors, trainable=False) if tree is None else tree.dataset
-        return SearchModule(vectors=vectors, tree=tree, manifest=self.manifest)
+        if self._searcher is None:
+            vectors = tf.Variable(self.vectors, trainable=False)
+            return SearchModule(
+                vectors=vectors, manifest=self.manifest, tree=None, search_tree=None
+            )
+        tree = _tree_state(self._searcher)
+        return SearchModule(
+            vectors=tree.dataset, manifest=self.manifest, tree=tree, search_tree=_search_state
+        )
 
     def save(self, directory: Path) -> None:
         """Writes the index aside and renames it to `directory`, replacing what was there."""
@@ -152,48 +129,7 @@ class Index:
             (directory / "scann").mkdir()
             # With absolute paths an index that has been moved would not load.
             self._searcher.serialize(str(directory / "scann"), relative_path=True)
-        content = asdict(self.manifest) | {"files": _file_digests(directory)}
-        (directory / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-class SearchModule(tf.Module):
-    """`Index.search` in TensorFlow ops, without exclusion, to be called in an exported function.
-
-    A process that loads the SavedModel must import `scann` first, unless the index is exact.
-    """
-
-    def __init__(self, *, vectors: tf.Variable, tree: tf.Module | None, manifest: Manifest) -> None:
-        super().__init__()
-        self._vectors = vectors
-        self._tree = tree
-        self._manifest = manifest
-
-    def search(self, queries: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores `[B, k]` float32 and positions `[B, k]` int32, best first."""
-        if self._tree is None:
-            return self._search_exactly(queries, k)
-        # Deeper than recall was measured, only exact search keeps the promise.
-        return tf.cond(
-            tf.less_equal(k, self._manifest.k),
-            lambda: self._search_tree(queries, k),
-            lambda: self._search_exactly(queries, k),
-        )
-
-    def _search_exactly(self, queries: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        best = tf.math.top_k(tf.matmul(queries, self._vectors, transpose_b=True), k)
-        return best.values, best.indices
-
-    def _search_tree(self, queries: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        from scann.scann_ops.py.scann_ops import searcher_from_module
-
-        settings = self._manifest.settings
-        positions, scores = searcher_from_module(self._tree).search_batched(
-            queries, k, settings["reorder"], settings["leaves_to_search"]
-        )
-        padded = tf.less(tf.shape(scores)[1], k) | tf.reduce_any(tf.math.is_nan(scores))
-        return tf.cond(
-            padded, lambda: self._search_exactly(queries, k), lambda: (scores, positions)
-        )
+        write_manifest(directory, self.manifest)
 
 
 class IndexBuilder(Protocol):
@@ -298,7 +234,7 @@ class ScannBuilder:
             }
             manifest = replace(base, settings=settings)
             index = Index(vectors=exact.vectors, ids=exact.ids, manifest=manifest, searcher=tree)
-            recall = _recall(index.search(queries, k)[0], best)
+            recall = recall_of(index.search(queries, k)[0], best)
             index.manifest = replace(manifest, recall_at_k=recall)
             if recall >= max(self.target_recall, self.min_recall):
                 return index
@@ -321,7 +257,7 @@ def load(directory: Path, *, digest: str | None) -> Index:
         UserError: If it is not whole, or was built from another candidate tower.
     """
     directory = Path(directory)
-    manifest = _read_manifest(directory)
+    manifest = read_manifest(directory)
     if digest not in (None, manifest.digest):
         raise UserError(
             f"an index must be built from the candidate tower it serves; {directory} was built"
@@ -333,47 +269,6 @@ def load(directory: Path, *, digest: str | None) -> Index:
         manifest=manifest,
         searcher=_load_tree(directory / "scann") if manifest.kind == "scann" else None,
     )
-
-
-def tower_digest(weights: Sequence[np.ndarray], ids: np.ndarray) -> str:
-    """Returns the SHA-256 that names a candidate tower: of its weights and the items' ids `[C]`.
-
-    Weights, not vectors: those would differ in the last bit from one machine to another.
-    """
-    shapes = [np.shape(weight) for weight in weights]
-    digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids, str).tolist()]).encode())
-    for weight in weights:
-        digest.update(np.asarray(weight, "<f4").tobytes())
-    return digest.hexdigest()
-
-
-def exact_top_k(
-    vectors: np.ndarray, queries: np.ndarray, k: int, *, exclude: Sequence[np.ndarray] = ()
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scores and positions `[B, k]` as `Index.search` does; ties go to the lower position.
-
-    Scores are formed in chunks of queries, so that memory stays bounded.
-    """
-    scores = np.empty((len(queries), k), np.float32)
-    positions = np.empty((len(queries), k), np.int32)
-    rows = max(1, SCORES_AT_ONCE // len(vectors))
-    for start in range(0, len(queries), rows):
-        chunk = slice(start, start + rows)
-        products = queries[chunk] @ vectors.T  # [b, D] x [D, C] -> [b, C]
-        for row, seen in enumerate(exclude[chunk]):
-            products[row, seen] = -np.inf
-        best = tf.math.top_k(products, k)
-        scores[chunk], positions[chunk] = best.values, best.indices
-    return scores, positions
-
-
-def _recall(found: np.ndarray, best: np.ndarray) -> float:
-    """Mean share of found scores `[Q, k]` that belong to the exact top k.
-
-    Judged by score, since of several equal candidates at place k any one is right.
-    """
-    rounding = 1e-5 * np.abs(best).max(axis=1, keepdims=True)
-    return float(np.mean(found >= best[:, -1:] - rounding))
 
 
 def _checked(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -426,6 +321,16 @@ def _load_tree(directory: Path) -> Any:
     return scann_ops_pybind.ScannSearcher(tree)
 
 
+def _search_state(
+    state: tf.Module, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Searches the tree of `_tree_state`; a `TreeSearch`."""
+    from scann.scann_ops.py.scann_ops import searcher_from_module
+
+    positions, scores = searcher_from_module(state).search_batched(queries, k, reorder, leaves)
+    return scores, positions
+
+
 def _tree_state(searcher: Any) -> tf.Module:
     """Returns ScaNN's own module of variables for the tree, which its TensorFlow ops search."""
     from scann.scann_ops.py import scann_ops
@@ -447,32 +352,3 @@ def _tree_state(searcher: Any) -> tf.Module:
                 np.load(directory / "dataset.npy"),
             ]
         )
-
-
-def _file_digests(directory: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != "manifest.json":
-            with path.open("rb") as file:
-                name = path.relative_to(directory).as_posix()
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
-
-
-def _read_manifest(directory: Path) -> Manifest:
-    try:
-        content = json.loads((directory / "manifest.json").read_text())
-        files, manifest = content.pop("files"), Manifest(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"an index needs a whole manifest.json; {directory} has none ({error})."
-            " Build the index again."
-        ) from error
-    found = _file_digests(directory)
-    wrong = [name for name in files | found if files.get(name) != found.get(name)]
-    if wrong:
-        raise UserError(
-            f"the files of an index must be the ones in its manifest; {', '.join(wrong)} in"
-            f" {directory} is missing, foreign or cut off. Build the index again."
-        )
-    return manifest

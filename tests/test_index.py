@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from mtrec.errors import UserError
-from mtrec.index import ExactBuilder, ScannBuilder, load, tower_digest
+from mtrec.index import ExactBuilder, ScannBuilder, load
+from mtrec.manifest import tower_digest
 
 CANDIDATES, WIDTH = 20_000, 16
 
@@ -44,6 +45,12 @@ def sorted_positions(vectors, queries, exclude=None):
     return [order[~np.isin(order, seen)] for order, seen in zip(orders, exclude, strict=True)]
 
 
+def pairs(exclude):
+    """What the graph takes for `exclude`: `[E, 2]` rows and positions."""
+    flat = [[row, position] for row, seen in enumerate(exclude) for position in seen]
+    return np.array(flat, np.int32).reshape(-1, 2)
+
+
 def recall(found, truth):
     """Mean share of each row of `truth` that `found` holds."""
     return np.mean([np.isin(best, row).mean() for row, best in zip(found, truth, strict=True)])
@@ -72,7 +79,7 @@ def test_exact_search_equals_a_numpy_sort():
 def test_exact_search_in_chunks_equals_one_search(monkeypatch):
     vectors, queries = clustered(300, seed=1), clustered(20, seed=2)
     exclude = [np.arange(row, row + 5) for row in range(20)]
-    monkeypatch.setattr("mtrec.index.SCORES_AT_ONCE", 900)
+    monkeypatch.setattr("mtrec.exact_search.SCORES_AT_ONCE", 900)
     _, positions = exact_index(vectors).search(queries, 7, exclude=exclude)
     truth = sorted_positions(vectors, queries, exclude)
     np.testing.assert_array_equal(positions, [order[:7] for order in truth])
@@ -183,7 +190,8 @@ def test_padding_of_a_narrow_tree_is_replaced_by_exact_results(large):
     assert narrow.manifest.settings["leaves_to_search"] < narrow.manifest.settings["num_leaves"]
     queries = clustered(2, seed=6)
     truth = sorted_positions(vectors, queries)[:, :8_000]
-    for _, positions in (narrow.search(queries, 8_000), narrow.as_module().search(queries, 8_000)):
+    served = narrow.as_module().search(queries, 8_000, pairs([[], []]))
+    for _, positions in (narrow.search(queries, 8_000), served):
         assert all(len(np.unique(row)) == 8_000 for row in np.array(positions))
         assert recall(np.array(positions), truth) > 0.999
 
@@ -223,13 +231,13 @@ def test_the_digest_tells_towers_apart():
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     digests = {
         tower_digest([vectors], ids),
-        tower_digest(moved, ids),
+        tower_digest([moved], ids),
         tower_digest([vectors], np.roll(ids, 1)),
-        tower_digest(vectors[::-1], ids[::-1]),
-        tower_digest(vectors.reshape(40, -1), ids),
+        tower_digest([vectors[::-1]], ids[::-1]),
+        tower_digest([vectors.reshape(40, -1)], ids),
     }
     assert len(digests) == 5
-    assert tower_digest(vectors.copy(), ids.astype("U40")) == tower_digest([vectors], ids)
+    assert tower_digest([vectors.copy()], ids.astype("U40")) == tower_digest([vectors], ids)
 
 
 @pytest.mark.parametrize("kind", ["exact", "scann"])
@@ -256,7 +264,7 @@ def test_saving_again_replaces_the_index(tmp_path):
 def test_an_index_of_another_tower_is_refused(tmp_path):
     index = exact_index(clustered(20, seed=1))
     index.save(tmp_path)
-    other = tower_digest(clustered(20, seed=2), index.ids)
+    other = tower_digest([clustered(20, seed=2)], index.ids)
     with pytest.raises(UserError, match="built from the candidate tower it serves"):
         load(tmp_path, digest=other)
     manifest = tmp_path / "manifest.json"
@@ -286,7 +294,7 @@ def test_a_directory_that_is_not_whole_is_refused(harm, large, tmp_path):
 def test_a_failed_save_leaves_the_old_index_alone(tmp_path, monkeypatch):
     old = exact_index(clustered(20, seed=1))
     old.save(tmp_path / "index")
-    monkeypatch.setattr("mtrec.index._file_digests", lambda directory: 1 / 0)
+    monkeypatch.setattr("mtrec.manifest._file_digests", lambda directory: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         exact_index(clustered(30, seed=2)).save(tmp_path / "index")
     monkeypatch.undo()
@@ -301,11 +309,11 @@ import scann
 import tensorflow as tf
 
 directory, results = sys.argv[1], {}
-queries = tf.constant(np.load(directory + "/queries.npy"))
+given = np.load(directory + "/given.npz")
 for kind in ("exact", "scann"):
     module = tf.saved_model.load(directory + "/" + kind)
     for k in (10, 3_000):
-        scores, positions = module.search(queries, k)
+        scores, positions = module.search(given["queries"], k, given["excluded"])
         results[f"{kind}_scores_{k}"], results[f"{kind}_positions_{k}"] = scores, positions
 np.savez(directory + "/results.npz", **results)
 assert "mtrec" not in sys.modules
@@ -320,16 +328,23 @@ class Served(tf.Module):
         self.module = module
 
     @tf.function(
-        input_signature=[tf.TensorSpec([None, WIDTH], tf.float32), tf.TensorSpec([], tf.int32)]
+        input_signature=[
+            tf.TensorSpec([None, WIDTH], tf.float32),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([None, 2], tf.int32),
+        ]
     )
-    def search(self, queries, k):
-        return self.module.search(queries, k)
+    def search(self, queries, k, excluded):
+        return self.module.search(queries, k, excluded)
 
 
 def test_a_fresh_process_gets_the_same_results_from_a_saved_model(large, tmp_path):
     indexes = {"exact": exact_index(clustered(4_000, seed=1)), "scann": large[0]}
     queries = clustered(10, seed=4)
-    np.save(tmp_path / "queries.npy", queries)
+    # From nothing to 90 seen items a query, some of them twice.
+    exclude = [np.arange(0, 20 * row, 2) % 1_000 for row in range(10)]
+    excluded = pairs([[*seen, *seen[:3]] for seen in exclude])
+    np.savez(tmp_path / "given.npz", queries=queries, excluded=excluded)
     for kind, index in indexes.items():
         tf.saved_model.save(Served(index.as_module()), str(tmp_path / kind))
     command = [sys.executable, "-c", SERVING_JOB, str(tmp_path)]
@@ -337,13 +352,58 @@ def test_a_fresh_process_gets_the_same_results_from_a_saved_model(large, tmp_pat
     assert finished.returncode == 0, finished.stderr
     results = np.load(tmp_path / "results.npz")
     for kind, index in indexes.items():
-        scores, positions = index.search(queries, 10)
-        np.testing.assert_array_equal(results[f"{kind}_positions_10"], positions)
-        np.testing.assert_allclose(results[f"{kind}_scores_10"], scores, rtol=1e-5)
-        # Deeper than recall was measured the graph searches exactly.
-        truth = sorted_positions(index.vectors, queries)[:, :3_000]
-        assert recall(results[f"{kind}_positions_3000"], truth) > 0.999
-        assert np.isfinite(results[f"{kind}_scores_3000"]).all()
+        for k in (10, 3_000):
+            scores, positions = index.search(queries, k, exclude=exclude)
+            np.testing.assert_allclose(results[f"{kind}_scores_{k}"], scores, rtol=1e-5, atol=1e-5)
+            # Among thousands, two scores may be equal but for rounding.
+            assert recall(results[f"{kind}_positions_{k}"], positions) > 0.999
+            np.testing.assert_array_equal(
+                results[f"{kind}_positions_{k}"][:, :10], positions[:, :10]
+            )
+
+
+@pytest.mark.parametrize("kind", ["exact", "scann"])
+def test_the_graph_leaves_out_what_a_query_excludes(kind, large):
+    index = large[0] if kind == "scann" else exact_index(clustered(4_000, seed=1))
+    queries = clustered(20, seed=7)
+    best = sorted_positions(index.vectors, queries)
+    rng = np.random.default_rng(0)
+    exclude = [rng.permutation(order[:110])[: 5 * row] for row, order in enumerate(best)]
+    _, positions = index.as_module().search(queries, 10, pairs(exclude))
+    for row, seen in zip(np.array(positions), exclude, strict=True):
+        assert not np.isin(row, seen).any()
+    truth = [order[:10] for order in sorted_positions(index.vectors, queries, exclude)]
+    assert recall(np.array(positions), truth) >= (1.0 if kind == "exact" else 0.95)
+
+
+def test_the_graph_falls_back_to_exact_search_for_the_rows_that_need_it(large):
+    index, vectors = large
+    narrow = scann_builder(target_recall=0.01, min_recall=0.0, k=CANDIDATES)(
+        vectors, ids=index.ids, digest="tower", queries=clustered(2, seed=2)
+    )
+    queries = clustered(20, seed=6)
+    # At this depth the tree has enough for some of the queries and not for others.
+    raw = narrow._searcher.search_batched(
+        queries,
+        1_000,
+        *(narrow.manifest.settings[name] for name in ("reorder", "leaves_to_search")),
+    )[1]
+    short = np.isnan(raw[:, -1])
+    assert 0 < short.sum() < 20
+    exclude = [np.array([order[0], order[5]]) for order in sorted_positions(vectors, queries)]
+    ours = narrow.as_module().search(queries, 1_000, pairs(exclude))
+    for mine, theirs in zip(ours, narrow.search(queries, 1_000, exclude=exclude), strict=True):
+        np.testing.assert_allclose(np.array(mine), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [0, 16, 21])
+def test_the_graph_refuses_more_than_a_query_has_left(k):
+    index = exact_index(clustered(20, seed=1))
+    excluded = pairs([[], [3, 4, 5, 6, 7, 7]])
+    module = index.as_module()
+    assert module.search(clustered(2, seed=2), 15, excluded)[0].shape == (2, 15)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"between 1 and 15, .*; got k={k}"):
+        module.search(clustered(2, seed=2), k, excluded)
 
 
 def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
@@ -354,5 +414,5 @@ def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
     assert manifest["dimension"] == WIDTH
     assert manifest["k"] == 10
     assert manifest["recall_at_k"] >= 0.95
-    assert manifest["digest"] == tower_digest(large[1], large[0].ids)
+    assert manifest["digest"] == tower_digest([large[1]], large[0].ids)
     assert {"ids.npy", "vectors.npy"} < set(manifest["files"])

@@ -1,0 +1,94 @@
+"""The manifest of an index: what it is, which tower it serves, and that its files are whole."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtrec.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an index is, and how good it was measured to be.
+
+    Attributes:
+        kind: `exact` or `scann`.
+        digest: `tower_digest` of the candidates that the index was built from.
+        catalogue_size: Number of candidates C.
+        dimension: Width D of a vector.
+        settings: `num_leaves`, `leaves_to_search` and `reorder` of ScaNN; empty when exact.
+        k: Depth at which recall was measured; C when exact, where it is 1 at any depth.
+        num_queries: Number of queries it was measured on.
+        recall_at_k: Mean share of the exact top k that the index finds.
+        build_seconds: Time to build, with the measuring.
+        versions: Of the libraries that built it.
+    """
+
+    kind: str
+    digest: str
+    catalogue_size: int
+    dimension: int
+    settings: dict[str, int]
+    k: int
+    num_queries: int
+    recall_at_k: float
+    build_seconds: float
+    versions: dict[str, str]
+
+
+def tower_digest(weights: Sequence[np.ndarray], ids: np.ndarray) -> str:
+    """Returns the SHA-256 that names a candidate tower: of its weights and the items' ids `[C]`.
+
+    Weights, not vectors: those would differ in the last bit from one machine to another.
+    """
+    shapes = [np.shape(weight) for weight in weights]
+    digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids, str).tolist()]).encode())
+    for weight in weights:
+        digest.update(np.asarray(weight, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json` beside the files of an index, with the digest of each."""
+    content = asdict(manifest) | {"files": _file_digests(directory)}
+    (directory / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Returns the manifest of an index whose files are the ones it was written with.
+
+    Raises:
+        UserError: If the manifest or a file is missing or cut off, or a file is foreign.
+    """
+    try:
+        content = json.loads((directory / MANIFEST).read_text())
+        files, manifest = content.pop("files"), Manifest(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"an index needs a whole {MANIFEST}; {directory} has none ({error})."
+            " Build the index again."
+        ) from error
+    found = _file_digests(directory)
+    wrong = [name for name in files | found if files.get(name) != found.get(name)]
+    if wrong:
+        raise UserError(
+            f"the files of an index must be the ones in its manifest; {', '.join(wrong)} in"
+            f" {directory} is missing, foreign or cut off. Build the index again."
+        )
+    return manifest
+
+
+def _file_digests(directory: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            with path.open("rb") as file:
+                name = path.relative_to(directory).as_posix()
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
