@@ -100,15 +100,9 @@ class Index:
 
     def as_module(self) -> SearchModule:
         """Returns the same search in TensorFlow ops, for a SavedModel."""
-        if self._searcher is None:
-            vectors = tf.Variable(self.vectors, trainable=False)
-            return SearchModule(
-                vectors=vectors, manifest=self.manifest, tree=None, search_tree=None
-            )
-        tree = _tree_state(self._searcher)
-        return SearchModule(
-            vectors=tree.dataset, manifest=self.manifest, tree=tree, search_tree=_search_state
-        )
+        tree = None if self._searcher is None else _TreeModule(self._searcher)
+        vectors = tree.vectors if tree else tf.Variable(self.vectors, trainable=False)
+        return SearchModule(vectors=vectors, manifest=self.manifest, tree=tree)
 
     def save(self, directory: Path) -> None:
         """Writes the index aside and renames it to `directory`, replacing what was there."""
@@ -321,34 +315,42 @@ def _load_tree(directory: Path) -> Any:
     return scann_ops_pybind.ScannSearcher(tree)
 
 
-def _search_state(
-    state: tf.Module, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Searches the tree of `_tree_state`; a `TreeSearch`."""
-    from scann.scann_ops.py.scann_ops import searcher_from_module
+class _TreeModule(tf.Module):
+    """A tree as ScaNN's own module of variables, which its TensorFlow ops search."""
 
-    positions, scores = searcher_from_module(state).search_batched(queries, k, reorder, leaves)
-    return scores, positions
+    def __init__(self, searcher: Any) -> None:
+        from scann.scann_ops.py import scann_ops
 
+        super().__init__()
+        with tempfile.TemporaryDirectory() as name:
+            searcher.serialize(name)
+            directory = Path(name)
+            self._state = scann_ops.ScannState(
+                [
+                    [(directory / "scann_config.pb").read_bytes()],
+                    [(directory / "serialized_partitioner.pb").read_bytes()],
+                    np.load(directory / "datapoint_to_token.npy"),
+                    [(directory / "ah_codebook.pb").read_bytes()],
+                    np.load(directory / "hashed_dataset.npy"),
+                    # Of a tree whose reordering is in float32, these three are empty.
+                    np.int8(0),
+                    np.float32(0),
+                    np.float32(0),
+                    np.load(directory / "dataset.npy"),
+                ]
+            )
 
-def _tree_state(searcher: Any) -> tf.Module:
-    """Returns ScaNN's own module of variables for the tree, which its TensorFlow ops search."""
-    from scann.scann_ops.py import scann_ops
+    @property
+    def vectors(self) -> tf.Variable:
+        """The candidates, `[C, D]`."""
+        return self._state.dataset
 
-    with tempfile.TemporaryDirectory() as name:
-        searcher.serialize(name)
-        directory = Path(name)
-        return scann_ops.ScannState(
-            [
-                [(directory / "scann_config.pb").read_bytes()],
-                [(directory / "serialized_partitioner.pb").read_bytes()],
-                np.load(directory / "datapoint_to_token.npy"),
-                [(directory / "ah_codebook.pb").read_bytes()],
-                np.load(directory / "hashed_dataset.npy"),
-                # Of a tree whose reordering is in float32, these three are empty.
-                np.int8(0),
-                np.float32(0),
-                np.float32(0),
-                np.load(directory / "dataset.npy"),
-            ]
-        )
+    def __call__(
+        self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Searches; see `TreeSearch`."""
+        from scann.scann_ops.py.scann_ops import searcher_from_module
+
+        searcher = searcher_from_module(self._state)
+        positions, scores = searcher.search_batched(queries, k, reorder, leaves)
+        return scores, positions

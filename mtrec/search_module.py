@@ -8,15 +8,10 @@ from mtrec.manifest import Manifest
 
 
 class TreeSearch(Protocol):
-    """ScaNN's search, as `mtrec.index` hands it over."""
+    """ScaNN's tree as a `tf.Module`, which `mtrec.index` hands over."""
 
     def __call__(
-        self,
-        state: tf.Module,
-        queries: tf.Tensor,
-        k: tf.Tensor,
-        reorder: tf.Tensor,
-        leaves: tf.Tensor,
+        self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns scores `[B, <=k]` and positions; what it could not fill is NaN or left out."""
 
@@ -29,23 +24,16 @@ class SearchModule(tf.Module):
     Args:
         vectors: The candidates, `[C, D]`.
         manifest: What the index is.
-        tree: ScaNN's tree; None when exact.
-        search_tree: How to search it; None when exact.
+        tree: The tree to search; None when exact.
     """
 
     def __init__(
-        self,
-        *,
-        vectors: tf.Variable,
-        manifest: Manifest,
-        tree: tf.Module | None,
-        search_tree: TreeSearch | None,
+        self, *, vectors: tf.Variable, manifest: Manifest, tree: TreeSearch | None
     ) -> None:
         super().__init__()
         self._vectors = vectors
         self._manifest = manifest
         self._tree = tree
-        self._tree_search = search_tree
 
     def search(
         self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
@@ -67,7 +55,7 @@ class SearchModule(tf.Module):
             k = tf.identity(k)
         if self._tree is None:
             return self._search_exactly(queries, k, excluded)
-        scores, positions = self._search_tree(queries, k, excluded)
+        scores, positions = self._search_tree(self._tree, queries, k, excluded)
         # Rows that the tree cannot fill are searched exactly: S of them, which is seldom any.
         short = tf.cast(tf.where(tf.math.is_inf(scores[:, -1])), tf.int32)  # [S, 1]
         order = tf.range(1, tf.shape(short)[0] + 1)
@@ -108,7 +96,7 @@ class SearchModule(tf.Module):
         return best.values, best.indices
 
     def _search_tree(
-        self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
+        self, tree: TreeSearch, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Searches as `Index` does; a place that the tree cannot fill scores -inf."""
         size, settings = self._manifest.catalogue_size, self._manifest.settings
@@ -118,8 +106,7 @@ class SearchModule(tf.Module):
         def widened(value: int, most: int) -> tf.Tensor:
             return tf.minimum(most, tf.cast(tf.math.ceil(wider * value), tf.int32))
 
-        scores, positions = self._tree_search(
-            self._tree,
+        scores, positions = tree(
             queries,
             depth,
             widened(settings["reorder"], size),
