@@ -2,12 +2,14 @@
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from mtrec.config import conf_directory, register
 from mtrec.errors import UserError
@@ -28,9 +30,12 @@ def command(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], 
             quiet_libraries()
             try:
                 function(OmegaConf.to_object(config))
+            except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+                missing = re.search(r"mandatory value: (\S+)", str(error))
+                key = missing.group(1) if missing else error.full_key
+                fail(f"{key} must be given: pass {key}=...")
             except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
-                sys.exit(1)
+                fail(str(error))
 
         register()
         return hydra.main(
@@ -38,6 +43,12 @@ def command(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], 
         )(task)
 
     return decorate
+
+
+def fail(message: str) -> None:
+    """Prints one sentence on stderr and ends the command with status 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
 
 
 def quiet_libraries() -> None:

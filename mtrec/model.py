@@ -1,6 +1,7 @@
 """The two towers and how the heads share them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -108,26 +109,67 @@ class Tower(keras.layers.Layer):
                 layer.build((None, width))
                 self.projections[name] = layer
 
-    def _sum(self, scope: str, rows: tf.Tensor, histories: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        vectors = [
-            feature(tf.gather(self.encoded[f"{self.table}/{scope}/{name}"], rows))
+    def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Encodes one row that is not in the table, from raw values by column.
+
+        Returns:
+            What `call` takes as `replaced`; features whose column has no value are left out.
+
+        Raises:
+            UserError: If no feature reads one of the columns.
+        """
+        replaced = {
+            f"{self.table}/{scope}/{name}": tf.constant(
+                feature.encode(np.asarray([values[feature.column]]))
+            )
+            for scope in (SHARED, *self.heads)
             for name, feature in self.features.get(scope, {}).items()
-        ]
+            if feature.column in values
+        }
+        columns = {f.column for group in self.features.values() for f in group.values()}
+        if unread := sorted(set(values) - columns):
+            raise UserError(
+                f"{unread[0]!r} must be a column that a feature of the {self.table} tower reads: "
+                f"{', '.join(sorted(columns)) or 'there is none'}."
+            )
+        return replaced
+
+    def _sum(
+        self,
+        scope: str,
+        rows: tf.Tensor,
+        histories: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor],
+    ) -> tf.Tensor:
+        vectors = []
+        for name, feature in self.features.get(scope, {}).items():
+            path = f"{self.table}/{scope}/{name}"
+            encoded = replaced[path] if path in replaced else tf.gather(self.encoded[path], rows)
+            vectors.append(feature(encoded))
         vectors += [histories[name] for name in self.histories.get(scope, {})]
         return tf.add_n(vectors) if vectors else None
 
-    def call(self, rows: tf.Tensor, histories: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def call(
+        self,
+        rows: tf.Tensor,
+        histories: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor] | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Representations of table rows `[B]` for each head, `[B, D]`.
 
-        `histories` holds the pooled history features of those rows, by feature name.
+        Args:
+            rows: Row numbers in the table.
+            histories: The pooled history features of those rows, by feature name.
+            replaced: Encoded values that stand in for the table's; see `encode_row`.
         """
-        shared = self._sum(SHARED, rows, histories)
+        replaced = replaced or {}
+        shared = self._sum(SHARED, rows, histories, replaced)
         for layer in self.bottom:
             shared = layer(shared)
         outputs = {}
         for head in self.heads:
             output = self.projections[head](shared) if head in self.projections else shared
-            own = self._sum(head, rows, histories)
+            own = self._sum(head, rows, histories, replaced)
             outputs[head] = output if own is None else output + own
         return outputs
 
@@ -173,7 +215,11 @@ class Recommender(keras.layers.Layer):
         return [pair for group in self.query.histories.values() for pair in group.items()]
 
     def queries(
-        self, rows: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor
+        self,
+        rows: tf.Tensor,
+        history_items: tf.Tensor,
+        owners: tf.Tensor,
+        replaced: Mapping[str, tf.Tensor] | None = None,
     ) -> dict[str, tf.Tensor]:
         """Query representations of user rows `[Q]` with the items each is known to have chosen.
 
@@ -181,6 +227,7 @@ class Recommender(keras.layers.Layer):
             rows: User rows, `[Q]`.
             history_items: Item rows of all histories side by side, `[H]`.
             owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
+            replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
         """
         pooled = {}
         for name, history in self._histories():
@@ -188,7 +235,7 @@ class Recommender(keras.layers.Layer):
             encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
             vectors = feature(tf.gather(encoded, history_items))
             pooled[name] = history(vectors, owners, tf.shape(rows)[0])
-        return self.query(rows, pooled)
+        return self.query(rows, pooled, replaced)
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Candidate representations of item rows `[M]`."""

@@ -1,6 +1,7 @@
 """The run directory: what every later stage starts from."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from mtrec.config import Config, DataConfig
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.split import Split
+from mtrec.data.vocabulary import Vocabulary
+from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
@@ -67,6 +70,22 @@ class Run:
     def item_ids(self) -> np.ndarray:
         """Ids of items 1..C, `[C]`; item row i is at position i - 1 of the index."""
         return np.asarray(self.dataset.items[self.dataset.item_key])[1:]
+
+    def user_row(self, user_id: str) -> int:
+        """Row of a user, 0 for one the model does not know."""
+        return int(Vocabulary(self.dataset.users[self.dataset.user_key]).rows([user_id])[0])
+
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Rows of items `[n]`.
+
+        Raises:
+            UserError: If an id is not in the catalogue.
+        """
+        rows = Vocabulary(self.item_ids).rows(np.asarray(item_ids, dtype=str))
+        for item_id, row in zip(item_ids, rows, strict=True):
+            if row == 0:
+                raise UserError(f"{item_id!r} must be an item of {self.dataset.name}; it is not.")
+        return rows
 
     @property
     def tower_digest(self) -> str:

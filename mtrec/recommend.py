@@ -1,0 +1,136 @@
+"""`python -m mtrec.recommend`: what a trained model recommends to one user."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtrec.command import command
+from mtrec.config import RecommendConfig
+from mtrec.errors import UserError
+
+if TYPE_CHECKING:
+    from mtrec.index import Index
+    from mtrec.run import Run
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        item_id: Its id.
+        title: What people read.
+        score: Retrieval score.
+        rating: Predicted rating within the scale, or None without a rating head.
+    """
+
+    item_id: str
+    title: str
+    score: float
+    rating: float | None
+
+
+@command("recommend")
+def main(config: RecommendConfig) -> None:
+    """Prints a table of the items recommended to a user."""
+    from pathlib import Path
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from mtrec import index, run, tracking
+
+    directory: Path = tracking.find_run(config.run, uri=config.tracking.uri)
+    trained = run.load(directory)
+    searcher = index.load(directory / run.INDEX, digest=trained.tower_digest)
+    console = Console(highlight=False, soft_wrap=True)
+    if trained.user_row(config.user_id) and (config.history is not None or config.features):
+        raise UserError(
+            f"history and features are for users the model does not know; it knows "
+            f"{config.user_id!r}. Leave them out."
+        )
+    items = recommend(
+        trained,
+        searcher,
+        config.user_id,
+        k=config.k,
+        history=config.history or [],
+        features=config.features,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    if not trained.user_row(config.user_id):
+        console.print(_fallback(config))
+    table = Table("", "id", "title", "score", "rating", box=None, header_style="bold")
+    for place, item in enumerate(items, start=1):
+        rating = "" if item.rating is None else f"{item.rating:.2f}"
+        table.add_row(str(place), item.item_id, item.title, f"{item.score:.4f}", rating)
+    console.print(table)
+
+
+def recommend(
+    run: "Run",
+    index: "Index",
+    user_id: str,
+    *,
+    k: int,
+    history: Sequence[str] = (),
+    features: Mapping[str, Any] | None = None,
+) -> list[Recommendation]:
+    """The k best items that a user does not have yet, best first.
+
+    Args:
+        run: The trained run.
+        index: Its index.
+        user_id: The user. One the model does not know is served from `history` and `features`.
+        k: How many items.
+        history: Ids of items that an unknown user is known to have chosen.
+        features: Columns of the users' table with an unknown user's values; what is missing counts
+            as unknown.
+
+    Raises:
+        UserError: If k exceeds the items left, or `history` or `features` name what is not there.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    row = run.user_row(user_id)
+    seen = run.known.of_user(row) if row else run.item_rows(history)
+    left = run.dataset.num_items - len(np.unique(seen))
+    if not 1 <= k <= left:
+        raise UserError(
+            f"k must be between 1 and {left}, the items that user {user_id!r} does not have yet; "
+            f"got {k}."
+        )
+    owners = np.zeros(len(seen), np.int32)
+    replaced = {} if row else run.model.query.encode_row(features or {})
+    query = run.model.queries(tf.constant([row]), seen, owners, replaced)
+    retrieval = run.model.heads[run.retrieval]
+    vector = np.asarray(retrieval.embed(query[run.retrieval]))
+    scores, positions = index.search(vector, k, exclude=[np.unique(seen) - 1])
+    items = positions[0] + 1
+    ratings: list[float | None] = [None] * k
+    if run.rating:
+        candidate = run.model.candidates(tf.constant(items))[run.rating]
+        users = np.full(k, row, np.int32)
+        repeated = tf.repeat(query[run.rating], k, axis=0)
+        head = run.model.heads[run.rating]
+        ratings = head.score_pairs(repeated, candidate, users, items).numpy().tolist()
+    titles = np.asarray(run.dataset.items[run.dataset.title])[items]
+    return [
+        Recommendation(item_id=str(run.item_ids[i - 1]), title=str(t), score=float(s), rating=r)
+        for i, t, s, r in zip(items, titles, scores[0], ratings, strict=True)
+    ]
+
+
+def _fallback(config: RecommendConfig) -> str:
+    given = []
+    if config.history:
+        given.append(f"a history of {len(config.history)} items")
+    if config.features:
+        given.append(", ".join(config.features))
+    basis = " and ".join(given) or "nothing but what holds for any user"
+    return f"user {config.user_id!r} is not known to the model; serving from {basis}"
+
+
+if __name__ == "__main__":
+    main()
