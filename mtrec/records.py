@@ -68,8 +68,10 @@ def model_record(
     name: str,
     code_path: Path,
     artifacts: Mapping[str, Path],
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    params: Mapping[str, Any],
     input_example: "pd.DataFrame",
-    output_example: "pd.DataFrame",
     pip_requirements: Sequence[str],
 ) -> Record:
     """Returns the record of a model; see `Tracker.log_model`."""
@@ -78,8 +80,10 @@ def model_record(
         "name": name,
         "code": str(code_path.resolve()),
         "artifacts": {key: str(path.resolve()) for key, path in artifacts.items()},
+        "inputs": dict(inputs),
+        "outputs": dict(outputs),
+        "params": dict(params),
         "input_example": _packed(input_example),
-        "output_example": _packed(output_example),
         "pip_requirements": list(pip_requirements),
     }
 

@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from mtrec.outbox import Outbox
 from mtrec.records import dataset_record, metrics_record, milliseconds, model_record
@@ -76,21 +76,26 @@ class Tracker:
         name: str,
         code_path: Path,
         artifacts: Mapping[str, Path],
+        inputs: Mapping[str, str],
+        outputs: Mapping[str, str],
+        params: Mapping[str, Any],
         input_example: "pd.DataFrame",
-        output_example: "pd.DataFrame",
         pip_requirements: Sequence[str],
     ) -> str | None:
         """Logs an MLflow pyfunc model made of a file of code and of artifacts.
 
         MLflow would predict once to infer the signature, once to find the requirements and once
-        to try the example; here the caller states all three, and nothing is predicted.
+        to try the example; here the caller states what it would infer, and nothing is predicted.
 
         Args:
             name: What the model is called.
             code_path: A Python file that calls `mlflow.models.set_model`.
             artifacts: Files and folders that the code finds in `context.artifacts`.
-            input_example: Rows as a user would send them; they fix the types of the signature.
-            output_example: What the model answers to `input_example`.
+            inputs: The columns of a question, each with its type by MLflow's name (`string`,
+                `long`, `float`, `double`, `boolean`, or `any` for what MLflow need not check).
+            outputs: The columns of the answer.
+            params: What may be sent beside the rows, with the values where nothing is sent.
+            input_example: Rows as a user would send them.
             pip_requirements: What has to be installed where the model runs.
 
         Returns:
@@ -100,8 +105,10 @@ class Tracker:
             name=name,
             code_path=code_path,
             artifacts=artifacts,
+            inputs=inputs,
+            outputs=outputs,
+            params=params,
             input_example=input_example,
-            output_example=output_example,
             pip_requirements=pip_requirements,
         )
         address: str | None = self._outbox.send(record)

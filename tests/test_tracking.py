@@ -30,7 +30,8 @@ class Greeter(mlflow.pyfunc.PythonModel):
         self.greeting = Path(context.artifacts["words"], "greeting.txt").read_text()
 
     def predict(self, context, model_input, params=None):
-        return pd.DataFrame({"title": [self.greeting + user for user in model_input["user_id"]]})
+        words = [f"{self.greeting}{user}{params['mark']}" for user in model_input["user_id"]]
+        return pd.DataFrame({"title": words})
 
 mlflow.models.set_model(Greeter())
 """
@@ -235,8 +236,10 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
         name="greeter",
         code_path=run_dir / "code.py",
         artifacts={"words": run_dir / "words"},
+        inputs={"user_id": "any"},
+        outputs={"title": "string"},
+        params={"mark": "."},
         input_example=pd.DataFrame({"user_id": ["42"]}),
-        output_example=pd.DataFrame({"title": ["hello 42"]}),
         pip_requirements=["pandas"],
     )
     tracker.finish("FINISHED")
@@ -249,10 +252,10 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
     # MLflow shows a hint about type hints whatever the filters are.
     with warnings.catch_warnings(record=True):
         model = mlflow.pyfunc.load_model(logged.artifact_location)
-    assert model.predict(pd.DataFrame({"user_id": ["7", "8"]}))["title"].tolist() == [
-        "hello 7",
-        "hello 8",
-    ]
+    users = pd.DataFrame({"user_id": ["7", "8"]})
+    assert model.predict(users)["title"].tolist() == ["hello 7.", "hello 8."]
+    assert model.predict(users, params={"mark": "!"})["title"].tolist() == ["hello 7!", "hello 8!"]
+    assert model.predict(pd.DataFrame({"user_id": [7]}))["title"].tolist() == ["hello 7."]
     assert model.metadata.signature.inputs.input_names() == ["user_id"]
     assert model.metadata.signature.outputs.input_names() == ["title"]
 
