@@ -46,22 +46,24 @@ class Checkpoints:
         self._checkpoint.write(str(aside / WEIGHTS))
         content = {"state": state, "files": _digests(aside)}
         (aside / STATE).write_text(json.dumps(content))
-        shutil.rmtree(self.path(step), ignore_errors=True)
+        _delete(self.path(step))
         os.replace(aside, self.path(step))
 
-    def restore_latest(self) -> dict[str, Any] | None:
-        """Reads the latest checkpoint that is whole; returns the state saved with it, or None.
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """Step and state of the latest checkpoint that is whole, or None.
 
         One that is damaged is skipped for the one before, with a warning.
         """
         for path in sorted(self.directory.glob("step-*"), reverse=True):
             state = _whole(path)
-            if state is None:
-                warnings.warn(f"{path} is damaged; going back to the one before.", stacklevel=2)
-                continue
-            self._checkpoint.read(str(path / WEIGHTS)).assert_consumed()
-            return state
+            if state is not None:
+                return int(path.name.removeprefix("step-")), state
+            warnings.warn(f"{path} is damaged; going back to the one before.", stacklevel=2)
         return None
+
+    def restore(self, step: int) -> None:
+        """Reads all variables from the checkpoint after `step` steps."""
+        self._checkpoint.read(str(self.path(step) / WEIGHTS)).assert_consumed()
 
     def select(self, step: int) -> None:
         """Makes the checkpoint of `step` the one that later stages read."""
@@ -74,7 +76,7 @@ class Checkpoints:
         paths = sorted(self.directory.glob("step-*"))
         for path in paths[:-latest]:
             if path != self.path(keep):
-                shutil.rmtree(path)
+                _delete(path)
 
 
 def read_selected(directory: Path, **parts: Sequence[keras.Variable]) -> None:
@@ -108,6 +110,15 @@ def _checkpoint(parts: Mapping[str, Sequence[keras.Variable]]) -> tf.train.Check
         for part, variables in parts.items()
     }
     return tf.train.Checkpoint(**named)
+
+
+def _delete(path: Path) -> None:
+    """Deletes a checkpoint, so that one deleted half-way does not look damaged."""
+    if path.exists():
+        aside = path.with_name(f".{path.name}.deleted")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+        shutil.rmtree(aside)
 
 
 def _digests(directory: Path) -> dict[str, str]:

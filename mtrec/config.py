@@ -148,9 +148,45 @@ class TrainConfig:
 
 @dataclass
 class ClusterConfig:
-    """Where training runs; see `mtrec.distribute`."""
+    """Where training runs; see `mtrec.strategy` and, for `kind: ray`, `mtrec.distribute`.
 
+    Attributes:
+        kind: `local` for this process, `ray` for workers of a Ray cluster.
+        address: Address of a running Ray cluster; `local` starts one on this machine.
+        num_workers: Processes that train together.
+        devices_per_worker: GPUs of each, or logical CPU devices; null for all there are, or one.
+        use_gpu: Whether Ray reserves that many GPUs (or one) for each worker.
+        cpus_per_worker: CPUs that Ray reserves for each worker.
+        schedule_timeout_s: Seconds to wait for the cluster to have room for all workers.
+        health_timeout_s: Seconds after which a worker that does not answer is replaced.
+        max_failures: Times that workers may die before the job gives up.
+    """
+
+    kind: str
+    address: str | None
+    num_workers: int
     devices_per_worker: int | None
+    use_gpu: bool
+    cpus_per_worker: float
+    schedule_timeout_s: float
+    health_timeout_s: float
+    max_failures: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("local", "ray"):
+            raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
+        if self.num_workers < 1:
+            raise UserError(f"cluster.num_workers must be at least 1; got {self.num_workers}.")
+        if self.kind == "local" and self.num_workers > 1:
+            raise UserError(
+                f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "
+                f"Add cluster=ray_local for workers on this machine."
+            )
+        if self.devices_per_worker is not None and self.devices_per_worker < 1:
+            raise UserError(
+                "cluster.devices_per_worker must be at least 1, or null; "
+                f"got {self.devices_per_worker}."
+            )
 
 
 @dataclass

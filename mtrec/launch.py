@@ -1,5 +1,9 @@
 """`python -m mtrec.launch`: data -> train -> evaluate -> index -> export, tracked in MLflow."""
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +50,12 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     with reporter.stage("data"):
         dataset, parts = build.data(config.data)
     reporter.data(dataset, parts)
-    with reporter.stage("train"), reporter.training(config.train.epochs) as on_epoch:
-        history = stages.train(config, dataset, parts, directory, on_epoch)
+    with (
+        reporter.stage("train"),
+        asked_to_stop() as should_stop,
+        reporter.training(config.train.epochs, should_stop) as listener,
+    ):
+        history = stages.train(config, dataset, parts, directory, listener)
     trained = run.restore(config, dataset, parts, directory)
     with reporter.stage("evaluate"):
         metrics, reports = stages.evaluate(trained)
@@ -56,6 +64,17 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
         with reporter.stage("index"):
             index = stages.index(trained, trained.retrieval)
         reporter.index(index.manifest)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Yields what says whether SIGTERM has come, which now only asks."""
+    asked = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What a job tells people while it runs: lines on the terminal and the run in MLflow."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +17,7 @@ from mtrec.heads.head import Report
 from mtrec.index import Manifest
 from mtrec.tracking import Tracker
 from mtrec.train import Metrics
+from mtrec.worker import Listener
 
 # The metrics of the table that ends a job, where a head has them.
 SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae")
@@ -54,8 +55,8 @@ class Reporter:
         self.tracker.log_dataset(dataset, split_counts=counts)
 
     @contextmanager
-    def training(self, epochs: int) -> Iterator[Any]:
-        """A progress bar over epochs; yields the callback for each finished epoch."""
+    def training(self, epochs: int, should_stop: Callable[[], bool]) -> Iterator[Listener]:
+        """A progress bar over epochs; yields who listens to the training."""
         bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -66,16 +67,7 @@ class Reporter:
             disable=not self.console.is_terminal,
         )
         with bar:
-            task = bar.add_task("training", total=epochs)
-
-            def on_epoch(metrics: Metrics) -> None:
-                bar.console.print(_epoch_line(metrics, epochs))
-                bar.advance(task)
-                epoch = int(metrics["epoch"])
-                logged = {name: value for name, value in metrics.items() if name != "epoch"}
-                self.tracker.log_metrics(logged, step=epoch)
-
-            yield on_epoch
+            yield _TrainingLog(self.tracker, bar, epochs, should_stop)
 
     def evaluation(
         self, history: list[Metrics], metrics: Metrics, reports: Mapping[str, Report]
@@ -95,6 +87,34 @@ class Reporter:
             f"against exact search {manifest.recall_at_k:.4f}"
         )
         self.tracker.log_metrics({"index/recall_against_exact": manifest.recall_at_k}, step=0)
+
+
+@final
+class _TrainingLog:
+    """Prints and logs each epoch once, however often workers start again."""
+
+    def __init__(
+        self, tracker: Tracker, bar: Progress, epochs: int, should_stop: Callable[[], bool]
+    ) -> None:
+        self.should_stop = should_stop
+        self._tracker = tracker
+        self._bar = bar
+        self._epochs = epochs
+        self._task = bar.add_task("training", total=epochs)
+        self._seen: set[int] = set()
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text)
+
+    def on_epoch(self, metrics: Metrics) -> None:
+        epoch = int(metrics["epoch"])
+        if epoch in self._seen:
+            return
+        self._seen.add(epoch)
+        self._bar.console.print(_epoch_line(metrics, self._epochs))
+        self._bar.advance(self._task)
+        logged = {name: value for name, value in metrics.items() if name != "epoch"}
+        self._tracker.log_metrics(logged, step=epoch)
 
 
 def _epoch_line(metrics: Metrics, epochs: int) -> str:

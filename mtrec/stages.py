@@ -1,53 +1,38 @@
 """The stages of the main job, in order. Each but the first works in the run directory."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from hydra.utils import instantiate
 
-from mtrec import build, run
 from mtrec import index as indexing
+from mtrec import run, worker
 from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
-from mtrec.distribute import local_strategy
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
 from mtrec.heads.head import Report
-from mtrec.train import Metrics, fit
+from mtrec.train import Metrics
+from mtrec.worker import Listener
 
 # Users whose queries the index is measured with.
 MOST_QUERIES = 1024
 
 
 def train(
-    config: Config,
-    dataset: Dataset,
-    parts: Split,
-    directory: Path,
-    on_epoch: Callable[[Metrics], None],
+    config: Config, dataset: Dataset, parts: Split, directory: Path, listener: Listener
 ) -> list[Metrics]:
-    """Trains and leaves the selected checkpoint in `checkpoints/`; returns each epoch's metrics."""
-    strategy = local_strategy(config.cluster.devices_per_worker)
-    replicas = strategy.num_replicas_in_sync
-    with strategy.scope():
-        model = build.model(config, dataset, parts.fit)
-        balancer = build.balancer(config)
-        batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
-        optimizers = build.optimizers(config, batches.steps_per_epoch)
-    evaluator = Evaluator(dataset, known=parts.fit, held_out=parts.validation)
-    return fit(
-        model,
-        batches,
-        balancer=balancer,
-        optimizers=optimizers,
-        strategy=strategy,
-        schedule=build.schedule(config),
-        validate=lambda: flat_metrics(evaluator(model, full=False), "val"),
-        checkpoints=directory / run.CHECKPOINTS,
-        on_epoch=on_epoch,
-    )
+    """Trains in this process or on Ray workers; leaves the selected checkpoint in `checkpoints/`.
+
+    Returns:
+        The metrics of every epoch; `selected` is 1 in the one that was kept.
+    """
+    if config.cluster.kind == "local":
+        return worker.train(config, dataset, parts, directory, listener)
+    from mtrec import distribute
+
+    return distribute.train(config, dataset, parts, directory, listener)
 
 
 def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:

@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from mtrec.balance import Balancer
 from mtrec.data.batches import Batch
-from mtrec.distribute import all_sum
 from mtrec.features import TABLE
 from mtrec.heads.head import Examples
 from mtrec.model import Recommender
+from mtrec.strategy import all_sum
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,12 @@ class Step:
             optimizers.dense.build(self.dense)
         self._run = tf.function(self._many, reduce_retracing=True)
 
-    def __call__(self, replicas: list[Batch]) -> np.ndarray:
-        """Takes K steps on batches stacked by replica; returns each task's loss, `[K, T]`."""
+    def __call__(self, replicas: Mapping[int, Batch]) -> np.ndarray:
+        """Takes K steps; returns each task's loss over the global batch, `[K, T]`.
+
+        Args:
+            replicas: For each replica of this process, its K batches stacked to arrays `[K, ...]`.
+        """
         values = self.strategy.experimental_distribute_values_from_function(
             lambda context: {
                 name: tf.constant(value)

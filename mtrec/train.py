@@ -14,6 +14,7 @@ from mtrec.data.batches import Batches, stack
 from mtrec.errors import UserError
 from mtrec.model import Recommender
 from mtrec.step import Optimizers, Step
+from mtrec.strategy import from_chief, is_chief, local_replicas
 
 Metrics = dict[str, float]
 LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss")
@@ -86,9 +87,13 @@ def fit(
     validate: Callable[[], Metrics],
     checkpoints: Path,
     on_epoch: Callable[[Metrics], None],
+    on_resume: Callable[[State], None] = lambda state: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Metrics]:
     """Trains, from the latest checkpoint if there is one, and selects the best epoch's.
+
+    Where several workers train, all of them call this. The chief alone validates, saves, reports
+    and is asked to stop; the others follow it.
 
     Args:
         model: The model, adapted in the scope of `strategy`.
@@ -101,6 +106,7 @@ def fit(
         checkpoints: The directory that checkpoints go to.
         on_epoch: Called with the metrics of each finished epoch; once more for those finished
             before a resume, so that none is lost.
+        on_resume: Called with the state of the checkpoint that training goes on from.
         stop: Asked after every call of the step; when true, training saves and stops.
 
     Returns:
@@ -120,16 +126,31 @@ def fit(
             "dense": optimizers.dense.variables,
         },
     )
-    restored = saved.restore_latest()
-    state = State(**restored) if restored else State(epoch=1, step=0, losses=[], history=[])
-    for metrics in state.history:
-        on_epoch(metrics)
+    chief = is_chief(strategy)
+    state = _restored(strategy, saved)
+    if chief and (state.history or state.step):
+        on_resume(state)
+        for metrics in state.history:
+            on_epoch(metrics)
     trainer = _Trainer(step, batches, schedule, saved, state, stop)
     while not trainer.done:
-        on_epoch(trainer.epoch(validate))
+        metrics = trainer.epoch(validate)
+        if chief:
+            on_epoch(metrics)
     best = state.best(schedule.select_by)
-    saved.select(int(best["step"]))
+    if chief:
+        saved.select(int(best["step"]))
     return [m | {"selected": float(m is best)} for m in state.history]
+
+
+def _restored(strategy: tf.distribute.Strategy, saved: Checkpoints) -> State:
+    """The state of the latest checkpoint, its variables read; or that of a beginning."""
+    latest = from_chief(strategy, saved.latest)
+    if latest is None:
+        return State(epoch=1, step=0, losses=[], history=[])
+    step, state = latest
+    saved.restore(step)
+    return State(**state)
 
 
 class _Trainer:
@@ -150,7 +171,7 @@ class _Trainer:
         self.saved = saved
         self.state = state
         self.stop = stop
-        self.due = _Due(schedule.checkpoint_every)
+        self.due = _Due(schedule.checkpoint_every, self.steps_done)
 
     @property
     def steps_done(self) -> int:
@@ -178,15 +199,20 @@ class _Trainer:
             steps = min(steps, schedule.max_steps - (state.epoch - 1) * steps)
         while state.step < steps:
             self._call(min(state.step + schedule.steps_per_call, steps))
-            if self.stop():
+            if from_chief(self.step.strategy, self.stop):
                 self._save()
                 raise PreemptedError(f"stopped after {self.steps_done} steps")
             if state.step < steps and self.due(self.steps_done):
                 self._save()
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= self._mean_losses() | {"train/seconds": time.perf_counter() - started}
-        metrics |= validate()
-        _check_selectable(schedule.select_by, metrics)
+
+        def validated() -> Metrics:
+            found = metrics | validate()
+            _check_selectable(schedule.select_by, found)
+            return found
+
+        metrics = from_chief(self.step.strategy, validated)
         state.history.append(metrics)
         state.epoch, state.step, state.losses = state.epoch + 1, 0, []
         self._save()
@@ -194,8 +220,9 @@ class _Trainer:
 
     def _call(self, stop: int) -> None:
         state = self.state
-        slices = [self.batches.step(state.epoch, k) for k in range(state.step, stop)]
-        losses = self.step([stack(parts) for parts in zip(*slices, strict=True)])
+        steps = [self.batches.step(state.epoch, k) for k in range(state.step, stop)]
+        mine = local_replicas(self.step.strategy)
+        losses = self.step({r: stack([slices[r] for slices in steps]) for r in mine})
         _check_finite(losses, list(self.step.model.heads), state)
         state.losses += losses.tolist()
         state.step = stop
@@ -210,6 +237,8 @@ class _Trainer:
         return metrics
 
     def _save(self) -> None:
+        if not is_chief(self.step.strategy):
+            return
         # Between epochs, the last step of the one before names the checkpoint.
         step = int(self.state.history[-1]["step"]) if self.state.step == 0 else self.steps_done
         self.saved.save(step, vars(self.state))
@@ -221,11 +250,11 @@ class _Trainer:
 class _Due:
     """Says when a checkpoint within an epoch is due."""
 
-    def __init__(self, every: str | None) -> None:
+    def __init__(self, every: str | None, step: int) -> None:
         seconds = every is not None and every.endswith("s")
         self._seconds = float(every[:-1]) if every and seconds else None
         self._steps = int(every) if every and not seconds else None
-        self._last_time, self._last_step = time.monotonic(), 0
+        self._last_time, self._last_step = time.monotonic(), step
 
     def __call__(self, step: int) -> bool:
         due = (

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
-from mtrec.distribute import all_gather, all_sum
 from mtrec.heads.head import Examples, Head, HeldOut, Report
+from mtrec.strategy import all_gather, all_sum
 
 
 class RetrievalLoss(ABC):
@@ -47,14 +47,21 @@ class ImplicitSquared(RetrievalLoss):
         weight = tf.where(batch["pool"] > 0, tf.exp(-batch["pool_log_q"]), 0.0)
         gramian = all_sum(tf.matmul(pool, pool * weight[:, tf.newaxis], transpose_a=True))
         all_pairs = tf.reduce_sum(tf.matmul(query, gramian) * query, axis=-1)  # [Q]
-        history_query = tf.maximum(batch["history_query"], 0)  # padding goes nowhere, below
-        history_score = _dots(query, examples.item, history_query, batch["history_item"])
+        # What the Gramian has too much: a query's own targets, which are in the pool for certain
+        # and stand for themselves alone, and the items of its history, which do not count.
+        score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
+        surplus = tf.where(batch["row_first"] > 0, tf.exp(-batch["row_log_q"]) - 1.0, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
-            tf.square(history_score), batch["history_query"], num_queries
+            surplus * tf.square(score), batch["row_query"], num_queries
+        )
+        history_query = tf.maximum(batch["history_query"], 0)  # padding is nowhere in the pool
+        history_score = _dots(query, examples.item, history_query, batch["history_item"])
+        surplus = tf.where(batch["history_pool"] >= 0, tf.exp(-batch["history_log_q"]), 0.0)
+        all_pairs -= tf.math.unsorted_segment_sum(
+            surplus * tf.square(history_score), history_query, num_queries
         )
         rows = tf.math.unsorted_segment_sum(batch["row_weight"], batch["row_query"], num_queries)
         all_pairs = tf.math.divide_no_nan(all_pairs, rows)
-        score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
         shared = tf.gather(all_pairs, batch["row_query"])
         return tf.square(1.0 - score) + self.all_pairs_weight * shared
 
@@ -228,4 +235,4 @@ def _slices(held_out: HeldOut, found: _Ranked, popular: _Ranked) -> list[dict[st
     items = slices.item_groups(held_out.known, held_out.dataset.num_items)
     group = items[held_out.item[held_out.new]]
     hits = found.ranks < 10, popular.ranks < 10
-    return rows + slices.by_group("items", group, "recall_at_10", *hits, np.mean)
+    return slices.by_group("items", group, "recall_at_10", *hits, np.mean) + rows

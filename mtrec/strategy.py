@@ -1,0 +1,165 @@
+"""Where training runs: the strategy, and what its replicas and workers tell each other."""
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy
+
+from mtrec.errors import UserError
+
+T = TypeVar("T")
+
+
+def make_strategy(devices: int | None) -> tf.distribute.Strategy:
+    """The strategy over this process' devices, and over all workers' where `TF_CONFIG` names some.
+
+    Make it before any other TensorFlow operation runs.
+
+    Args:
+        devices: Devices of each worker: null for all its GPUs, or the CPU where there is none. On
+            a machine without GPUs a number makes as many logical devices of the CPU.
+
+    Raises:
+        UserError: If there are fewer GPUs than asked for.
+    """
+    names = _devices(devices)
+    workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
+    if len(workers) > 1:
+        return _several_workers(names)
+    # With one device the default strategy does the same without a mirror's overhead.
+    return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
+
+
+def _devices(devices: int | None) -> list[str]:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if devices and devices > len(gpus):
+            raise UserError(
+                f"cluster.devices_per_worker must be at most the number of GPUs ({len(gpus)}); "
+                f"got {devices}."
+            )
+        kept = gpus[: devices or len(gpus)]
+        tf.config.set_visible_devices(kept, "GPU")
+        for gpu in kept:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        return [f"GPU:{i}" for i in range(len(kept))]
+    names = [f"CPU:{i}" for i in range(devices or 1)]
+    if len(names) > 1:
+        logical = [tf.config.LogicalDeviceConfiguration() for _ in names]
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, logical)
+    return names
+
+
+def _several_workers(names: list[str]) -> tf.distribute.Strategy:
+    if names[0].startswith("GPU") or len(names) == 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    # TensorFlow takes one CPU device a worker, however many logical ones there are.
+    extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
+
+    class LogicalCpus(extended):  # type: ignore[misc, valid-type]
+        def _initialize_local_devices(
+            self, cluster_resolver: Any, worker_device: str
+        ) -> tuple[tuple[str, ...], str]:
+            return tuple(f"{worker_device}/device:{name}" for name in names), "CPU"
+
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    options = tf.distribute.experimental.CommunicationOptions()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy.__new__(
+        tf.distribute.MultiWorkerMirroredStrategy
+    )
+    tf.distribute.Strategy.__init__(
+        strategy,
+        LogicalCpus(strategy, cluster_resolver=resolver, communication_options=options),
+    )
+    return strategy
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Number of processes that train together."""
+    resolver = strategy.cluster_resolver
+    return len(resolver.cluster_spec().as_dict().get("worker", [0])) if resolver else 1
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that evaluates, saves and reports."""
+    return num_workers(strategy) == 1 or strategy.cluster_resolver.task_id == 0
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> list[int]:
+    """Numbers of this process' replicas among all."""
+    mine = strategy.num_replicas_in_sync // num_workers(strategy)
+    first = mine * (strategy.cluster_resolver.task_id if num_workers(strategy) > 1 else 0)
+    return list(range(first, first + mine))
+
+
+def all_sum(value: tf.Tensor) -> tf.Tensor:
+    """Sum of every replica's `value`, the same on all; its gradient is summed as well."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+
+def all_gather(value: tf.Tensor) -> tf.Tensor:
+    """Every replica's `value`, joined along the first axis; gradients return to their replica."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    # One tensor a call: a call with mixed types fails.
+    return context.all_gather(tf.identity(value), axis=0)
+
+
+def from_chief(strategy: tf.distribute.Strategy, make: Callable[[], T]) -> T:
+    """What `make` returns on the chief, on every worker; the others wait for it.
+
+    Args:
+        strategy: The strategy; all its workers must call this at the same place.
+        make: Called on the chief alone; returns something that JSON can carry.
+
+    Raises:
+        UserError: On every worker, if `make` raises it.
+    """
+    if num_workers(strategy) == 1:
+        return make()
+    content = _outcome(make) if is_chief(strategy) else b""
+    length = int(_sum_over_workers(strategy, np.asarray([len(content)]))[0])
+    padded = np.zeros(length)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    outcome = json.loads(bytes(_sum_over_workers(strategy, padded).astype(np.uint8)))
+    if "error" in outcome:
+        raise UserError(outcome["error"])
+    return cast(T, outcome["value"])
+
+
+def _outcome(make: Callable[[], Any]) -> bytes:
+    try:
+        return json.dumps({"value": make()}).encode()
+    except UserError as error:
+        return json.dumps({"error": str(error)}).encode()
+
+
+def _sum_over_workers(strategy: tf.distribute.Strategy, value: np.ndarray) -> np.ndarray:
+    """Sum of the workers' arrays of whole numbers below 2^24, which float32 holds exactly."""
+    first = local_replicas(strategy)[0]
+    shares = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(
+            value if context.replica_id_in_sync_group == first else np.zeros_like(value),
+            tf.float32,
+        )
+    )
+    total = _summing(strategy)(shares)
+    return np.asarray(strategy.experimental_local_results(total)[0])
+
+
+@functools.cache
+def _summing(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
+    return cast(
+        Callable[[Any], Any],
+        tf.function(lambda shares: strategy.run(all_sum, args=(shares,)), reduce_retracing=True),
+    )

@@ -1,0 +1,66 @@
+"""What every worker does: the strategy, the model and the data of its replicas, then training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from mtrec import build, run
+from mtrec.config import Config
+from mtrec.data.dataset import Dataset
+from mtrec.data.split import Split
+from mtrec.evaluate import Evaluator, flat_metrics
+from mtrec.startup import describe
+from mtrec.strategy import is_chief, make_strategy
+from mtrec.train import Metrics, State, fit
+
+
+class Listener(Protocol):
+    """Who follows a training from outside."""
+
+    def on_epoch(self, metrics: Metrics) -> None:
+        """Takes the metrics of a finished epoch; after a resume, those before it once more."""
+
+    def say(self, text: str) -> None:
+        """Takes a line for people."""
+
+    def should_stop(self) -> bool:
+        """Whether training is to save and stop."""
+
+
+def train(
+    config: Config, dataset: Dataset, parts: Split, directory: Path, listener: Listener
+) -> list[Metrics]:
+    """Trains and leaves the selected checkpoint in `checkpoints/`; returns each epoch's metrics.
+
+    The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
+    """
+    strategy = make_strategy(config.cluster.devices_per_worker)
+    replicas = strategy.num_replicas_in_sync
+    with strategy.scope():
+        model = build.model(config, dataset, parts.fit)
+        balancer = build.balancer(config)
+        batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
+        optimizers = build.optimizers(config, batches.steps_per_epoch)
+    evaluator = Evaluator(dataset, known=parts.fit, held_out=parts.validation)
+    if is_chief(strategy):
+        listener.say(describe(model, strategy, config.train.global_batch))
+    return fit(
+        model,
+        batches,
+        balancer=balancer,
+        optimizers=optimizers,
+        strategy=strategy,
+        schedule=build.schedule(config),
+        validate=lambda: flat_metrics(evaluator(model, full=False), "val"),
+        checkpoints=directory / run.CHECKPOINTS,
+        on_epoch=listener.on_epoch,
+        on_resume=_announce(listener.say),
+        stop=listener.should_stop,
+    )
+
+
+def _announce(say: Callable[[str], None]) -> Callable[[State], None]:
+    def on_resume(state: State) -> None:
+        say(f"going on from the checkpoint in epoch {state.epoch}, after {state.step} of its steps")
+
+    return on_resume
