@@ -30,7 +30,8 @@ def user_groups(dataset: Dataset, known: Histories, users: np.ndarray) -> dict[s
     """Groups of `users [U]`: by activity, and by each of their columns with few distinct texts."""
     counts = known.offsets[users + 1] - known.offsets[users]
     low, high = np.quantile(counts, [1 / 3, 2 / 3])
-    activity = np.where(counts <= low, "light", np.where(counts <= high, "medium", "heavy"))
+    names = ("least active", "middle", "most active")
+    activity = np.select([counts <= low, counts <= high], names[:2], names[2])
     groups = {"activity": activity}
     for name, column in dataset.users.items():
         if np.asarray(column).dtype.kind != "U" or name == dataset.user_key or column.ndim > 1:

@@ -37,9 +37,9 @@ def load(*, variant: str, data_dir: str | None, archive: str | None, cache_dir: 
     give the same columns. They are cached, so that this happens once; TFDS is imported only then.
 
     Users have `user_id` and, but for `latest-small`, `user_gender` (`M` or `F`), `user_occupation`,
-    `user_age` (years; for `1m` the lower end of an age group), `user_zip_code` and `user_zip` (its
-    first character). Items have `movie_id`, `movie_title`, `movie_genres` (a bag) and `movie_year`
-    (NaN where the title has none), and include movies that nobody rated. Both are sorted by number.
+    `user_age` (years; for `1m` the lower end of an age group) and `user_zip_code`. Items have
+    `movie_id`, `movie_title`, `movie_genres` (a bag) and `movie_year` (NaN where the title has
+    none), and include movies that nobody rated. Both are sorted by number.
 
     Args:
         variant: `100k`, `1m` or `latest-small`.
@@ -141,7 +141,6 @@ def _users(ratings: Columns, first: np.ndarray) -> Columns:
         users["user_occupation"] = ratings["user_occupation_text"][first]
         users["user_age"] = ratings["user_age"][first].astype(np.float32)
         users["user_zip_code"] = ratings["user_zip_code"][first]
-        users["user_zip"] = users["user_zip_code"].astype("<U1")
     return users
 
 

@@ -122,8 +122,8 @@ def _slices(
         return float(np.sqrt(np.mean(squared, dtype=np.float64)))
 
     groups = slices.user_groups(held_out.dataset, held_out.known, held_out.users)
-    labels = {name: group[owner] for name, group in groups.items()}
-    labels["items"] = slices.item_groups(held_out.known, held_out.dataset.num_items)[item]
+    labels = {"items": slices.item_groups(held_out.known, held_out.dataset.num_items)[item]}
+    labels |= {name: group[owner] for name, group in groups.items()}
     return [
         row
         for name, group in labels.items()
