@@ -21,7 +21,6 @@ import tensorflow as tf
 from mtrec.errors import UserError
 from mtrec.exact_search import exact_top_k, recall_of
 from mtrec.manifest import Manifest, read_manifest, write_manifest
-from mtrec.manifest import tower_digest as tower_digest
 from mtrec.search_module import SearchModule
 
 # ScaNN trains its quantiser on no fewer candidates.

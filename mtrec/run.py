@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from mtrec import build, index
+from mtrec import build
 from mtrec.checkpoint import read_selected
 from mtrec.config import Config, DataConfig
 from mtrec.data.dataset import Dataset
@@ -21,10 +21,12 @@ from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
+from mtrec.manifest import tower_digest
 from mtrec.model import Recommender
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+EVALUATION = "evaluation.json"
 CHECKPOINTS = "checkpoints"
 INDEX = "index"
 MODEL = "model"
@@ -73,7 +75,9 @@ class Run:
 
     def user_row(self, user_id: str) -> int:
         """Row of a user, 0 for one the model does not know."""
-        return int(Vocabulary(self.dataset.users[self.dataset.user_key]).rows([user_id])[0])
+        return int(
+            Vocabulary(self.dataset.users[self.dataset.user_key]).rows(np.asarray([user_id]))[0]
+        )
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Rows of items `[n]`.
@@ -91,7 +95,7 @@ class Run:
     def tower_digest(self) -> str:
         """Names the candidate tower's weights; an index of another tower is refused."""
         weights = [weight.numpy() for weight in self.model.candidate.weights]
-        return index.tower_digest(weights, self.item_ids)
+        return tower_digest(weights, self.item_ids)
 
 
 def save_config(config: Config, directory: Path) -> None:

@@ -47,7 +47,7 @@ def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:
         reports = evaluator(trained.model, full=True)
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
-    (trained.directory / "evaluation.json").write_text(json.dumps(details, indent=1) + "\n")
+    (trained.directory / run.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
     run.save_metrics(metrics, trained.directory)
     return metrics, reports
 
