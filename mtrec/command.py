@@ -15,13 +15,16 @@ from mtrec.config import conf_directory, register
 from mtrec.errors import UserError
 
 
-def command(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+def command(
+    config_name: str, *, folder: str = ""
+) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
     A `UserError` is printed as one sentence and ends the command with status 1.
 
     Args:
-        config_name: The YAML file of `conf/` that the command composes.
+        config_name: The YAML file that the command composes.
+        folder: The folder of `conf/` that holds it.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
@@ -39,7 +42,7 @@ def command(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], 
 
         register()
         return hydra.main(
-            version_base="1.3", config_path=str(conf_directory()), config_name=config_name
+            version_base="1.3", config_path=str(conf_directory() / folder), config_name=config_name
         )(task)
 
     return decorate

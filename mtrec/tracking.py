@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -141,6 +142,50 @@ def find_run(run: str, *, uri: str | None) -> Path:
             f"run={run} could not be looked up in MLflow at {shown(uri)} "
             f"({first_line(error)}). Pass run=<run directory>."
         ) from error
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A finished run as MLflow knows it: parameters as text, and each metric's last value."""
+
+    run_id: str
+    name: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
+def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
+    """Returns the finished runs of an experiment, oldest first.
+
+    Raises:
+        UserError: If there is no such store or experiment, or nothing in it has finished.
+    """
+    uri = resolve_uri(uri)
+    file = sqlite_file(uri)
+    if file and not file.exists():
+        raise UserError(f"{file} does not exist. Run the command where the jobs were started.")
+    client = _connect(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        names = ", ".join(e.name for e in client.search_experiments())
+        raise UserError(f"experiment must be one of {names}; got {experiment}.")
+    runs = client.search_runs(
+        [found.experiment_id],
+        filter_string="attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=10_000,
+    )
+    if not runs:
+        raise UserError(f"experiment {experiment} must have a finished run; it has none.")
+    return [
+        TrackedRun(
+            run_id=run.info.run_id,
+            name=run.info.run_name,
+            params=dict(run.data.params),
+            metrics=dict(run.data.metrics),
+        )
+        for run in runs
+    ]
 
 
 @final
