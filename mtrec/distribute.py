@@ -241,6 +241,8 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
 
     dataset, parts = ray.get(job["data"])
     listener = _Correspondent(job["mailbox"])
+    rank = ray.train.get_context().get_world_rank()
+    listener.say(f"worker {rank} on {socket.gethostname()}, process {os.getpid()}")
     try:
         history = worker.train(job["config"], dataset, parts, job["directory"], listener)
     except UserError as error:

@@ -1,6 +1,7 @@
 """`python -m mtrec.launch`: data -> train -> evaluate -> index -> export, tracked in MLflow."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,26 +20,40 @@ if TYPE_CHECKING:
 
 @command("config")
 def main(config: Config) -> None:
-    """Runs the main job in Hydra's run directory."""
-    from mtrec import run, tracking
+    """Runs the main job in Hydra's run directory, or goes on with it."""
+    from mtrec import resume, run, tracking
+    from mtrec.train import PreemptedError
 
-    directory = Path(HydraConfig.get().runtime.output_dir)
+    hydra = HydraConfig.get()
+    found = resume.find_job(config, Path(hydra.runtime.output_dir), hydra.overrides.task)
+    config, directory = found.config, found.directory
+    if found.finished:
+        print(f"finished before; train.resume=never would start anew\nrun: {directory}")
+        return
     run.save_config(config, directory)
     tracker = tracking.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
-        run_name=config.tracking.run_name or HydraConfig.get().runtime.choices["task"],
-        run_id=None,
+        run_name=config.tracking.run_name or hydra.runtime.choices["task"],
+        run_id=found.run_id,
         params=asdict(config),
         tags={},
         run_dir=directory,
     )
     try:
         job(config, directory, tracker)
+    except PreemptedError as error:
+        tracker.finish("KILLED")
+        print(
+            f"error: SIGTERM: {error}; go on with train.resume={directory}",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGTERM)
     except BaseException:
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
+    resume.mark_finished(directory)
     print(f"run: {directory}")
 
 

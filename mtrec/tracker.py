@@ -118,7 +118,7 @@ class Tracker:
         """Sets the description that the UI shows on the run's page, in Markdown."""
         self._outbox.send({"kind": "tags", "tags": {"mlflow.note.content": text}})
 
-    def finish(self, status: Literal["FINISHED", "FAILED"]) -> None:
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Ends the run, with one more try to send everything that waits."""
         self._outbox.keep({"kind": "status", "status": status, "time": milliseconds()})
         self._outbox.flush()

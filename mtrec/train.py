@@ -201,7 +201,7 @@ class _Trainer:
             self._call(min(state.step + schedule.steps_per_call, steps))
             if from_chief(self.step.strategy, self.stop):
                 self._save()
-                raise PreemptedError(f"stopped after {self.steps_done} steps")
+                raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
             if state.step < steps and self.due(self.steps_done):
                 self._save()
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}

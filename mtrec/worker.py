@@ -61,6 +61,7 @@ def train(
 
 def _announce(say: Callable[[str], None]) -> Callable[[State], None]:
     def on_resume(state: State) -> None:
-        say(f"going on from the checkpoint in epoch {state.epoch}, after {state.step} of its steps")
+        done, steps = len(state.history), state.step
+        say(f"going on from a checkpoint: {done} epochs done, and {steps} steps of the next")
 
     return on_resume
