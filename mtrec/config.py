@@ -190,10 +190,16 @@ class ClusterConfig:
 
 
 @dataclass
-class TrackingConfig:
-    """Where MLflow keeps the run."""
+class StoreConfig:
+    """Where MLflow keeps runs."""
 
     uri: str | None
+
+
+@dataclass
+class TrackingConfig(StoreConfig):
+    """Where MLflow keeps the run, and what it is called there."""
+
     experiment: str
     run_name: str | None
 
@@ -223,7 +229,17 @@ class RecommendConfig:
     k: int
     history: list[str] | None
     features: dict[str, Any]
-    tracking: TrackingConfig
+    tracking: StoreConfig
+
+
+@dataclass
+class CompareConfig:
+    """The config of `python -m mtrec.compare`."""
+
+    experiment: str
+    baseline: str | None
+    metrics: list[str]
+    tracking: StoreConfig
 
 
 def register() -> None:
@@ -231,6 +247,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="schema_recommend", node=RecommendConfig)
+    store.store(name="schema_compare", node=CompareConfig)
     for name, node in (
         ("movielens", MovieLensConfig),
         ("synthetic", SyntheticConfig),
