@@ -5,49 +5,57 @@ A pool holds every item at most once, and all replicas share it: each embeds its
 
 import numpy as np
 
-from mtrec.data.histories import Histories
-
 
 class Catalogue:
     """All items, every step. Nothing is sampled, so log Q is 0."""
 
     def __init__(self, num_items: int) -> None:
         self._items = np.arange(1, num_items + 1, dtype=np.int32)
-        self._log_q = np.zeros(num_items + 1, np.float32)
 
     def items(self, targets: np.ndarray) -> np.ndarray:
         """Item rows of the pool, ascending, given the target items of the global batch."""
         return self._items
 
-    def log_q(self, items: np.ndarray) -> np.ndarray:
+    def log_q(self, items: np.ndarray, batch_share: float) -> np.ndarray:
         """Log of the probability that each item is in the pool."""
-        return self._log_q[items]
+        return np.zeros(len(items), np.float32)
 
 
 class InBatch:
     """The distinct target items of the global batch.
 
-    An item chosen in `n` of all `units` (users or rows) is in a batch of `batch` units with
-    probability `1 - (1 - share * batch / units)^n`, where `share` is the part of a unit's items
-    that become targets. Training counts are known exactly, so nothing is estimated from the
-    stream, and no floor is needed on large catalogues.
+    A batch holds `batch_share` of all units (users or rows), and a training row is a target with
+    probability `target_share` where its unit is in the batch. An item is then in the pool with
+    probability `1 - prod (1 - batch_share * target_share)` over its rows. Training counts are known
+    exactly, so nothing is estimated from the stream, and no floor is needed on large catalogues.
 
     Args:
-        histories: Training interactions.
+        row_items: Item of each training row.
         num_items: Items in the catalogue.
-        batch_share: Probability that a given training interaction is a target of a given batch.
+        target_share: Probability that each of those rows is a target, its unit being in the batch.
     """
 
-    def __init__(self, histories: Histories, *, num_items: int, batch_share: float) -> None:
-        counts = np.bincount(histories.items, minlength=num_items + 1).astype(np.float64)
-        # An item that never was a target cannot be in the pool; count it as chosen once.
-        missed = np.maximum(counts, 1) * np.log1p(-min(batch_share, 1 - 1e-12))
-        self._log_q = np.log(-np.expm1(missed)).astype(np.float32)
+    def __init__(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+        self._row_items = row_items
+        self._num_items = num_items
+        self._target_share = target_share
+        # One entry for whole batches and one for the short batch that ends an epoch.
+        self._log_q: dict[float, np.ndarray] = {}
 
     def items(self, targets: np.ndarray) -> np.ndarray:
         """Item rows of the pool, ascending, given the target items of the global batch."""
         return np.unique(targets)
 
-    def log_q(self, items: np.ndarray) -> np.ndarray:
-        """Log of the probability that each item is in the pool."""
-        return self._log_q[items]
+    def log_q(self, items: np.ndarray, batch_share: float) -> np.ndarray:
+        """Log of the probability that each item, chosen in some row, is in the pool."""
+        if batch_share not in self._log_q:
+            # A probability of 1 would have no logarithm of what is left.
+            share = np.minimum(batch_share * self._target_share, 1 - 1e-12)
+            missed = np.bincount(
+                self._row_items, weights=np.log1p(-share), minlength=self._num_items + 1
+            )
+            probability = -np.expm1(missed)
+            chosen = probability > 0
+            log_q = np.log(probability, out=np.zeros_like(probability), where=chosen)
+            self._log_q[batch_share] = log_q.astype(np.float32)
+        return self._log_q[batch_share][items]

@@ -11,15 +11,17 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 |---|---|---|
 | query | Q | user row of each query; 0 for padding |
 | history_query, history_item | H | query an entry belongs to (-1 for padding), position in `item` |
-| history_pool | H | position of the entry in the whole pool, -1 if it is not there |
+| history_pool | H | its position in the whole pool; -1: not there, a target too, or a repeat |
+| history_log_q | H | log Q of the entry's item |
 | item | M | distinct item rows of rows and histories; 0 for padding |
 | row_query, row_item | N | query of a training row, position of its target in `item` |
 | row_rating, row_weight | N | rating (NaN: none), 1 for a row and 0 for padding |
+| row_first | N | 1 for the first row with its query and target, 0 for repeats and padding |
 | row_log_q | N | log Q of the row's target |
 | pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -82,24 +84,36 @@ class Batches:
         self._earlier = _strictly_earlier(self._user, columns["timestamp"])
         if batch_of == "users":
             self._units = np.unique(self._user)
-            target_share = 1.0 if chronological else 1 - history_share
         else:
             self._units = np.arange(len(self._user))
-            target_share = 1.0
         self._num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
-        self._pool = self._make_pool(pool, target_share)
+        self._pool = self._make_pool(pool, columns["timestamp"])
         self.steps_per_epoch = -(-len(self._units) // global_batch)
 
     def _make_pool(
-        self, pool: str | None, target_share: float
+        self, pool: str | None, time: np.ndarray
     ) -> negatives.Catalogue | negatives.InBatch | None:
         if pool == "catalogue":
             return negatives.Catalogue(self._num_items)
         if pool == "in_batch":
-            share = min(self.global_batch / len(self._units), 1.0) * target_share
-            return negatives.InBatch(self.histories, num_items=self._num_items, batch_share=share)
+            return negatives.InBatch(
+                self.histories.items,
+                num_items=self._num_items,
+                target_share=self._target_share(time),
+            )
         return None
+
+    def _target_share(self, time: np.ndarray) -> np.ndarray:
+        """Probability that a training row is a target where its user or itself is in the batch."""
+        if self.batch_of == "rows":
+            return np.ones(len(self._user))
+        if not self.chronological:
+            return np.full(len(self._user), 1 - self.history_share)
+        # The first target is drawn from all rows, and those not earlier than it are targets.
+        counts = np.bincount(self._user)[self._user]
+        later = _strictly_earlier(self._user[::-1], time[::-1])[::-1]
+        return (counts - later) / counts
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled is None or self._shuffled[0] != epoch:
@@ -116,6 +130,7 @@ class Batches:
         items = self.histories.items
         pool = self._pool.items(items[row]) if self._pool else np.zeros(0, np.int32)
         size = self.global_batch // self.num_replicas
+        share = len(units) / len(self._units)
         slices = []
         for replica in range(self.num_replicas):
             first = replica * size
@@ -128,6 +143,7 @@ class Batches:
                     (shown[seen], shown_owner[seen] - first),
                     pool,
                     pool[replica :: self.num_replicas],
+                    lambda ids: self._pool.log_q(ids, share) if self._pool else np.zeros(len(ids)),
                 )
             )
         return pad_together(slices, queries=size)
@@ -139,44 +155,32 @@ class Batches:
         shown: tuple[np.ndarray, np.ndarray],
         pool: np.ndarray,
         own_pool: np.ndarray,
+        log_q: Callable[[np.ndarray], np.ndarray],
     ) -> Batch:
         items = self.histories.items
         target, history = items[rows[0]], items[shown[0]]
         item, position = np.unique(np.concatenate([target, history]), return_inverse=True)
-        log_q = self._pool.log_q if self._pool else lambda ids: np.zeros(len(ids), np.float32)
+        target_pair, history_pair = self._pair(rows[1], target), self._pair(shown[1], history)
+        masked = _first_of_each(history_pair) & ~np.isin(history_pair, target_pair)
         return {
             "query": query,
             "history_query": shown[1],
             "history_item": position[len(target) :],
-            "history_pool": self._pool_position(pool, history, shown[1], target, rows[1]),
+            "history_pool": np.where(masked, _positions(pool, history), -1),
+            "history_log_q": log_q(history),
             "item": item,
             "row_query": rows[1],
             "row_item": position[: len(target)],
             "row_rating": self._rating[rows[0]],
             "row_weight": np.ones(len(target), np.float32),
+            "row_first": _first_of_each(target_pair),
             "row_log_q": log_q(target),
             "pool": own_pool,
             "pool_log_q": log_q(own_pool),
         }
 
-    def _pool_position(
-        self,
-        pool: np.ndarray,
-        history: np.ndarray,
-        history_owner: np.ndarray,
-        target: np.ndarray,
-        target_owner: np.ndarray,
-    ) -> np.ndarray:
-        """Position of history items in the pool, -1 where absent or a target again."""
-        if len(pool) == 0:
-            return np.full(len(history), -1)
-        found = np.minimum(np.searchsorted(pool, history), len(pool) - 1)
-        width = self._num_items + 1
-        again = np.isin(
-            history_owner.astype(np.int64) * width + history,
-            target_owner.astype(np.int64) * width + target,
-        )
-        return np.where((pool[found] == history) & ~again, found, -1)
+    def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
+        return owner.astype(np.int64) * (self._num_items + 1) + item
 
     def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         entries, owners = self.histories.entries(users)
@@ -204,6 +208,21 @@ class Batches:
             allowed = self.histories.items[entries] != self.histories.items[row]
         shown = allowed & (rng.random(len(entries)) < self.history_share)
         return users, rows, np.arange(len(rows)), entries[shown], owners[shown]
+
+
+def _first_of_each(values: np.ndarray) -> np.ndarray:
+    """True where a value occurs for the first time."""
+    first = np.zeros(len(values), bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first
+
+
+def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Position of each item in the ascending pool, -1 where it is not there."""
+    if len(pool) == 0:
+        return np.full(len(items), -1)
+    found = np.minimum(np.searchsorted(pool, items), len(pool) - 1)
+    return np.where(pool[found] == items, found, -1)
 
 
 def _strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:

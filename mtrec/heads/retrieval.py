@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
+from mtrec.errors import UserError
 from mtrec.heads.head import Examples, Head, HeldOut, Report
 from mtrec.strategy import all_gather, all_sum
 
@@ -129,7 +130,7 @@ class Retrieval(Head):
     ) -> None:
         super().__init__(dim=dim)
         if pool not in ("catalogue", "in_batch"):
-            raise ValueError(f"pool must be catalogue or in_batch. Received: {pool}")
+            raise UserError(f"A retrieval head's pool must be catalogue or in_batch; got {pool}.")
         self.normalize = normalize
         self.temperature = temperature
         self.pool = pool

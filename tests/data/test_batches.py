@@ -1,0 +1,359 @@
+"""Batches show what they may, once, in the same way to any number of replicas."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from small_data import all_rows, planted, written_out
+
+from mtrec.data.batches import ROUND_TO, Batches, stack
+from mtrec.errors import UserError
+
+
+def batches(dataset, fit=None, **changed):
+    how = {
+        "batch_of": "users",
+        "global_batch": 16,
+        "history_share": 0.6,
+        "chronological": False,
+        "pool": "in_batch",
+        "num_replicas": 1,
+        "seed": 3,
+    }
+    return Batches(dataset, all_rows(dataset) if fit is None else fit, **{**how, **changed})
+
+
+def columns_of(dataset, rows=slice(None)):
+    columns = dataset.interactions
+    return zip(*(columns[n][rows].tolist() for n in ("user", "item", "timestamp")), strict=True)
+
+
+def rows_of(batch):
+    """Query, user row, item and rating (0 for none) of every row that is not padding."""
+    real = batch["row_weight"] == 1
+    query = batch["row_query"][real]
+    item = batch["item"][batch["row_item"][real]]
+    stars = np.nan_to_num(batch["row_rating"][real])
+    return list(zip(query, batch["query"][query], item, stars, strict=True))
+
+
+def shown_of(batch):
+    """Query, user row and item of every entry of a history."""
+    real = batch["history_query"] >= 0
+    query = batch["history_query"][real]
+    item = batch["item"][batch["history_item"][real]]
+    return list(zip(query, batch["query"][query], item, strict=True))
+
+
+def epoch_of(source, epoch=1):
+    return [source.step(epoch, step) for step in range(source.steps_per_epoch)]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return planted()
+
+
+@pytest.fixture(scope="module")
+def repeats():
+    """Each of 12 users takes 20 times one of 8 items, at one of 6 moments."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(1, 13), 20)
+    items, times = rng.integers(1, 9, 240), rng.integers(1, 7, 240)
+    return written_out(list(zip(users, items, rng.integers(1, 6, 240), times, strict=True)))
+
+
+def test_an_epoch_has_every_user_once(data):
+    seen = [user for (batch,) in epoch_of(batches(data)) for user in batch["query"] if user]
+
+    assert sorted(seen) == sorted(set(data.interactions["user"].tolist()))
+    assert batches(data).steps_per_epoch == 3  # 40 users in batches of 16
+
+
+def test_an_epoch_of_rows_has_every_row_once(data):
+    source = batches(data, batch_of="rows", global_batch=64)
+    seen = Counter(row[1:] for (batch,) in epoch_of(source) for row in rows_of(batch))
+
+    columns = data.interactions
+    stars = np.nan_to_num(columns["rating"])
+    assert source.steps_per_epoch == 8  # 500 rows in batches of 64
+    assert seen == Counter(zip(columns["user"], columns["item"], stars, strict=True))
+
+
+def test_each_row_of_a_user_is_either_shown_or_a_target(data):
+    shown, targets = Counter(), Counter()
+    for (batch,) in epoch_of(batches(data)):
+        shown.update((user, item) for _, user, item in shown_of(batch))
+        targets.update((user, item) for _, user, item, _ in rows_of(batch))
+
+    assert not shown & targets
+    assert shown + targets == Counter((user, item) for user, item, _ in columns_of(data))
+
+
+def test_an_item_is_shown_with_the_probability_asked_for(data):
+    shown = [
+        len(shown_of(batch))
+        for epoch in range(1, 21)
+        for (batch,) in epoch_of(batches(data), epoch)
+    ]
+
+    assert sum(shown) / 10_000 == pytest.approx(0.6, abs=0.015)  # three standard deviations
+
+
+def test_only_rows_that_were_given_to_fit_occur(data):
+    fit = np.arange(0, 500, 3)
+    (batch,) = batches(data, fit, global_batch=64).step(1, 0)
+
+    pairs = [(user, item) for _, user, item in shown_of(batch)]
+    pairs += [(user, item) for _, user, item, _ in rows_of(batch)]
+    assert sorted(pairs) == sorted((user, item) for user, item, _ in columns_of(data, fit))
+
+
+def test_the_choice_of_targets_differs_between_epochs(data):
+    source = batches(data, global_batch=40)
+    first, second = source.step(1, 0)[0], source.step(2, 0)[0]
+
+    assert {r[1:] for r in rows_of(first)} != {r[1:] for r in rows_of(second)}
+    assert first["query"].tolist() != second["query"].tolist()
+
+
+def test_chronological_users_see_only_what_is_strictly_earlier_than_all_targets(repeats):
+    when = {}
+    for user, item, time in columns_of(repeats):
+        when.setdefault((user, item), []).append(time)
+    total = 0
+    for (batch,) in (b for epoch in range(1, 30) for b in epoch_of(single_items(repeats), epoch)):
+        for query in np.unique(batch["row_query"][batch["row_weight"] == 1]):
+            shown = [(u, i) for q, u, i in shown_of(batch) if q == query]
+            targets = [(u, i) for q, u, i, _ in rows_of(batch) if q == query]
+            latest_shown = max((when[pair][0] for pair in shown), default=0)
+            assert latest_shown < min(when[pair][0] for pair in targets)
+            total += len(shown)
+    assert total > 500
+
+
+def single_items(repeats):
+    """Chronological batches in which each pair occurs once, so that its time is known."""
+    columns = repeats.interactions
+    pairs = columns["user"] * 100 + columns["item"]
+    once = np.flatnonzero(np.bincount(pairs)[pairs] == 1)
+    later = np.unique(pairs, return_index=True)[1]
+    return batches(written_out(rows_from(repeats, np.union1d(once, later))), chronological=True)
+
+
+def rows_from(dataset, rows):
+    columns = dataset.interactions
+    names = ("user", "item", "rating", "timestamp")
+    return list(zip(*(columns[name][rows] for name in names), strict=True))
+
+
+def test_chronological_users_have_all_rows_from_the_first_target_on_as_targets():
+    data = written_out([(1, item, 3, item) for item in range(1, 11)])
+    source = batches(data, chronological=True, history_share=0.99)
+    starts = Counter()
+    for epoch in range(1, 400):
+        (batch,) = source.step(epoch, 0)
+        targets = sorted(item for _, _, item, _ in rows_of(batch))
+        assert targets == list(range(targets[0], 11))
+        starts[targets[0]] += 1
+    # The first target is drawn evenly: 39.9 times each, with a standard deviation of 6.
+    assert min(starts.values()) > 39.9 - 4 * 6
+    assert set(starts) == set(range(1, 11))
+
+
+def test_a_row_never_sees_its_own_target(repeats):
+    source = batches(repeats, batch_of="rows", history_share=0.99)
+    for (batch,) in epoch_of(source):
+        target = {query: item for query, _, item, _ in rows_of(batch)}
+        shown = shown_of(batch)
+        assert all(item != target[query] for query, _, item in shown)
+        assert len(shown) > 100
+
+
+def test_a_row_sees_the_other_items_of_its_user(data):
+    source = batches(data, batch_of="rows", history_share=1 - 1e-9)
+    (batch,) = source.step(1, 0)
+    for query, user, target, _ in rows_of(batch):
+        expected = {item for u, item, _ in columns_of(data) if u == user} - {target}
+        assert {item for q, _, item in shown_of(batch) if q == query} == expected
+
+
+def test_a_chronological_row_sees_exactly_what_is_strictly_earlier():
+    # Times 1, 2, 2, 3: neither of the two rows at 2 may see the other.
+    data = written_out([(1, 1, 3, 2), (1, 2, 3, 1), (1, 3, 3, 3), (1, 4, 3, 2), (2, 5, 3, 0)])
+    source = batches(data, batch_of="rows", chronological=True, history_share=1 - 1e-9)
+    (batch,) = source.step(1, 0)
+
+    seen = {item: set() for _, _, item, _ in rows_of(batch)}
+    target = {query: item for query, _, item, _ in rows_of(batch)}
+    for query, _, item in shown_of(batch):
+        seen[target[query]].add(item)
+    assert seen == {2: set(), 1: {2}, 4: {2}, 3: {1, 2, 4}, 5: set()}
+
+
+def test_a_chronological_row_sees_an_earlier_purchase_of_its_own_item():
+    data = written_out([(1, 1, 3, 1), (1, 1, 3, 2)])
+    source = batches(data, batch_of="rows", chronological=True, history_share=1 - 1e-9)
+    (batch,) = source.step(1, 0)
+
+    assert [item for _, _, item in shown_of(batch)] == [1]
+    # It is the positive, and must not be masked.
+    assert batch["history_pool"][batch["history_query"] >= 0].tolist() == [-1]
+
+
+variants = pytest.mark.parametrize(
+    ("batch_of", "chronological", "pool"),
+    [
+        ("users", False, "in_batch"),
+        ("users", True, "catalogue"),
+        ("rows", True, "in_batch"),
+        ("rows", False, None),
+    ],
+)
+
+
+def joined(replicas, size):
+    """What all replicas' slices hold together, with queries and pool in their global places."""
+    rows, shown, pool, masked = Counter(), Counter(), {}, Counter()
+    place = {}  # position in the whole pool -> item
+    for replica, batch in enumerate(replicas):
+        for slot, (item, log_q) in enumerate(zip(batch["pool"], batch["pool_log_q"], strict=True)):
+            if item:
+                pool[item] = log_q
+                place[slot * len(replicas) + replica] = item
+    for replica, batch in enumerate(replicas):
+        first = replica * size
+        log_q = batch["row_log_q"][batch["row_weight"] == 1]
+        for (query, *row), q in zip(rows_of(batch), log_q, strict=True):
+            rows[(first + query, *row, q)] += 1
+        for query, *entry in shown_of(batch):
+            shown[(first + query, *entry)] += 1
+        for query, item, position in zip(
+            batch["history_query"], batch["history_item"], batch["history_pool"], strict=True
+        ):
+            if position >= 0:
+                assert place[position] == batch["item"][item]
+                masked[(first + query, batch["item"][item])] += 1
+    return rows, shown, pool, masked
+
+
+@variants
+def test_any_number_of_replicas_shares_the_same_batch(data, batch_of, chronological, pool):
+    how = {"batch_of": batch_of, "chronological": chronological, "pool": pool}
+    for step in range(3):  # the last batch of users is short: two of four replicas have none
+        one, two, four = (
+            joined(batches(data, num_replicas=r, **how).step(2, step), 16 // r) for r in (1, 2, 4)
+        )
+        assert one == two == four
+        assert one[0]
+
+
+@variants
+def test_a_step_asked_for_again_is_the_same(data, batch_of, chronological, pool):
+    how = {"batch_of": batch_of, "chronological": chronological, "pool": pool}
+    source = batches(data, num_replicas=2, **how)
+    inorder = {(epoch, step): source.step(epoch, step) for epoch in (1, 2) for step in (0, 1, 2)}
+
+    again = batches(data, num_replicas=2, **how)
+    for key in ((2, 1), (1, 2), (2, 0), (1, 0)):
+        for first, second in zip(inorder[key], again.step(*key), strict=True):
+            for name in first:
+                np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_another_seed_gives_other_batches(data):
+    one, other = batches(data).step(1, 0)[0], batches(data, seed=4).step(1, 0)[0]
+
+    assert one["query"].tolist() != other["query"].tolist()
+
+
+def test_padding_has_the_values_that_are_promised(data):
+    last = batches(data, num_replicas=4).step(1, 2)  # 8 users for 4 replicas of 4 places
+    empty = last[3]
+
+    assert {name: values.dtype.kind for name, values in empty.items()} == {
+        "query": "i",
+        "history_query": "i",
+        "history_item": "i",
+        "history_pool": "i",
+        "history_log_q": "f",
+        "item": "i",
+        "row_query": "i",
+        "row_item": "i",
+        "row_rating": "f",
+        "row_weight": "f",
+        "row_first": "i",
+        "row_log_q": "f",
+        "pool": "i",
+        "pool_log_q": "f",
+    }
+    assert empty["query"].tolist() == [0, 0, 0, 0]
+    assert set(empty["history_query"]) == set(empty["history_pool"]) == {-1}
+    assert np.isnan(empty["row_rating"]).all()
+    for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_first"):
+        assert not empty[name].any()
+    lengths = {name: {len(part[name]) for part in last} for name in empty}
+    assert lengths.pop("query") == {4}
+    assert all(length == {ROUND_TO} for length in lengths.values())
+
+
+def test_lengths_are_rounded_up_so_that_few_shapes_occur():
+    data = planted(num_users=20, num_items=60, num_interactions=590)
+    (batch,) = batches(data, global_batch=20, history_share=0.0).step(1, 0)
+
+    assert batch["row_weight"].sum() == 590
+    assert len(batch["row_weight"]) == 3 * ROUND_TO
+    assert len(batch["history_query"]) == ROUND_TO
+
+
+def test_the_pool_holds_each_target_of_the_global_batch_once(data):
+    (batch,) = batches(data).step(1, 0)
+    targets = {item for _, _, item, _ in rows_of(batch)}
+
+    assert batch["pool"][batch["pool"] > 0].tolist() == sorted(targets)
+    (whole,) = batches(data, pool="catalogue").step(1, 0)
+    assert whole["pool"][whole["pool"] > 0].tolist() == list(range(1, 31))
+    assert not whole["pool_log_q"].any()
+    (none,) = batches(data, pool=None).step(1, 0)
+    assert not none["pool"].any()
+
+
+def test_history_is_masked_once_for_each_item_and_never_where_it_is_a_target(repeats):
+    for (batch,) in epoch_of(batches(repeats, global_batch=4)):
+        pool = batch["pool"]
+        targets = {(query, item) for query, _, item, _ in rows_of(batch)}
+        shown = {(query, item) for query, _, item in shown_of(batch)}
+        expected = {(query, item) for query, item in shown - targets if item in pool}
+        real = batch["history_pool"] >= 0
+        masked = list(
+            zip(batch["history_query"][real], pool[batch["history_pool"][real]], strict=True)
+        )
+        assert Counter(masked) == Counter(expected)
+        assert shown & targets  # the data does repeat
+
+
+def test_the_first_row_of_a_repeated_target_is_marked(repeats):
+    (batch,) = batches(repeats).step(1, 0)
+    marked = Counter()
+    for first, (query, _, item, _) in zip(batch["row_first"], rows_of(batch), strict=False):
+        marked[query, item] += first
+
+    assert set(marked.values()) == {1}
+    assert len(marked) < len(rows_of(batch))
+
+
+def test_stacked_steps_keep_each_steps_values(data):
+    steps = [batches(data, global_batch=8).step(1, step)[0] for step in range(3)]
+    stacked = stack(steps)
+
+    assert stacked["query"].shape == (3, 8)
+    for k, step in enumerate(steps):
+        for name, values in step.items():
+            np.testing.assert_array_equal(stacked[name][k][: len(values)], values)
+
+
+def test_a_global_batch_that_does_not_divide_is_refused(data):
+    with pytest.raises(UserError, match=r"must divide .*\(3\); got 16\. Set train.global_batch=15"):
+        batches(data, num_replicas=3)
+    with pytest.raises(UserError, match=r"\(32\); got 16\. Set train.global_batch=32"):
+        batches(data, num_replicas=32)

@@ -1,0 +1,350 @@
+"""The retrieval losses against all pairs written out, and ranks against plain loops."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_data import all_rows, planted, written_out
+
+from mtrec.data.batches import PADDING, Batches
+from mtrec.errors import UserError
+from mtrec.heads.head import Examples
+from mtrec.heads.retrieval import ImplicitSquared, Retrieval, Softmax
+
+D = 5
+WEIGHT = 0.15
+
+
+def repeating():
+    """12 users who take the same few items again and again."""
+    rng = np.random.default_rng(0)
+    user, item = np.repeat(np.arange(1, 13), 20), rng.integers(1, 15, 240)
+    return written_out(
+        list(zip(user, item, rng.integers(1, 6, 240), rng.integers(1, 9, 240), strict=True))
+    )
+
+
+def batches(dataset, *, batch_of="users", pool="catalogue", **changed):
+    how = {
+        "global_batch": 16,
+        "history_share": 0.6,
+        "chronological": False,
+        "num_replicas": 1,
+        "seed": 3,
+    }
+    how |= changed
+    return Batches(dataset, all_rows(dataset), batch_of=batch_of, pool=pool, **how)
+
+
+def vectors(rows, seed, scale=0.6):
+    return np.random.default_rng(seed).normal(scale=scale, size=(rows, D)).astype(np.float32)
+
+
+def examples(batch, query, catalogue):
+    """What a head sees, given a vector for each query `[Q, D]` and each item row `[C + 1, D]`."""
+    return Examples(
+        query=query,
+        item=tf.gather(catalogue, batch["item"]),
+        pool=tf.gather(catalogue, batch["pool"]),
+        batch={name: tf.constant(value) for name, value in batch.items()},
+    )
+
+
+def padded_further(batch, by=7):
+    padding = {
+        name: np.full(by, PADDING.get(name, 0), values.dtype) for name, values in batch.items()
+    }
+    return {name: np.concatenate([values, padding[name]]) for name, values in batch.items()}
+
+
+def counted(batch, num_items):
+    """1 for each pair of query and item that the all-pairs term counts, `[Q, C + 1]`."""
+    counts = np.ones((len(batch["query"]), num_items + 1), np.float32)
+    counts[:, 0] = 0.0
+    shown = batch["history_query"] >= 0
+    counts[batch["history_query"][shown], batch["item"][batch["history_item"][shown]]] = 0.0
+    real = batch["row_weight"] > 0
+    counts[batch["row_query"][real], batch["item"][batch["row_item"][real]]] = 1.0
+    return counts
+
+
+def every_pair_squared(batch, query, catalogue, num_items, weight=WEIGHT):
+    """The implicit squared loss of every row, from all B x C scores."""
+    scores = query @ tf.transpose(catalogue)  # [Q, C + 1]
+    all_pairs = tf.reduce_sum(counted(batch, num_items) * scores**2, axis=1)
+    real = batch["row_weight"] > 0
+    rows = np.bincount(batch["row_query"][real], minlength=len(batch["query"]))
+    item = batch["item"][batch["row_item"]]
+    positive = tf.gather_nd(scores, np.stack([batch["row_query"], item], axis=1))
+    share = tf.gather(all_pairs, batch["row_query"]) / np.maximum(rows, 1)[batch["row_query"]]
+    return (1 - positive) ** 2 + weight * share
+
+
+@pytest.mark.parametrize("make", [planted, repeating])
+@pytest.mark.parametrize(
+    ("batch_of", "chronological"), [("users", False), ("users", True), ("rows", False)]
+)
+def test_implicit_squared_equals_all_pairs_written_out(make, batch_of, chronological):
+    data = make()
+    source = batches(data, batch_of=batch_of, chronological=chronological)
+    batch = source.step(1, source.steps_per_epoch - 1)[0]  # the last, with padded queries
+    query, catalogue = vectors(16, 1), vectors(data.num_items + 1, 2)
+    loss = ImplicitSquared(all_pairs_weight=WEIGHT)
+    found, expected = [], []
+    for compute, out in ((None, found), (every_pair_squared, expected)):
+        q, v = tf.Variable(query), tf.Variable(catalogue)
+        with tf.GradientTape() as tape:
+            losses = (
+                loss(examples(batch, q, v), 1.0)
+                if compute is None
+                else compute(batch, q, v, data.num_items)
+            )
+            total = tf.reduce_sum(losses * batch["row_weight"])
+        out += [
+            losses[batch["row_weight"] > 0],
+            *map(tf.convert_to_tensor, tape.gradient(total, [q, v])),
+        ]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+    asked = np.flatnonzero(np.abs(found[1]).sum(axis=1))
+    assert asked.tolist() == sorted(set(batch["row_query"][batch["row_weight"] > 0]))
+
+
+def test_implicit_squared_divides_scores_by_the_temperature():
+    data = planted()
+    (batch,) = batches(data).step(1, 0)
+    query, catalogue = vectors(16, 1), vectors(31, 2)
+    loss = ImplicitSquared(all_pairs_weight=WEIGHT)
+
+    hot = loss(examples(batch, query, catalogue), 4.0)
+    np.testing.assert_allclose(hot, loss(examples(batch, query / 4.0, catalogue), 1.0), rtol=1e-5)
+    assert not np.allclose(hot, loss(examples(batch, query, catalogue), 1.0))
+
+
+@pytest.mark.parametrize("pool", ["catalogue", "in_batch"])
+@pytest.mark.parametrize(
+    "loss", [ImplicitSquared(all_pairs_weight=WEIGHT), Softmax(log_q_correction=True)]
+)
+def test_padding_changes_nothing(loss, pool):
+    data = planted()
+    (batch,) = batches(data, pool=pool).step(1, 2)
+    query, catalogue = vectors(16, 1), vectors(31, 2)
+    real = int(batch["row_weight"].sum())
+    plain = loss(examples(batch, query, catalogue), 1.0)[:real]
+    # Nothing may come of the unknown item's vector, nor of the queries that are padding.
+    catalogue[0], query[batch["query"] == 0] = 50.0, 50.0
+    wider = padded_further(batch)
+    query = np.concatenate([query, np.full((7, D), 50.0, np.float32)])
+    padded = loss(examples(wider, query, catalogue), 1.0)[:real]
+
+    assert 0 < real < len(batch["row_weight"])
+    assert (batch["query"] == 0).any()
+    np.testing.assert_allclose(padded, plain, rtol=1e-5)
+
+
+def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
+    """Query, history and targets stay; the rest of the pool is drawn with known probabilities."""
+    data = planted()
+    (batch,) = batches(data, pool="in_batch").step(1, 0)
+    query, catalogue = vectors(16, 1), vectors(31, 2)
+    exact = every_pair_squared(batch, query, catalogue, 30).numpy()
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(0.2, 0.9, 31)
+    log_q = np.log(chance).astype(np.float32)
+    loss = ImplicitSquared(all_pairs_weight=WEIGHT)
+
+    @tf.function
+    def estimate(item, pool, fields):
+        return loss(Examples(query=query, item=item, pool=pool, batch=fields), 1.0)
+
+    row_query, row_item = batch["row_query"], batch["item"][batch["row_item"]]
+    real = (batch["row_weight"] > 0) & (row_query == 0)
+    history = batch["item"][batch["history_item"]]
+    draws = 1000
+    total = np.zeros(real.sum())
+    for _ in range(draws):
+        chosen = rng.random(31) < chance
+        chosen[row_item[real]], chosen[0] = True, False
+        pool = np.zeros(31, np.int32)
+        pool[: chosen.sum()] = np.flatnonzero(chosen)
+        place = np.full(31, -1)
+        place[pool[: chosen.sum()]] = np.arange(chosen.sum())
+        drawn = batch | {
+            "pool": pool,
+            "pool_log_q": log_q[pool],
+            "row_log_q": log_q[row_item],
+            "history_log_q": log_q[history],
+            "history_pool": np.where(batch["history_query"] >= 0, place[history], -1),
+        }
+        given = examples(drawn, query, catalogue)
+        total += estimate(given.item, given.pool, given.batch).numpy()[real]
+    np.testing.assert_allclose(total / draws, exact[real], rtol=0.04)
+
+
+def test_in_batch_pools_estimate_the_sum_over_the_catalogue():
+    """Pools as training makes them hold a query's own targets for certain."""
+    data = planted(num_users=150, num_items=200, num_interactions=1500)
+    source = batches(data, pool="in_batch", global_batch=50)
+    of_user, catalogue = vectors(151, 1), vectors(201, 2)
+    # Rare items score higher, so that an error in what is in the pool by chance cannot hide.
+    catalogue *= (3 / np.maximum(np.bincount(data.interactions["item"], minlength=201), 1))[
+        :, np.newaxis
+    ] ** 0.5
+    loss = ImplicitSquared(all_pairs_weight=1.0)
+    estimated, exact = np.zeros(151), np.zeros(151)
+    for epoch in range(1, 201):
+        (batch,) = source.step(epoch, 0)
+        query = of_user[batch["query"]]
+        real = batch["row_weight"] > 0
+        item = batch["item"][batch["row_item"][real]]
+        score = (query[batch["row_query"][real]] * catalogue[item]).sum(axis=1)
+        found = loss(examples(batch, query, catalogue), 1.0).numpy()[real]
+        np.add.at(estimated, batch["query"][batch["row_query"][real]], found - (1 - score) ** 2)
+        has_rows = np.bincount(batch["row_query"][real], minlength=50) > 0
+        scores = query @ catalogue.T
+        all_pairs = (counted(batch, 200) * scores**2).sum(axis=1)
+        exact[batch["query"][has_rows]] += all_pairs[has_rows]
+    assert (estimated >= 0).all()
+    assert estimated.sum() / exact.sum() == pytest.approx(1.0, abs=0.03)
+    known = exact > 0
+    assert np.abs(estimated[known] / exact[known] - 1).mean() < 0.1
+
+
+@pytest.mark.parametrize("make", [planted, repeating])
+def test_a_querys_own_items_count_the_same_in_a_sampled_pool(make):
+    """A target once, an item of the history not at all, however rare the item is."""
+    data = make()
+    user, item = data.interactions["user"], data.interactions["item"]
+    chose = np.zeros((data.num_items + 1, data.num_users + 1), np.float32)
+    chose[item, user] = 1.0  # the score of what a user chose is 1, and of all else 0
+    of_user = np.eye(data.num_users + 1, dtype=np.float32)
+    loss = ImplicitSquared(all_pairs_weight=1.0)
+    for step in (0, 1):
+        (batch,) = batches(data, pool="in_batch", global_batch=8).step(1, step)
+        query = of_user[batch["query"]]
+        expected = every_pair_squared(batch, query, chose, data.num_items, weight=1.0)
+        found = loss(examples(batch, query, chose), 1.0)
+        real = batch["row_weight"] > 0
+        np.testing.assert_allclose(found[real], expected[real], rtol=1e-4, atol=1e-5)
+
+
+def written_batch(**fields):
+    """A batch of one query and one row, its target first in `item`, as TensorFlow needs it."""
+    batch = {
+        "query": [1],
+        "history_query": [-1],
+        "history_item": [0],
+        "history_pool": [-1],
+        "history_log_q": [0.0],
+        "item": [1],
+        "row_query": [0],
+        "row_item": [0],
+        "row_rating": [np.nan],
+        "row_weight": [1.0],
+        "row_first": [1],
+        "row_log_q": [0.0],
+        "pool": [1],
+        "pool_log_q": [0.0],
+    }
+    batch |= fields
+    floats = ("history_log_q", "row_rating", "row_weight", "row_log_q", "pool_log_q")
+    return {
+        name: np.array(values, np.float32 if name in floats else np.int32)
+        for name, values in batch.items()
+    }
+
+
+def test_the_softmax_is_hand_worked_in_its_order():
+    """Temperature, then log Q, then the mask: exp(s / tau) / Q of all but the history."""
+    batch = written_batch(
+        item=[1, 3],
+        pool=[1, 2, 3, 0],
+        history_query=[0],
+        history_item=[1],
+        history_pool=[2],
+        row_log_q=np.log([0.5]),
+        pool_log_q=np.log([0.5, 0.25, 0.01, 1.0]),
+    )
+    catalogue = np.float32([[9, 9], [0.5, 0], [0.2, 0], [0.9, 0]])
+    query = np.float32([[1, 0]])
+
+    (loss,) = Softmax(log_q_correction=True)(examples(batch, query, catalogue), 0.5).numpy()
+    positive, other = np.exp(1.0) / 0.5, np.exp(0.4) / 0.25
+    assert loss == pytest.approx(-np.log(positive / (positive + other)), rel=1e-6)
+
+    (loss,) = Softmax(log_q_correction=False)(examples(batch, query, catalogue), 0.5).numpy()
+    assert loss == pytest.approx(np.log(1 + np.exp(0.4 - 1.0)), rel=1e-6)
+
+
+def test_an_item_of_the_history_gets_no_gradient_and_a_target_of_the_history_does():
+    batch = written_batch(
+        item=[1, 3],
+        pool=[1, 2, 3],
+        history_query=[0, 0],
+        history_item=[1, 0],
+        history_pool=[2, -1],
+        pool_log_q=[0, 0, 0],
+        history_log_q=[0, 0],
+    )
+    pool = tf.Variable(vectors(4, 0))
+    query = tf.Variable(vectors(1, 1))
+    with tf.GradientTape() as tape:
+        given = examples(batch, query, tf.constant(vectors(4, 0)))
+        given = Examples(
+            query=given.query,
+            item=given.item,
+            pool=tf.gather(pool, batch["pool"]),
+            batch=given.batch,
+        )
+        loss = Softmax(log_q_correction=True)(given, 1.0)
+    gradient = tf.convert_to_tensor(tape.gradient(loss, pool)).numpy()
+
+    assert not gradient[3].any()
+    assert gradient[1].any()
+    assert gradient[2].any()
+
+
+def test_the_softmax_over_the_catalogue_equals_numpy():
+    data = planted()
+    (batch,) = batches(data).step(1, 0)
+    query, catalogue = vectors(16, 1), vectors(31, 2)
+    losses = Softmax(log_q_correction=True)(examples(batch, query, catalogue), 0.7).numpy()
+
+    scores = (query @ catalogue.T / 0.7).astype(np.float64)
+    allowed = counted(batch, 30) > 0
+    real = batch["row_weight"] > 0
+    for row in np.flatnonzero(real):
+        q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
+        expected = np.log(np.exp(scores[q][allowed[q]]).sum()) - scores[q, i]
+        assert losses[row] == pytest.approx(expected, rel=1e-5)
+
+
+def head(**changed):
+    how = {
+        "dim": None,
+        "normalize": True,
+        "temperature": 0.5,
+        "pool": "catalogue",
+        "loss": Softmax(log_q_correction=True),
+    }
+    return Retrieval(**{**how, **changed})
+
+
+def test_a_normalised_head_scores_by_the_cosine():
+    batch = written_batch(item=[1], pool=[1, 2], pool_log_q=[0, 0])
+    catalogue = np.float32([[9, 9], [3, 0], [0, 0.1]])
+    losses, mask = head().losses(examples(batch, np.float32([[0, 7]]), catalogue))
+
+    # Cosines 0 and 1 over the temperature 1/2.
+    assert losses.numpy() == pytest.approx([np.log(1 + np.exp(2))], rel=1e-5)
+    assert mask.numpy().tolist() == [1.0]
+    raw, _ = head(normalize=False).losses(examples(batch, np.float32([[0, 7]]), catalogue))
+    assert raw.numpy() == pytest.approx([np.log(1 + np.exp(1.4))], rel=1e-5)
+
+
+def test_a_representation_of_zeros_is_embedded_without_nan():
+    assert head().embed(tf.zeros((2, 3))).numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_an_unknown_pool_is_refused():
+    with pytest.raises(UserError, match=r"pool must be catalogue or in_batch; got queue"):
+        head(pool="queue")

@@ -1,0 +1,107 @@
+"""The log Q of a pool is the log of how often an item is in it."""
+
+import numpy as np
+import pytest
+from small_data import all_rows, planted, written_out
+
+from mtrec.data.batches import Batches
+from mtrec.negatives import Catalogue, InBatch
+
+
+def test_the_catalogue_is_every_item_for_certain():
+    pool = Catalogue(4)
+
+    assert pool.items(np.array([2, 2])).tolist() == [1, 2, 3, 4]
+    assert pool.log_q(np.array([1, 4]), 0.1).tolist() == [0, 0]
+
+
+def test_in_batch_holds_each_target_once_in_order():
+    pool = InBatch(np.array([1, 2]), num_items=3, target_share=np.ones(2))
+
+    assert pool.items(np.array([3, 1, 3])).tolist() == [1, 3]
+
+
+def test_log_q_is_hand_worked():
+    # Item 1 has three rows, item 2 one; half the units are in a batch, 0.8 of rows are targets.
+    pool = InBatch(np.array([1, 2, 1, 1]), num_items=3, target_share=np.full(4, 0.8))
+
+    log_q = pool.log_q(np.array([2, 1]), 0.5)
+    np.testing.assert_allclose(np.exp(log_q), [0.4, 1 - 0.6**3], rtol=1e-6)
+
+
+def test_log_q_has_no_floor_on_a_large_catalogue():
+    pool = InBatch(np.array([1]), num_items=1, target_share=np.ones(1))
+
+    np.testing.assert_allclose(pool.log_q(np.array([1]), 1e-9), np.log(1e-9), rtol=1e-6)
+
+
+def test_a_batch_of_everything_has_every_item_for_certain():
+    pool = InBatch(np.array([1, 2]), num_items=2, target_share=np.ones(2))
+
+    np.testing.assert_allclose(pool.log_q(np.array([1, 2]), 1.0), 0.0, atol=1e-6)
+
+
+def users_with_ties():
+    """120 users, 200 items of very different popularity, and times that repeat."""
+    data = planted(num_users=120, num_items=200, num_interactions=1200)
+    columns = data.interactions
+    times = np.random.default_rng(0).integers(1, 5, 1200)
+    names = ("user", "item", "rating")
+    return written_out(list(zip(*(columns[n] for n in names), times, strict=True)), num_items=200)
+
+
+@pytest.mark.parametrize(
+    ("batch_of", "chronological", "batch"),
+    [("users", False, 20), ("users", True, 20), ("rows", False, 100), ("rows", True, 100)],
+)
+def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, batch):
+    data = users_with_ties()
+    source = Batches(
+        data,
+        all_rows(data),
+        batch_of=batch_of,
+        global_batch=batch,
+        history_share=0.6,
+        chronological=chronological,
+        pool="in_batch",
+        num_replicas=1,
+        seed=0,
+    )
+    times, draws = np.zeros(201), 1500
+    log_q = np.full(201, np.nan)
+    for draw in range(draws):
+        (made,) = source.step(draw, 0)
+        items = made["pool"][made["pool"] > 0]
+        times[items] += 1
+        log_q[items] = made["pool_log_q"][: len(items)]
+    expected, frequency = np.exp(log_q[times > 0]), times[times > 0] / draws
+    assert len(expected) > 150
+    assert expected.min() < 0.09 < 0.75 < expected.max()
+    # Independent draws of 1,500 batches, plus what drawing without replacement makes of it.
+    deviation = np.sqrt(expected * (1 - expected) / draws)
+    assert (np.abs(frequency - expected) < 4 * deviation + 0.03).all()
+    assert np.mean(frequency - expected) == pytest.approx(0, abs=0.008)
+
+
+def test_the_short_batch_that_ends_an_epoch_has_a_log_q_of_its_own():
+    data = users_with_ties()
+    source = Batches(
+        data,
+        all_rows(data),
+        batch_of="users",
+        global_batch=100,
+        history_share=0.5,
+        chronological=False,
+        pool="in_batch",
+        num_replicas=1,
+        seed=0,
+    )
+    popular = np.bincount(data.interactions["item"]).argmax()
+    count = np.bincount(data.interactions["item"])[popular]
+    users = len(np.unique(data.interactions["user"]))
+    assert 100 < users < 120
+    for step, share in ((0, 100 / users), (1, (users - 100) / users)):
+        (made,) = source.step(1, step)
+        position = made["pool"].tolist().index(popular)
+        expected = 1 - (1 - 0.5 * share) ** count
+        np.testing.assert_allclose(np.exp(made["pool_log_q"][position]), expected, rtol=1e-5)
