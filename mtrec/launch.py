@@ -59,7 +59,7 @@ def main(config: Config) -> None:
 
 def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     """The stages in order; each leaves its results in the run directory."""
-    from mtrec import build, report, run, stages
+    from mtrec import build, export, report, run, stages
 
     reporter = report.Reporter(tracker)
     with reporter.stage("data"):
@@ -75,10 +75,15 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     with reporter.stage("evaluate"):
         metrics, reports = stages.evaluate(trained)
     reporter.evaluation(history, metrics, reports)
+    index = None
     if trained.retrieval:
         with reporter.stage("index"):
             index = stages.index(trained, trained.retrieval)
         reporter.index(index.manifest)
+    with reporter.stage("export"):
+        signatures = stages.export(trained, index)
+        export.log(trained, index, tracker)
+    reporter.console.print(f"model: SavedModel with {', '.join(signatures)}")
 
 
 @contextmanager

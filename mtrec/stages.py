@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from hydra.utils import instantiate
 
+from mtrec import export as exporting
 from mtrec import index as indexing
 from mtrec import run, worker
 from mtrec.config import Config
@@ -68,3 +69,13 @@ def index(trained: run.Run, head: str) -> indexing.Index:
     )
     built.save(trained.directory / run.INDEX)
     return built
+
+
+def export(trained: run.Run, index: indexing.Index | None) -> list[str]:
+    """Writes the SavedModel to `model/`; returns the names of its signatures.
+
+    Args:
+        trained: The run.
+        index: Its index; None without a retrieval head.
+    """
+    return exporting.save(trained, index)
