@@ -7,6 +7,7 @@ second time changes nothing, so that a lost answer never leads to a value logged
 """
 
 import getpass
+import json
 import logging
 import os
 import re
@@ -30,6 +31,7 @@ from mtrec.tracker import Tracker
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, LoggedModel
+    from mlflow.models import ModelSignature
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 T = TypeVar("T")
@@ -461,9 +463,8 @@ def _origin() -> dict[str, str]:
 
 def _save_model(path: Path, record: Record, model: "LoggedModel", run_id: str) -> None:
     from mlflow import pyfunc
-    from mlflow.models import Model, infer_signature
+    from mlflow.models import Model
 
-    example = unpacked(record["input_example"])
     # Hints that whole numbers cannot be missing and that type hints could describe the input;
     # MLflow insists on showing the second, so that they are recorded and dropped.
     with warnings.catch_warnings(record=True):
@@ -472,13 +473,27 @@ def _save_model(path: Path, record: Record, model: "LoggedModel", run_id: str) -
             path,
             python_model=record["code"],
             artifacts=record["artifacts"],
-            signature=infer_signature(example, unpacked(record["output_example"])),
-            input_example=example,
+            signature=_signature(record),
+            input_example=unpacked(record["input_example"]),
             pip_requirements=record["pip_requirements"],
             mlflow_model=Model(
                 artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id
             ),
         )
+
+
+def _signature(record: Record) -> "ModelSignature":
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import Schema
+
+    def schema(columns: Mapping[str, str]) -> Schema:
+        named = [{"name": n, "type": t, "required": True} for n, t in columns.items()]
+        return Schema.from_json(json.dumps(named))
+
+    signature = ModelSignature(schema(record["inputs"]), schema(record["outputs"]))
+    if record["params"]:
+        signature.params = infer_signature(params=record["params"]).params
+    return signature
 
 
 @contextmanager
