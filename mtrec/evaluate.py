@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from mtrec import metrics
 from mtrec.data.dataset import Dataset
-from mtrec.data.histories import Histories
+from mtrec.data.histories import Histories, first_of_each
 from mtrec.heads.head import HeldOut, Report
 from mtrec.model import Recommender
 
@@ -35,7 +35,8 @@ class Evaluator:
         entries, owners = self.known.entries(self.users)
         width = dataset.num_items + 1
         pairs = owners.astype(np.int64) * width + self.known.items[entries]
-        self.new = ~np.isin(self.owner.astype(np.int64) * width + self.item, pairs)
+        mine = self.owner.astype(np.int64) * width + self.item
+        self.new = ~np.isin(mine, pairs) & first_of_each(mine)
 
     def __call__(self, model: Recommender, *, full: bool) -> dict[str, Report]:
         """The report of each head; see `Head.evaluate`."""

@@ -31,8 +31,20 @@ def ranks(scores: np.ndarray, items: Sequence[np.ndarray], rng: np.random.Genera
         targets = row[columns]
         up_to = np.searchsorted(ordered, targets, side="right")
         ties = up_to - np.searchsorted(ordered, targets, side="left")
-        result.append(len(row) - up_to + rng.integers(0, ties))
+        result.append(len(row) - up_to + _places(columns, targets, ties, rng))
     return np.concatenate(result) if result else np.zeros(0, np.int64)
+
+
+def _places(
+    columns: np.ndarray, targets: np.ndarray, ties: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """A place among its ties for each column: no two columns get the same one."""
+    places = np.zeros(len(columns), np.int64)
+    for value in np.unique(targets[ties > 1]):
+        tied = np.flatnonzero(targets == value)
+        distinct, which = np.unique(columns[tied], return_inverse=True)
+        places[tied] = rng.permutation(ties[tied[0]])[: len(distinct)][which]
+    return places
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:

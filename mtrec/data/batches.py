@@ -27,7 +27,7 @@ import numpy as np
 
 from mtrec import negatives
 from mtrec.data.dataset import Dataset
-from mtrec.data.histories import Histories
+from mtrec.data.histories import Histories, first_of_each
 from mtrec.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -161,7 +161,7 @@ class Batches:
         target, history = items[rows[0]], items[shown[0]]
         item, position = np.unique(np.concatenate([target, history]), return_inverse=True)
         target_pair, history_pair = self._pair(rows[1], target), self._pair(shown[1], history)
-        masked = _first_of_each(history_pair) & ~np.isin(history_pair, target_pair)
+        masked = first_of_each(history_pair) & ~np.isin(history_pair, target_pair)
         return {
             "query": query,
             "history_query": shown[1],
@@ -173,7 +173,7 @@ class Batches:
             "row_item": position[: len(target)],
             "row_rating": self._rating[rows[0]],
             "row_weight": np.ones(len(target), np.float32),
-            "row_first": _first_of_each(target_pair),
+            "row_first": first_of_each(target_pair),
             "row_log_q": log_q(target),
             "pool": own_pool,
             "pool_log_q": log_q(own_pool),
@@ -208,13 +208,6 @@ class Batches:
             allowed = self.histories.items[entries] != self.histories.items[row]
         shown = allowed & (rng.random(len(entries)) < self.history_share)
         return users, rows, np.arange(len(rows)), entries[shown], owners[shown]
-
-
-def _first_of_each(values: np.ndarray) -> np.ndarray:
-    """True where a value occurs for the first time."""
-    first = np.zeros(len(values), bool)
-    first[np.unique(values, return_index=True)[1]] = True
-    return first
 
 
 def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:

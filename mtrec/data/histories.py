@@ -42,3 +42,10 @@ class Histories:
         owners = np.repeat(np.arange(len(users)), counts)
         first = np.cumsum(counts) - counts
         return np.arange(len(owners)) + np.repeat(starts - first, counts), owners.astype(np.int32)
+
+
+def first_of_each(values: np.ndarray) -> np.ndarray:
+    """True where a value occurs for the first time."""
+    first = np.zeros(len(values), bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first

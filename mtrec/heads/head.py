@@ -40,7 +40,8 @@ class HeldOut:
         owner: Position in `users` of each held-out interaction, `[H]`, ascending.
         item: Item row of each held-out interaction, `[H]`.
         rating: Rating of each held-out interaction, `[H]`, NaN where there is none.
-        new: Whether the user did not have the item before, `[H]`; only those test retrieval.
+        new: Whether the user did not have the item before, nor in an earlier of these rows, `[H]`;
+            only those test retrieval.
         known: The items each user is known to have chosen; they are not recommended again.
         dataset: The data, for the columns that metrics are sliced by.
     """

@@ -178,7 +178,7 @@ class _Ranked:
     users: np.ndarray  # positions in held_out.users of those with a new item, [V]
     owner: np.ndarray  # position in `users` of each new held-out item, [H]
     ranks: np.ndarray  # rank among the items the user does not have yet, [H]
-    ranks_of_all: np.ndarray  # rank in the whole catalogue, [H]
+    ranks_of_all: np.ndarray  # rank of every held-out item in the whole catalogue
     beyond: dict[str, float]  # coverage and popularity of the recommended items
 
     def per_user(self) -> dict[str, np.ndarray]:
@@ -192,23 +192,22 @@ class _Ranked:
 def _rank_all(held_out: HeldOut, scores_of: Callable[[slice], np.ndarray]) -> _Ranked:
     """Ranks every new held-out item, in chunks of users that keep B x C scores in 64 MiB."""
     num_items = len(held_out.candidate)
-    item = held_out.item[held_out.new] - 1
-    users, owner = np.unique(held_out.owner[held_out.new], return_inverse=True)
-    starts = np.searchsorted(owner, np.arange(len(users) + 1))
+    starts = np.searchsorted(held_out.owner, np.arange(len(held_out.users) + 1))
     rng = np.random.default_rng(0)
     ranks, ranks_of_all, top = [], [], []
     for rows in metrics.chunks(len(held_out.users), max(1, 2**24 // num_items)):
-        first, last = np.searchsorted(users, [rows.start, rows.stop])
-        if first == last:
-            continue
-        inside = users[first:last]
-        scores = scores_of(rows)[inside - rows.start]
-        targets = [item[starts[u] : starts[u + 1]] for u in range(first, last)]
-        ranks_of_all.append(metrics.ranks(scores, targets, rng))
-        entries, owners = held_out.known.entries(held_out.users[inside])
+        scores = scores_of(rows)
+        parts = [slice(starts[u], starts[u + 1]) for u in range(rows.start, rows.stop)]
+        items = [held_out.item[part] - 1 for part in parts]
+        ranks_of_all.append(metrics.ranks(scores, items, rng))
+        entries, owners = held_out.known.entries(held_out.users[rows])
         scores[owners, held_out.known.items[entries] - 1] = -np.inf
-        ranks.append(metrics.ranks(scores, targets, rng))
-        top.append(metrics.top_k(scores, min(10, num_items)))
+        items = [held_out.item[part][held_out.new[part]] - 1 for part in parts]
+        ranks.append(metrics.ranks(scores, items, rng))
+        scores = scores[[len(new) > 0 for new in items]]
+        best = metrics.top_k(scores, min(10, num_items))
+        top.append(best[np.isfinite(np.take_along_axis(scores, best, axis=1))])
+    users, owner = np.unique(held_out.owner[held_out.new], return_inverse=True)
     recommended = np.concatenate(top)
     share = slices.popularity(held_out.known, num_items)[1:] / held_out.dataset.num_users
     return _Ranked(

@@ -1,0 +1,331 @@
+"""Evaluation on held-out rows against plain loops over users and items."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_data import all_rows, planted, written_out
+from small_model import rating, recommender, softmax
+
+from mtrec import evaluate, metrics
+from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
+from mtrec.heads.retrieval import ImplicitSquared, Retrieval
+
+
+class Scores:
+    """Stands for a model whose score of each user and item is given, `[U + 1, C + 1]`."""
+
+    def __init__(self, scores, **heads):
+        self.scores = np.float32(scores)
+        loss = ImplicitSquared(all_pairs_weight=0.1)
+        how = {"dim": None, "normalize": False, "temperature": 1.0, "pool": "catalogue"}
+        self.heads = {"retrieval": Retrieval(**how, loss=loss), **heads}
+        self.asked = []
+
+    def queries(self, rows, items, owners):
+        self.asked += [
+            (int(row), items[owners == place].tolist()) for place, row in enumerate(rows)
+        ]
+        return dict.fromkeys(self.heads, tf.constant(self.scores[rows]))
+
+    def candidates(self, rows):
+        return dict.fromkeys(self.heads, tf.one_hot(rows, self.scores.shape[1]))
+
+
+def retrieval_of(dataset, known, held_out, scores, *, full=False):
+    evaluator = Evaluator(dataset, known=np.array(known), held_out=np.array(held_out))
+    return evaluator(Scores(scores), full=full)["retrieval"]
+
+
+def test_known_items_are_masked_and_held_out_ones_ranked():
+    # User 1 knows items 1 and 2; item 4 is held out.
+    data = written_out([(1, 1, 3, 1), (1, 2, 3, 2), (1, 4, 3, 3)], num_items=5)
+    scores = np.zeros((2, 6))
+    scores[1] = [0, 9, 8, 3, 2, 1]
+    found = retrieval_of(data, [0, 1], [2], scores).metrics
+
+    assert found["mrr"] == 1 / 2  # only item 3 is above it
+    assert found["recall_at_1"] == 0.0
+    assert found["recall_at_5"] == 1.0
+    assert found["factorized_top_1"] == 0.0
+    assert found["factorized_top_5"] == 1.0
+
+
+def test_nothing_is_excluded_from_the_factorized_metric():
+    rows = [(1, item, 3, item) for item in range(1, 12)]
+    data = written_out(rows, num_items=12)
+    scores = np.zeros((2, 13))
+    scores[1, 1:12] = np.arange(11, 0, -1)
+    # Ten known items are above the held-out item 11, which is first among the others.
+    found = retrieval_of(data, range(10), [10], scores).metrics
+
+    assert found["recall_at_1"] == 1.0
+    assert found["factorized_top_10"] == 0.0
+    assert found["factorized_top_50"] == 1.0
+
+
+def test_a_pair_that_is_known_already_tests_ratings_but_not_retrieval():
+    data = written_out([(1, 1, 3, 1), (1, 1, 5, 2), (1, 2, 4, 3), (2, 1, 2, 1), (2, 1, 2, 2)])
+    evaluator = Evaluator(data, known=np.array([0, 3]), held_out=np.array([1, 2, 4]))
+
+    assert evaluator.item.tolist() == [1, 2, 1]
+    assert evaluator.rating.tolist() == [5, 4, 2]
+    assert evaluator.new.tolist() == [False, True, False]
+    found = evaluator(Scores([[0, 0, 0], [0, 1, 0], [0, 1, 0]]), full=True)["retrieval"]
+    # User 2 has nothing new and is not counted; user 1's only other item is item 2.
+    assert found.metrics["recall_at_1"] == 1.0
+    assert sum(row["count"] for row in found.slices if row["slice"] == "activity") == 1
+    # But both are held-out interactions: item 1 of both users is first, item 2 is not.
+    assert found.metrics["factorized_top_1"] == pytest.approx(2 / 3)
+
+
+def test_a_pair_held_out_twice_is_found_once():
+    data = written_out([(1, 1, 3, 1), (1, 2, 3, 2), (1, 2, 3, 3), (1, 3, 3, 4)], num_items=30)
+    scores = np.zeros((2, 31))
+    scores[1, 1:4] = [9, 8, 7]
+    evaluator = Evaluator(data, known=np.array([0]), held_out=np.array([1, 2, 3]))
+    found = evaluator(Scores(scores), full=False)["retrieval"].metrics
+
+    assert evaluator.new.sum() == 2
+    assert found["recall_at_1"] == 1 / 2
+    assert found["ndcg_at_10"] == pytest.approx(1.0)
+
+
+def test_a_user_without_held_out_rows_is_not_counted():
+    data = written_out([(1, 1, 3, 1), (2, 1, 3, 1), (3, 2, 3, 1), (2, 2, 3, 2), (3, 1, 3, 2)])
+    scores = np.zeros((4, 3))
+    scores[:, 2] = 1.0
+    found = retrieval_of(data, [0, 1, 2], [3, 4], scores).metrics
+
+    # Both have one item left, which is theirs; user 1 would have dragged the mean down.
+    assert found["recall_at_1"] == 1.0
+
+
+def test_without_anything_new_there_are_no_figures():
+    data = written_out([(1, 1, 3, 1), (1, 1, 3, 2)])
+    found = retrieval_of(data, [0], [1], np.zeros((2, 2)), full=True)
+
+    assert found.metrics == {}
+    assert found.slices == []
+
+
+def test_a_catalogue_of_fewer_than_ten_items_is_ranked_whole():
+    data = written_out([(1, 1, 3, 1), (1, 2, 3, 2)], num_items=3)
+    found = retrieval_of(data, [0], [1], np.zeros((2, 4))).metrics
+
+    assert found["recall_at_5"] == 1.0
+    # Two items can be recommended, neither of which anybody has; the known one cannot.
+    assert found["coverage_at_10"] == pytest.approx(2 / 3)
+    assert found["popularity_at_10"] == 0.0
+
+
+@pytest.fixture(scope="module")
+def split():
+    data = planted(num_items=80, num_interactions=900)
+    known, held_out = np.split(np.random.default_rng(1).permutation(all_rows(data)), [700])
+    return data, known, held_out
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return np.random.default_rng(2).normal(size=(41, 81))
+
+
+def plain(data, known, held_out, scores):
+    """Metrics by loops; scores must not tie."""
+    columns = data.interactions
+    mine = {row: set() for row in range(1, 41)}
+    for row in known:
+        mine[columns["user"][row]].add(columns["item"][row])
+    recall, gain, mrr, shown, in_top = [], [], [], [], []
+    for user in np.unique(columns["user"][held_out]):
+        wanted = set(columns["item"][held_out[columns["user"][held_out] == user]].tolist())
+        ranked = sorted(range(1, 81), key=lambda item, user=user: -scores[user][item])
+        in_top += [item in ranked[:10] for item in wanted]
+        ranked = [item for item in ranked if item not in mine[user]]
+        places = [place for place, item in enumerate(ranked) if item in wanted]
+        recall.append(sum(place < 10 for place in places) / len(wanted))
+        ideal = sum(1 / math.log2(place + 2) for place in range(min(10, len(wanted))))
+        gain.append(sum(1 / math.log2(place + 2) for place in places if place < 10) / ideal)
+        mrr.append(1 / (places[0] + 1))
+        shown += ranked[:10]
+    popularity = [sum(item in items for items in mine.values()) / 40 for item in shown]
+    return {
+        "recall_at_10": np.mean(recall),
+        "ndcg_at_10": np.mean(gain),
+        "mrr": np.mean(mrr),
+        "coverage_at_10": len(set(shown)) / 80,
+        "popularity_at_10": np.mean(popularity),
+        "factorized_top_10": np.mean(in_top),
+    }
+
+
+def test_metrics_equal_plain_loops(split, scores):
+    found = retrieval_of(*split, scores).metrics
+
+    for name, value in plain(*split, scores).items():
+        assert found[name] == pytest.approx(value), name
+
+
+def test_the_baseline_is_popularity_among_known_rows(split):
+    data, known, held_out = split
+    counts = np.bincount(data.interactions["item"][known], minlength=81)
+    # Ties are broken at random: plain loops give a mean over many ways to break them.
+    ways = [
+        plain(data, known, held_out, np.tile(counts + np.random.default_rng(i).random(81), (41, 1)))
+        for i in range(30)
+    ]
+    found = retrieval_of(data, known, held_out, np.zeros((41, 81)), full=True).baseline
+    for name in ("recall_at_10", "ndcg_at_10", "factorized_top_10"):
+        values = [way[name] for way in ways]
+        assert min(values) - 0.01 < found[name] < max(values) + 0.01
+
+
+def test_a_constant_model_does_as_well_as_chance():
+    data = planted(num_users=400, num_items=200, num_interactions=12_000)
+    known, held_out = np.split(np.random.default_rng(0).permutation(all_rows(data)), [8_000])
+    found = retrieval_of(data, known, held_out, np.zeros((401, 201))).metrics
+
+    deviation = math.sqrt(0.05 * 0.95 / 4_000)
+    assert found["factorized_top_10"] == pytest.approx(0.05, abs=3 * deviation)
+    columns = data.interactions["user"]
+    users, wanted = np.unique(columns[held_out], return_counts=True)
+    chance = 10 / (200 - np.bincount(columns[known], minlength=401)[users])
+    deviation = math.sqrt((chance * (1 - chance) / wanted).sum()) / len(users)
+    assert found["recall_at_10"] == pytest.approx(chance.mean(), abs=3 * deviation)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_chunks_of_any_size_give_the_same(split, scores, monkeypatch, size):
+    whole = retrieval_of(*split, scores).metrics
+    real = metrics.chunks
+    monkeypatch.setattr(metrics, "chunks", lambda total, _: real(total, size))
+
+    assert retrieval_of(*split, scores).metrics == pytest.approx(whole)
+
+
+def test_slices_add_up_to_the_whole(split, scores):
+    data, known, held_out = split
+    report = retrieval_of(data, known, held_out, scores, full=True)
+    users = len(np.unique(data.interactions["user"][held_out]))
+    by_slice = {}
+    for row in report.slices:
+        assert row["metric"] == "recall_at_10"
+        by_slice.setdefault(row["slice"], []).append(row)
+
+    assert set(by_slice) == {"activity", "user_gender", "items"}
+    assert {row["value"] for row in by_slice["activity"]} == {
+        "least active",
+        "middle",
+        "most active",
+    }
+    assert {row["value"] for row in by_slice["user_gender"]} == {"F", "M"}
+    assert {row["value"] for row in by_slice["items"]} == {"head", "tail"}
+    for name in ("activity", "user_gender"):
+        rows = by_slice[name]
+        assert sum(row["count"] for row in rows) == users
+        for figure, whole in (("model", report.metrics), ("baseline", report.baseline)):
+            mean = sum(row[figure] * row["count"] for row in rows) / users
+            assert mean == pytest.approx(whole["recall_at_10"])
+    assert sum(row["count"] for row in by_slice["items"]) == len(held_out)
+
+
+def test_the_head_is_the_most_popular_fifth_of_the_items(split, scores):
+    data, known, held_out = split
+    report = retrieval_of(data, known, held_out, scores, full=True)
+    counts = np.bincount(data.interactions["item"][known], minlength=81)[1:]
+    head = np.argsort(-counts, kind="stable")[:16] + 1
+    in_head = np.isin(data.interactions["item"][held_out], head).sum()
+
+    (row,) = [row for row in report.slices if row["value"] == "head"]
+    assert row["count"] == in_head
+
+
+def test_the_model_is_asked_once_for_each_user_with_their_known_items_in_time_order():
+    rows = [(2, 3, 3, 9), (1, 1, 3, 5), (2, 2, 3, 4), (2, 1, 3, 6), (1, 2, 3, 7)]
+    data = written_out(rows, num_items=4)
+    model = Scores(np.zeros((3, 5)))
+    Evaluator(data, known=np.array([0, 1, 2]), held_out=np.array([3, 4]))(model, full=False)
+
+    assert model.asked == [(1, [1]), (2, [2, 3])]
+
+
+def test_embedding_in_parts_equals_the_whole(split, monkeypatch):
+    data, known, held_out = split
+    evaluator = Evaluator(data, known=known, held_out=held_out)
+    model = recommender(data, {"retrieval": softmax(), "rating": rating()}, fit=known)
+    whole = embed_users(model, evaluator.users, evaluator.known), embed_items(model, 80)
+    monkeypatch.setattr(evaluate, "USERS_AT_ONCE", 7)
+    monkeypatch.setattr(evaluate, "ITEMS_AT_ONCE", 9)
+    parts = embed_users(model, evaluator.users, evaluator.known), embed_items(model, 80)
+
+    for one, other in zip(whole, parts, strict=True):
+        assert set(one) == {"retrieval", "rating"}
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
+    assert whole[0]["retrieval"].shape == (len(evaluator.users), 8)
+    assert whole[1]["rating"].shape == (80, 4)
+
+
+class RatedScores(Scores):
+    """A model whose predicted rating of each pair is its score, the head's mean being 0."""
+
+    def __init__(self, scores, data, fit):
+        head = rating(dim=scores.shape[1])
+        head.adapt(data, fit, seed=0)
+        head.mean.assign(0.0)
+        super().__init__(scores, rating=head)
+
+
+def test_rating_errors_are_of_the_held_out_rows_that_carry_a_rating(split, scores):
+    data, known, held_out = split
+    predicted = scores * 2 + 3
+    evaluator = Evaluator(data, known=known, held_out=held_out)
+    report = evaluator(RatedScores(predicted, data, known), full=True)["rating"]
+
+    columns = data.interactions
+    rated = held_out[np.isfinite(columns["rating"][held_out])]
+    truth = columns["rating"][rated].astype(float)
+    guess = predicted[columns["user"][rated], columns["item"][rated]]
+    assert 0 < len(rated) < len(held_out)
+    assert report.metrics["rmse"] == pytest.approx(np.sqrt(np.mean((guess - truth) ** 2)), 1e-5)
+    assert report.metrics["mae"] == pytest.approx(np.mean(np.abs(guess - truth)), 1e-5)
+    clipped = np.clip(guess, 1, 5)
+    expected = np.sqrt(np.mean((clipped - truth) ** 2))
+    assert report.metrics["rmse_clipped"] == pytest.approx(expected, 1e-5)
+    mean = np.nanmean(columns["rating"][known])
+    expected = np.sqrt(np.mean((mean - truth) ** 2))
+    assert report.baseline["rmse"] == pytest.approx(expected, 1e-5)
+    assert sum(row["count"] for row in report.tables["calibration"]) == len(rated)
+    assert np.sum(report.tables["predicted_against_true"]["counts"]) == len(rated)
+    for name in ("activity", "user_gender", "items"):
+        rows = [row for row in report.slices if row["slice"] == name]
+        assert sum(row["count"] for row in rows) == len(rated)
+        squared = sum(row["model"] ** 2 * row["count"] for row in rows) / len(rated)
+        assert np.sqrt(squared) == pytest.approx(report.metrics["rmse_clipped"], 1e-5)
+
+
+def test_without_held_out_ratings_there_are_no_rating_figures():
+    data = written_out([(1, 1, 3, 1), (1, 2, np.nan, 2)])
+    model = RatedScores(np.zeros((2, 3)), data, np.array([0]))
+    report = Evaluator(data, known=np.array([0]), held_out=np.array([1]))(model, full=True)
+
+    assert report["rating"].metrics == {}
+    assert report["retrieval"].metrics["recall_at_1"] == 1.0
+
+
+def test_flat_metrics_have_the_names_of_the_contract(split, scores):
+    data, known, held_out = split
+    model = RatedScores(scores, data, known)
+    reports = Evaluator(data, known=known, held_out=held_out)(model, full=True)
+    flat = flat_metrics(reports, "test")
+
+    ranks = {f"recall_at_{k}" for k in (1, 5, 10, 20, 50, 100)}
+    ranks |= {"ndcg_at_10", "ndcg_at_20", "mrr", "hit_rate_at_10"}
+    ranks |= {f"factorized_top_{k}" for k in (1, 5, 10, 50, 100)}
+    ranks |= {"coverage_at_10", "popularity_at_10"}
+    expected = {f"test/retrieval/{name}" for name in ranks}
+    expected |= {f"test/rating/{name}" for name in ("rmse", "mae", "rmse_clipped")}
+    assert set(flat) == expected | {f"baseline/{name}" for name in expected}
+    assert all(isinstance(value, float) for value in flat.values())
