@@ -7,54 +7,17 @@ A feature does its work in two steps. `encode` turns raw values into numbers onc
 import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.vocabulary import Vocabulary
+from mtrec.data.vocabulary import Vocabulary, as_text
+from mtrec.errors import UserError
+from mtrec.tables import Table, normal_rows, seed_for
 
 SECONDS_PER_DAY = 86_400
-# The name of every embedding table's variable; optimizers are assigned by it.
-TABLE = "embeddings"
-
-
-def seed_for(seed: int, name: str) -> int:
-    """A seed of its own for everything that has a name, whatever else the model holds."""
-    return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
-
-
-def normal_rows(rows: int, dim: int, *, stddev: float, seed: int) -> np.ndarray:
-    """`[rows, dim]` normal numbers with zeros in row 0, which stands for an unknown value."""
-    values = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32) * stddev
-    values[0] = 0.0
-    return values
-
-
-class Table(keras.layers.Layer):
-    """An embedding table `[rows, D]` whose lookups and gradients touch only the rows asked for.
-
-    `keras.layers.Embedding` reads the whole table densely, which makes TensorFlow copy it at every
-    sparse update; `tf.nn.embedding_lookup` on the resource does neither.
-
-    Args:
-        values: The initial table, `[rows, D]`.
-        name: Name of the table in checkpoints and reports.
-    """
-
-    def __init__(self, values: np.ndarray, *, name: str) -> None:
-        super().__init__(name=name)
-        self.embeddings = self.add_weight(
-            shape=values.shape,
-            initializer=lambda shape, dtype: tf.constant(values, dtype),
-            name=TABLE,
-        )
-
-    def call(self, rows: tf.Tensor) -> tf.Tensor:
-        """Embeddings of `rows`: `[...] -> [..., D]`."""
-        return tf.nn.embedding_lookup(self.embeddings.value, rows)
 
 
 class Feature(keras.layers.Layer, ABC):
@@ -66,9 +29,31 @@ class Feature(keras.layers.Layer, ABC):
         column: The column it reads.
     """
 
+    # What a column must hold, one value a row: `text` or `numbers`. Null: any, also a bag of them.
+    reads: str | None
+
     def __init__(self, *, column: str) -> None:
         super().__init__()
         self.column = column
+
+    def check(self, values: np.ndarray, *, named_by: str) -> None:
+        """Raises for a raw column that the feature cannot read.
+
+        Args:
+            values: The column, `[rows, ...]`.
+            named_by: Where the config names the feature.
+
+        Raises:
+            UserError: If it holds text for numbers, numbers for text, or a bag for either.
+        """
+        holds = "numbers" if values.dtype.kind in "biuf" else "text"
+        if self.reads is None or (self.reads == holds and values.ndim == 1):
+            return
+        held = f"several values a row ({holds})" if values.ndim > 1 else holds
+        raise UserError(
+            f"{named_by} must read a column of {self.reads}, one value a row; {self.column!r} "
+            f"holds {held}. Name another column, or make the feature categorical."
+        )
 
     @abstractmethod
     def adapt(self, values: np.ndarray) -> None:
@@ -117,6 +102,8 @@ class _Lookup(Feature):
 class Categorical(_Lookup):
     """A value from a list, such as an id, a gender or (as a bag `[B, L]`) the genres of a film."""
 
+    reads = None
+
     def adapt(self, values: np.ndarray) -> None:
         """Takes the distinct values as vocabulary."""
         self.vocabulary = Vocabulary(values)
@@ -139,6 +126,8 @@ class Hashed(_Lookup):
         bins: Number of hash bins.
     """
 
+    reads = None
+
     def __init__(self, *, column: str, bins: int) -> None:
         super().__init__(column=column)
         self.bins = bins
@@ -149,8 +138,8 @@ class Hashed(_Lookup):
         return self.bins + 1
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """CRC-32 of the text, modulo the bins; 0 for the empty string."""
-        text = np.asarray(values).astype(str)
+        """CRC-32 of the text, modulo the bins; 0 for a missing value."""
+        text = as_text(values)
         rows = [zlib.crc32(t.encode()) % self.bins + 1 if t else 0 for t in text.ravel()]
         return np.asarray(rows, np.int32).reshape(text.shape)
 
@@ -162,6 +151,8 @@ class Bucketized(_Lookup):
         column: The column it reads.
         bins: Number of buckets, with about equally many rows in each.
     """
+
+    reads = "numbers"
 
     def __init__(self, *, column: str, bins: int) -> None:
         super().__init__(column=column)
@@ -194,6 +185,8 @@ class Text(_Lookup):
         min_count: Words that occur in fewer texts are left out.
     """
 
+    reads = "text"
+
     def __init__(self, *, column: str, max_words: int, min_count: int) -> None:
         super().__init__(column=column)
         self.max_words = max_words
@@ -225,6 +218,8 @@ class Text(_Lookup):
 
 class _Dense(Feature):
     """What features made of numbers share: a learnt direction for each number."""
+
+    reads = "numbers"
 
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
         """Makes the `[F, D]` kernel; its width F is that of the encoded column."""
@@ -306,7 +301,7 @@ class History(keras.layers.Layer):
     def __init__(self, *, candidate: str, combiner: str) -> None:
         super().__init__()
         if combiner not in ("mean", "sqrtn"):
-            raise ValueError(f"combiner must be mean or sqrtn. Received: {combiner}")
+            raise UserError(f"The combiner of a history must be mean or sqrtn; got {combiner}.")
         self.candidate = candidate
         self.combiner = combiner
 
@@ -319,8 +314,3 @@ class History(keras.layers.Layer):
         ones = tf.ones_like(owners, dtype=vectors.dtype)
         count = tf.math.unsorted_segment_sum(ones, owners, num_queries)[:, tf.newaxis]
         return tf.math.divide_no_nan(total, count if self.combiner == "mean" else tf.sqrt(count))
-
-
-def encode_all(features: Sequence[Feature], columns: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Encodes the column of each feature for all rows of a table."""
-    return [feature.encode(np.asarray(columns[feature.column])) for feature in features]

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.features import Feature, History, seed_for
+from mtrec.features import Feature, History
 from mtrec.heads.head import Head
+from mtrec.tables import seed_for
 
 SHARED = "shared"
 
@@ -63,8 +64,11 @@ class Tower(keras.layers.Layer):
         """Fits the features to a table and makes all weights.
 
         Raises:
-            UserError: If a feature reads a column that the table lacks.
+            UserError: If a feature reads a column that the table lacks or that is not of its kind,
+                or there is no shared feature.
         """
+        if not (self.features.get(SHARED) or self.histories.get(SHARED)):
+            raise UserError(f"data.features.{table}.shared must name at least one feature.")
         widths = {SHARED: self.dim} | {n: h.dim or self.output_dim for n, h in heads.items()}
         # Not weights: the encoded table, looked up by row number in the step and in the export.
         self.encoded: dict[str, tf.Tensor] = {}
@@ -78,6 +82,7 @@ class Tower(keras.layers.Layer):
                         f"it has {', '.join(columns)}."
                     )
                 values = np.asarray(columns[feature.column])
+                feature.check(values, named_by=f"data.features.{path.replace('/', '.')}")
                 feature.adapt(values)
                 feature.create(name=path, dim=widths[scope], stddev=self.stddev, seed=seed)
                 self.encoded[path] = tf.constant(feature.encode(values))
@@ -198,21 +203,37 @@ class Recommender(keras.layers.Layer):
             seed: Seed of all initial weights. Each weight depends on this and its own name alone,
                 so that a head more or less changes no other weight.
         """
+        self._check()
         for head in self.heads.values():
             head.adapt(dataset, fit, seed=seed)
         self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
         self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
-        for name, history in self._histories():
-            if history.candidate not in self.candidate.features.get(SHARED, {}):
-                raise UserError(
-                    f"data.features.query: {name} pools the candidate feature "
-                    f"{history.candidate!r}, but data.features.candidate.shared has "
-                    f"{', '.join(self.candidate.features.get(SHARED, {})) or 'none'}."
-                )
         return self
 
-    def _histories(self) -> list[tuple[str, History]]:
-        return [pair for group in self.query.histories.values() for pair in group.items()]
+    def _check(self) -> None:
+        query, candidate = self.query.output_dim, self.candidate.output_dim
+        for name, head in self.heads.items():
+            if head.dim is None and query != candidate:
+                raise UserError(
+                    f"The towers must end in one width for the head {name!r}; the query tower "
+                    f"ends in {query}, the candidate tower in {candidate}. "
+                    f"Set task.heads.{name}.dim, or change model.query or model.candidate."
+                )
+        pooled = self.candidate.features.get(SHARED, {})
+        for side, tower in (("query", self.query), ("candidate", self.candidate)):
+            for scope, group in tower.histories.items():
+                for name, history in group.items():
+                    path = f"data.features.{side}.{scope}.{name}"
+                    if (side, scope) != ("query", SHARED):
+                        raise UserError(
+                            f"{path} is a history, which must stand under "
+                            f"data.features.query.{SHARED}. Move it there."
+                        )
+                    if history.candidate not in pooled:
+                        raise UserError(
+                            f"{path} must pool a feature of data.features.candidate.{SHARED} "
+                            f"({', '.join(pooled) or 'there is none'}); got {history.candidate!r}."
+                        )
 
     def queries(
         self,
@@ -230,7 +251,7 @@ class Recommender(keras.layers.Layer):
             replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
         """
         pooled = {}
-        for name, history in self._histories():
+        for name, history in self.query.histories.get(SHARED, {}).items():
             feature = self.candidate.features[SHARED][history.candidate]
             encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
             vectors = feature(tf.gather(encoded, history_items))

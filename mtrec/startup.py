@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from mtrec.features import TABLE
 from mtrec.model import Recommender
 from mtrec.strategy import num_workers
+from mtrec.tables import TABLE
 
 
 def describe(model: Recommender, strategy: tf.distribute.Strategy, global_batch: int) -> str:

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
-from mtrec.features import Table, seed_for
 from mtrec.heads.head import Examples, Head, HeldOut, Report
+from mtrec.tables import Table, seed_for
 
 
 class Rating(Head):

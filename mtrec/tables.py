@@ -1,0 +1,46 @@
+"""Embedding tables: made from a seed and a name, looked up and updated row by row."""
+
+import zlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# The name of every embedding table's variable; optimizers are assigned by it.
+TABLE = "embeddings"
+
+
+def seed_for(seed: int, name: str) -> int:
+    """A seed of its own for everything that has a name, whatever else the model holds."""
+    return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
+
+
+def normal_rows(rows: int, dim: int, *, stddev: float, seed: int) -> np.ndarray:
+    """`[rows, dim]` normal numbers with zeros in row 0, which stands for an unknown value."""
+    values = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32) * stddev
+    values[0] = 0.0
+    return values
+
+
+class Table(keras.layers.Layer):
+    """An embedding table `[rows, D]` whose lookups and gradients touch only the rows asked for.
+
+    `keras.layers.Embedding` reads the whole table densely, which makes TensorFlow copy it at every
+    sparse update; `tf.nn.embedding_lookup` on the resource does neither.
+
+    Args:
+        values: The initial table, `[rows, D]`.
+        name: Name of the table in checkpoints and reports.
+    """
+
+    def __init__(self, values: np.ndarray, *, name: str) -> None:
+        super().__init__(name=name)
+        self.embeddings = self.add_weight(
+            shape=values.shape,
+            initializer=lambda shape, dtype: tf.constant(values, dtype),
+            name=TABLE,
+        )
+
+    def call(self, rows: tf.Tensor) -> tf.Tensor:
+        """Embeddings of `rows`: `[...] -> [..., D]`."""
+        return tf.nn.embedding_lookup(self.embeddings.value, rows)

@@ -1,0 +1,272 @@
+"""Each kind of feature by hand, missing and unknown values included."""
+
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtrec.data.vocabulary import Vocabulary, as_text
+from mtrec.errors import UserError
+from mtrec.features import (
+    Bucketized,
+    Categorical,
+    Hashed,
+    History,
+    Numeric,
+    Text,
+    Timestamp,
+)
+from mtrec.tables import seed_for
+
+
+def adapted(feature, values, dim=3):
+    feature.adapt(np.asarray(values))
+    feature.create(name="side/scope/name", dim=dim, stddev=0.5, seed=1)
+    return feature
+
+
+def embedded(feature, values):
+    return feature(tf.constant(feature.encode(np.asarray(values)))).numpy()
+
+
+def table(feature):
+    return feature.table.embeddings.numpy()
+
+
+def test_text_of_numbers_has_no_fraction_and_a_missing_number_is_empty():
+    found = as_text(np.float32([5, 0.1, np.nan, -2, 16_777_216]))
+
+    assert found.tolist() == ["5", "0.1", "", "-2", "16777216"]
+    assert as_text(np.array(["a", ""])).tolist() == ["a", ""]
+    assert as_text(np.array([3, 4])).tolist() == ["3", "4"]
+
+
+def test_a_vocabulary_numbers_values_as_they_first_appear():
+    vocabulary = Vocabulary(np.array(["", "z", "a", "z", "m"]))
+
+    assert len(vocabulary) == 4
+    rows = vocabulary.rows(np.array([["a", "z"], ["new", ""]]))
+    assert rows.tolist() == [[2, 1], [0, 0]]
+    assert rows.dtype == np.int32
+
+
+def test_an_empty_vocabulary_knows_nothing():
+    vocabulary = Vocabulary(np.array(["", ""]))
+
+    assert len(vocabulary) == 1
+    assert vocabulary.rows(np.array(["a", ""])).tolist() == [0, 0]
+
+
+def test_a_categorical_looks_up_its_value_and_takes_zeros_for_an_unknown_one():
+    feature = adapted(Categorical(column="gender"), ["", "F", "M", "F"])
+    rows = table(feature)
+
+    assert rows.shape == (3, 3)
+    assert not rows[0].any()
+    np.testing.assert_array_equal(embedded(feature, ["M", "F", "", "other"]), rows[[2, 1, 0, 0]])
+    assert rows[1:].any(axis=1).all()
+
+
+def test_a_categorical_of_numbers_takes_nan_for_missing():
+    feature = adapted(Categorical(column="code"), np.float32([np.nan, 7, 3, np.nan]))
+
+    assert len(table(feature)) == 3
+    assert feature.encode(np.float32([3, np.nan, 8])).tolist() == [2, 0, 0]
+    assert feature.encode(np.array(["7"])).tolist() == [1]
+
+
+def test_a_bag_is_the_mean_of_its_known_values():
+    feature = adapted(Categorical(column="genres"), [["", ""], ["war", "love"], ["love", ""]])
+    war, love = table(feature)[1:]
+    found = embedded(feature, [["war", "love"], ["love", ""], ["", ""], ["new", "war"]])
+
+    np.testing.assert_allclose(found, [(war + love) / 2, love, 0 * war, war], rtol=1e-6)
+
+
+def test_a_bag_without_values_has_a_gradient_of_zeros():
+    feature = adapted(Categorical(column="genres"), [["", ""], ["war", "love"]])
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(feature(tf.constant([[0, 0], [1, 0]])))
+    gradient = tf.convert_to_tensor(tape.gradient(total, feature.table.embeddings.value))
+
+    np.testing.assert_array_equal(gradient, [[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+
+
+def test_a_hashed_value_is_its_crc_modulo_the_bins():
+    feature = adapted(Hashed(column="zip", bins=7), ["", "94110"])
+    expected = [zlib.crc32(b"94110") % 7 + 1, zlib.crc32(b"new") % 7 + 1, 0]
+
+    assert feature.encode(np.array(["94110", "new", ""])).tolist() == expected
+    assert feature.encode(np.float32([np.nan, 94110])).tolist() == [0, expected[0]]
+    assert table(feature).shape == (8, 3)
+    assert not embedded(feature, [""]).any()
+
+
+def test_a_hashed_bag_keeps_its_shape():
+    feature = adapted(Hashed(column="tags", bins=5), [["", ""]])
+
+    assert feature.encode(np.array([["a", ""], ["b", "a"]])).shape == (2, 2)
+
+
+def test_buckets_lie_between_quantiles():
+    # The quartiles of 1..9 are 3, 5 and 7; a value on a boundary belongs above it.
+    feature = adapted(Bucketized(column="age", bins=4), [np.nan, *range(1, 10)])
+
+    assert feature.boundaries.tolist() == [3, 5, 7]
+    assert table(feature).shape == (5, 3)
+    found = feature.encode(np.array([1, 2.9, 3, 5, 6.9, 7, 100, -100, np.nan]))
+    assert found.tolist() == [1, 1, 2, 3, 3, 4, 4, 1, 0]
+    assert not embedded(feature, [np.nan]).any()
+
+
+def test_buckets_hold_about_equally_many_rows():
+    values = np.random.default_rng(0).exponential(size=1000)
+    feature = adapted(Bucketized(column="income", bins=10), values)
+
+    assert np.bincount(feature.encode(values), minlength=11).tolist() == [0, *[100] * 10]
+
+
+def test_a_column_with_few_values_has_fewer_buckets():
+    feature = adapted(Bucketized(column="flag", bins=10), [0, 0, 0, 0, 0, 1])
+
+    assert len(set(feature.encode(np.array([0, 1])).tolist())) == 2
+    assert len(table(feature)) == len(feature.boundaries) + 2
+
+
+def test_a_column_of_missing_values_has_one_bucket():
+    feature = adapted(Bucketized(column="age", bins=10), [np.nan, np.nan])
+
+    assert feature.encode(np.array([np.nan, 3])).tolist() == [0, 1]
+
+
+def test_text_is_the_mean_of_its_known_words():
+    titles = ["", "The Red House", "the house, the dog", "Red!"]
+    feature = adapted(Text(column="title", max_words=3, min_count=2), titles)
+    # "the", "house" and "red" are in two titles; "dog" is in one.
+    house, red, the = table(feature)[1:]
+
+    encoded = feature.encode(np.array(["Red dog the house", "", "DOG"]))
+    assert encoded.shape == (3, 3)
+    found = embedded(feature, ["Red dog the house", "", "DOG"])
+    np.testing.assert_allclose(found, [(red + the) / 2, 0 * the, 0 * the], rtol=1e-6)
+    np.testing.assert_allclose(embedded(feature, ["house"]), [house], rtol=1e-6)
+
+
+def test_text_without_frequent_words_is_zeros():
+    feature = adapted(Text(column="title", max_words=2, min_count=5), ["", "a b"])
+
+    assert not embedded(feature, ["a b"]).any()
+
+
+def test_a_number_is_standardised_and_zero_where_missing():
+    feature = adapted(Numeric(column="age"), [np.nan, 10, 30])
+    kernel = feature.kernel.numpy()
+
+    assert feature.encode(np.array([10, 30, 40, np.nan])).ravel().tolist() == [-1, 1, 2, 0]
+    expected = np.float32([[-1], [2], [0]]) @ kernel
+    np.testing.assert_allclose(embedded(feature, [10, 40, np.nan]), expected, rtol=1e-6)
+    assert kernel.any()
+
+
+def test_a_constant_or_missing_number_is_finite():
+    assert adapted(Numeric(column="x"), [4, 4]).encode(np.array([4, 5])).ravel().tolist() == [0, 1]
+    missing = adapted(Numeric(column="x"), [np.nan, np.nan])
+    assert missing.encode(np.array([np.nan])).ravel().tolist() == [0]
+
+
+def test_a_moment_is_its_place_in_the_span_its_hour_and_its_weekday():
+    day = 86_400
+    feature = adapted(Timestamp(column="seen"), [np.nan, 7 * day, 21 * day])
+    noon = feature.encode(np.array([14.5 * day]))[0]  # half a day after the middle of the span
+    start = feature.encode(np.array([7 * day, 21 * day]))
+
+    week = 2 * np.pi * 0.5 / 7
+    np.testing.assert_allclose(noon, [1 / 14, 0, -1, np.sin(week), np.cos(week)], atol=1e-5)
+    np.testing.assert_allclose(start, [[-1, 0, 1, 0, 1], [1, 0, 1, 0, 1]], atol=1e-5)
+
+
+def test_a_missing_moment_is_zeros():
+    feature = adapted(Timestamp(column="seen"), [0, 5, np.nan, 9])
+
+    assert (feature.first, feature.last) == (5, 9)
+    assert not feature.encode(np.array([0, np.nan])).any()
+    assert not embedded(feature, [0.0]).any()
+    nothing = adapted(Timestamp(column="seen"), [0, 0])
+    assert np.isfinite(nothing.encode(np.array([0, 4]))).all()
+
+
+def test_histories_are_pooled_by_mean_or_by_the_root_of_the_count():
+    vectors = tf.constant([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [7.0, 7.0]])
+    owners = tf.constant([0, 0, 2, -1])  # the last is padding, and query 1 has none
+    mean = History(candidate="item", combiner="mean")(vectors, owners, tf.constant(3))
+    root = History(candidate="item", combiner="sqrtn")(vectors, owners, tf.constant(3))
+
+    np.testing.assert_allclose(mean, [[2, 1], [0, 0], [5, 5]])
+    np.testing.assert_allclose(root, [[4 / 2**0.5, 2 / 2**0.5], [0, 0], [5, 5]], rtol=1e-6)
+
+
+def test_an_unknown_combiner_is_refused():
+    with pytest.raises(UserError, match="must be mean or sqrtn; got max"):
+        History(candidate="item", combiner="max")
+
+
+@pytest.mark.parametrize("encoded", [[1, 2, 1], [[1, 2], [2, 0]]])
+def test_the_gradient_of_a_table_names_only_the_rows_looked_up(encoded):
+    feature = adapted(Categorical(column="x"), [f"v{row}" for row in range(1000)])
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(feature(tf.constant(encoded)))
+        return tape.gradient(total, feature.table.embeddings.value)
+
+    found = gradient()
+    assert isinstance(found, tf.IndexedSlices)
+    assert found.indices.shape[0] == np.size(encoded)
+
+
+def test_a_table_starts_with_the_deviation_asked_for_and_zeros_in_row_0():
+    values = [f"v{row}" for row in range(4000)]
+    rows = table(adapted(Categorical(column="x"), values, dim=8))
+
+    assert rows[1:].std() == pytest.approx(0.5, rel=0.03)
+    assert rows[1:].mean() == pytest.approx(0.0, abs=0.02)
+    assert not rows[0].any()
+
+
+def test_seeds_differ_by_name_and_by_seed():
+    seeds = {seed_for(seed, name) for seed in (1, 2) for name in ("a", "b")}
+
+    assert len(seeds) == 4
+    assert seed_for(1, "a") == seed_for(1, "a")
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "named"),
+    [
+        (Numeric(column="x"), np.array(["", "a"]), "of numbers, one value a row; 'x' holds text"),
+        (Bucketized(column="x", bins=3), np.array([["", "a"]]), r"several values a row \(text\)"),
+        (Timestamp(column="x"), np.array(["2020"]), "a column of numbers"),
+        (Text(column="x", max_words=2, min_count=1), np.zeros(2), "of text.*'x' holds numbers"),
+        (Text(column="x", max_words=2, min_count=1), np.array([["a"]]), "several values a row"),
+    ],
+)
+def test_a_column_of_the_wrong_kind_is_refused_by_name(feature, values, named):
+    with pytest.raises(UserError, match=rf"^data.features.query.shared.y must read .*{named}"):
+        feature.check(values, named_by="data.features.query.shared.y")
+
+
+@pytest.mark.parametrize(
+    ("feature", "values"),
+    [
+        (Numeric(column="x"), np.float32([1, np.nan])),
+        (Timestamp(column="x"), np.array([1, 2])),
+        (Text(column="x", max_words=2, min_count=1), np.array(["a"])),
+        (Categorical(column="x"), np.array([["a", ""]])),
+        (Categorical(column="x"), np.float32([1, 2])),
+        (Hashed(column="x", bins=3), np.array(["a"])),
+    ],
+)
+def test_a_column_of_the_right_kind_passes(feature, values):
+    feature.check(values, named_by="data.features.query.shared.y")
