@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from mtrec.balance import Balancer
 from mtrec.data.batches import Batch
-from mtrec.features import TABLE
 from mtrec.heads.head import Examples
 from mtrec.model import Recommender
 from mtrec.strategy import all_sum
+from mtrec.tables import TABLE
 
 
 @dataclass(frozen=True)
@@ -113,5 +113,7 @@ class Step:
             (self.optimizers.tables, pairs[: len(self.tables)]),
             (self.optimizers.dense, pairs[len(self.tables) :]),
         ):
-            optimizer.apply_gradients([(g, v) for g, v in part if g is not None])
+            moved = [(g, v) for g, v in part if g is not None]
+            if moved:  # a model may have no dense weight
+                optimizer.apply_gradients(moved)
         return all_sum(tf.stack(list(losses.values())))
