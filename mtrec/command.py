@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
@@ -39,6 +40,11 @@ def command(
                 fail(f"{key} must be given: pass {key}=...")
             except UserError as error:
                 fail(str(error))
+            except InstantiationException as error:
+                # Hydra wraps what the constructor of a `_target_` raises.
+                if not isinstance(error.__cause__, UserError):
+                    raise
+                fail(str(error.__cause__))
 
         register()
         return hydra.main(
