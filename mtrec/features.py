@@ -87,6 +87,7 @@ class _Lookup(Feature):
         """Makes the table."""
         values = normal_rows(self.num_rows, dim, stddev=stddev, seed=seed_for(seed, name))
         self.table = Table(values, name=name.replace("/", "_"))
+        self.built = True
 
     def call(self, encoded: tf.Tensor) -> tf.Tensor:
         """`[B]` rows give one embedding each, `[B, L]` rows the mean over those that are known."""
@@ -230,6 +231,7 @@ class _Dense(Feature):
             initializer=lambda shape, dtype: tf.constant(values, dtype),
             name="kernel",
         )
+        self.built = True
 
     @property
     @abstractmethod

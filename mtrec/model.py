@@ -89,6 +89,8 @@ class Tower(keras.layers.Layer):
         self._make_layers(table, heads, seed)
         self.table = table
         self.heads = list(heads)
+        # Or else Keras would try to build it, features of heads that are not trained included.
+        self.built = True
 
     def _make_layers(self, table: str, heads: Mapping[str, Head], seed: int) -> None:
         def dense(width: int, name: str, activation: str | None, initializer: str) -> keras.Layer:

@@ -40,6 +40,7 @@ class Table(keras.layers.Layer):
             initializer=lambda shape, dtype: tf.constant(values, dtype),
             name=TABLE,
         )
+        self.built = True
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
         """Embeddings of `rows`: `[...] -> [..., D]`."""

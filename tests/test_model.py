@@ -1,0 +1,246 @@
+"""Representations are the sums they should be, and heads do not disturb each other."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_data import planted, written_out
+from small_model import implicit_squared, rating, recommender, softmax
+
+from mtrec.errors import UserError
+from mtrec.features import Bucketized, Categorical, History, Numeric
+from mtrec.model import Recommender, Tower
+from mtrec.step import TABLE
+
+
+def tower(features, **changed):
+    how = {
+        "dim": 4,
+        "layers": [],
+        "activation": "relu",
+        "initializer": "glorot_uniform",
+        "stddev": 0.5,
+    }
+    return Tower(features=features, **{**how, **changed})
+
+
+def weight_of(model, path):
+    (found,) = [w.numpy() for w in model.weights if path in w.path]
+    return found
+
+
+@pytest.fixture(scope="module")
+def data():
+    ages = np.float32([np.nan, 20, 30, 40])
+    genders = np.array(["", "F", "M", "F"])
+    rows = [(1, 1, 3, 1), (2, 2, 4, 2), (3, 3, 5, 3), (1, 2, 2, 4)]
+    return written_out(rows, num_items=5, age=ages, gender=genders)
+
+
+def featured(data, heads, **changed):
+    """A model whose towers have features of every scope."""
+    query = {
+        "shared": {
+            "history": History(candidate="item_id", combiner="mean"),
+            "gender": Categorical(column="gender"),
+        },
+        "rating": {"age": Numeric(column="age"), "user_id": Categorical(column="user_id")},
+    }
+    candidate = {
+        "shared": {"item_id": Categorical(column="item_id")},
+        "rating": {"item_id": Categorical(column="item_id")},
+    }
+    model = Recommender(query=tower(query, **changed), candidate=tower(candidate), heads=heads)
+    return model.adapt(data, np.arange(4), seed=1)
+
+
+def test_a_representation_is_the_sum_of_its_features(data):
+    model = featured(data, {"retrieval": implicit_squared(), "rating": rating(dim=3)})
+    gender = weight_of(model, "query_shared_gender")
+    item, own_item = (
+        weight_of(model, "candidate_shared_item_id"),
+        weight_of(model, "candidate_rating_item_id"),
+    )
+    age, user = (
+        weight_of(model, "numeric"),
+        weight_of(model, "query_rating_user_id"),
+    )
+    found = model.queries(
+        tf.constant([3, 1, 0]), tf.constant([2, 4, 5, 1]), tf.constant([0, 0, 1, -1])
+    )
+
+    shared = np.stack([(item[2] + item[4]) / 2 + gender[1], item[5] + gender[1], 0 * item[1]])
+    np.testing.assert_allclose(found["retrieval"], shared, rtol=1e-5)
+    down = weight_of(model, "query_rating/kernel")
+    # Ages 20, 30 and 40 have the mean 30 and the deviation 8.16; user 0 has none.
+    ages = np.float32([[10], [-10], [0]]) / np.sqrt(200 / 3)
+    expected = shared @ down + ages @ age + user[[3, 1, 0]]
+    np.testing.assert_allclose(found["rating"], expected, rtol=1e-4, atol=1e-6)
+
+    found = model.candidates(tf.constant([5, 0]))
+    np.testing.assert_allclose(found["retrieval"], item[[5, 0]])
+    expected = item[[5, 0]] @ weight_of(model, "candidate_rating/kernel") + own_item[[5, 0]]
+    np.testing.assert_allclose(found["rating"], expected, rtol=1e-4, atol=1e-6)
+    assert not found["retrieval"][1].numpy().any()
+
+
+def test_layers_are_linear_in_the_end_and_activated_between(data):
+    model = featured(data, {"retrieval": implicit_squared()}, layers=[6, 4])
+    shared = (
+        weight_of(model, "candidate_shared_item_id")[[4]]
+        + weight_of(model, "query_shared_gender")[[2]]
+    )
+    hidden = np.maximum(shared @ weight_of(model, "query_layer_0/kernel"), 0)
+    expected = hidden @ weight_of(model, "query_layer_1/kernel")
+
+    found = model.queries(tf.constant([2]), tf.constant([4]), tf.constant([0]))["retrieval"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert (expected < 0).any()
+
+
+def test_an_identity_layer_passes_the_shared_sum_on(data):
+    plain = featured(data, {"retrieval": implicit_squared()})
+    layered = featured(data, {"retrieval": implicit_squared()}, layers=[4], initializer="identity")
+    asked = tf.constant([1, 2]), tf.constant([3]), tf.constant([1])
+
+    one, other = plain.queries(*asked)["retrieval"], layered.queries(*asked)["retrieval"]
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [(), (7,)])
+def test_a_head_more_or_less_changes_no_other_weight(layers):
+    data = planted()
+    heads = {
+        "retrieval": lambda: implicit_squared(),
+        "rating": lambda: rating(layers=layers),
+        "other": lambda: softmax(dim=5),
+    }
+    whole = recommender(data, {name: make() for name, make in heads.items()}, layers=(8, 8))
+    all_weights = [w.numpy() for w in whole.weights]
+    turned = recommender(data, {name: heads[name]() for name in reversed(heads)}, layers=(8, 8))
+    for name in heads:
+        alone = recommender(data, {name: heads[name]()}, layers=(8, 8))
+        assert 0 < len(alone.weights) <= len(all_weights)
+        for model in (alone, turned):
+            for weight in model.weights:
+                assert any(
+                    weight.shape == known.shape and np.array_equal(weight.numpy(), known)
+                    for known in all_weights
+                ), weight.path
+
+
+def test_another_seed_gives_other_weights():
+    data = planted()
+    one, same, other = (
+        recommender(data, {"rating": rating(layers=[4])}, seed=seed) for seed in (1, 1, 2)
+    )
+    for first, second, third in zip(one.weights, same.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
+        if first.name == TABLE and "bias" not in first.path:
+            assert (first.numpy()[1:] != third.numpy()[1:]).all()
+
+
+def test_every_weight_is_tracked_once(data):
+    model = featured(data, {"retrieval": softmax(dim=2), "rating": rating(dim=3, layers=[5])})
+    shapes = sorted(tuple(w.shape) for w in model.weights)
+
+    expected = [(3, 4), (6, 4), (6, 3), (1, 3), (4, 3)]  # gender, item, own item, age, user
+    expected += [(4, 2), (2,), (4, 3), (3,)] * 2  # projections of both towers
+    expected += [(), (4, 1), (6, 1), (9, 5), (5,), (5, 1), (1,)]  # mean, biases and the MLP
+    assert shapes == sorted(expected)
+    assert len({id(w) for w in model.weights}) == len(model.weights)
+    assert len(model.trainable_variables) == len(model.weights)
+
+
+def test_the_gradient_of_histories_names_only_the_rows_looked_up(data):
+    model = featured(data, {"retrieval": implicit_squared()})
+    (items,) = [w.value for w in model.weights if "candidate_shared_item_id" in w.path]
+    with tf.GradientTape() as tape:
+        found = model.queries(tf.constant([1]), tf.constant([2, 5, 3]), tf.constant([0, 0, -1]))
+        total = tf.reduce_sum(found["retrieval"])
+    gradient = tape.gradient(total, items)
+
+    assert isinstance(gradient, tf.IndexedSlices)
+    dense = tf.convert_to_tensor(gradient).numpy()
+    np.testing.assert_allclose(dense[:, 0], [0, 0, 0.5, 0, 0, 0.5])
+
+
+def test_a_row_encoded_from_its_values_equals_the_row_of_the_table(data):
+    model = featured(data, {"retrieval": implicit_squared(), "rating": rating(dim=3)})
+    history = tf.constant([2, 3]), tf.constant([0, 0])
+    replaced = model.query.encode_row({"age": 40, "gender": "F", "user_id": "u3"})
+    found = model.queries(tf.constant([0]), *history, replaced)
+    expected = model.queries(tf.constant([3]), *history)
+
+    for name in ("retrieval", "rating"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+    some = model.queries(tf.constant([0]), *history, model.query.encode_row({"gender": "M"}))
+    assert (some["retrieval"].numpy() != found["retrieval"].numpy()).any()
+
+
+def test_values_that_no_feature_reads_are_refused(data):
+    model = featured(data, {"retrieval": implicit_squared()})
+    with pytest.raises(UserError, match=r"'zip' must be a column .*: age, gender, user_id"):
+        model.query.encode_row({"zip": "1"})
+
+
+def built(data, query, candidate, heads=None, **changed):
+    model = Recommender(
+        query=tower(query, **changed),
+        candidate=tower(candidate),
+        heads=heads or {"retrieval": implicit_squared()},
+    )
+    model.adapt(data, np.arange(4), seed=1)
+
+
+ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
+
+
+@pytest.mark.parametrize(
+    ("query", "candidate", "named"),
+    [
+        (
+            {"shared": {"zip": Categorical(column="zip")}},
+            ITEM,
+            r"data.features.query.shared.zip reads the column 'zip', .* has user_id, age, gender",
+        ),
+        (
+            {"shared": {"sex": Bucketized(column="gender", bins=2)}},
+            ITEM,
+            r"data.features.query.shared.sex must read a column of numbers",
+        ),
+        ({"rating": {}}, ITEM, r"data.features.query.shared must name at least one feature"),
+        (ITEM, {"shared": {}}, r"data.features.candidate.shared must name at least one feature"),
+        (
+            {"shared": {"past": History(candidate="movie", combiner="mean")}},
+            ITEM,
+            r"data.features.query.shared.past must pool a feature .*\(item_id\); got 'movie'",
+        ),
+        (
+            {"rating": {"past": History(candidate="item_id", combiner="mean")}},
+            ITEM,
+            r"data.features.query.rating.past is a history, .* under data.features.query.shared",
+        ),
+        (
+            {"shared": {"gender": Categorical(column="gender")}},
+            {"shared": {"past": History(candidate="item_id", combiner="mean")}},
+            r"data.features.candidate.shared.past is a history",
+        ),
+    ],
+)
+def test_features_that_cannot_be_are_refused_by_name(data, query, candidate, named):
+    with pytest.raises(UserError, match=named):
+        built(data, query, candidate)
+
+
+def test_towers_of_different_width_are_refused_unless_the_head_has_its_own(data):
+    query = {"shared": {"gender": Categorical(column="gender")}}
+    with pytest.raises(
+        UserError, match=r"ends in 3, the candidate tower in 4.*heads.retrieval.dim"
+    ):
+        built(data, query, ITEM, layers=[3])
+    built(data, query, ITEM, {"retrieval": implicit_squared(dim=2)}, layers=[3])
+
+
+def test_a_head_narrower_than_one_is_refused():
+    with pytest.raises(UserError, match="dim of a head must be at least 1, or null; got 0"):
+        rating(dim=0)
