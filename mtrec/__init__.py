@@ -1,6 +1,45 @@
 """mtrec: distributed multi-task training for recommenders, on TensorFlow and Keras 3.
 
-Importing the package loads none of TensorFlow, Ray, MLflow or ScaNN; its modules do, when needed.
+Importing the package loads none of TensorFlow, Ray, MLflow or ScaNN: the names below are imported
+when they are first used.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "mtrec.balance": ["Fixed", "Uncertainty"],
+    "mtrec.data.batches": ["Batches"],
+    "mtrec.data.dataset": ["Dataset"],
+    "mtrec.data.split": ["split"],
+    "mtrec.features": [
+        "Bucketized",
+        "Categorical",
+        "Hashed",
+        "History",
+        "Numeric",
+        "Text",
+        "Timestamp",
+    ],
+    "mtrec.evaluate": ["Evaluator", "flat_metrics"],
+    "mtrec.heads.head": ["Head"],
+    "mtrec.heads.rating": ["Rating"],
+    "mtrec.heads.retrieval": ["ImplicitSquared", "Retrieval", "Softmax"],
+    "mtrec.index": ["ExactBuilder", "ScannBuilder"],
+    "mtrec.model": ["Recommender", "Tower"],
+    "mtrec.optimizers": ["LazyAdam", "RowWiseAdagrad"],
+    "mtrec.run": ["Run"],
+    "mtrec.step": ["Optimizers"],
+    "mtrec.train": ["Schedule", "fit"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'mtrec' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)

@@ -13,6 +13,7 @@ from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split, split
 from mtrec.data.validate import check
+from mtrec.index import IndexBuilder
 from mtrec.model import Recommender
 from mtrec.step import Optimizers
 from mtrec.train import Schedule
@@ -78,3 +79,8 @@ def optimizers(config: Config, steps_per_epoch: int) -> Optimizers:
     return Optimizers(
         tables=make(config.optimizer["tables"]), dense=make(config.optimizer["dense"])
     )
+
+
+def index_builder(config: Config) -> IndexBuilder:
+    """What builds the serving index."""
+    return instantiate(config.index)

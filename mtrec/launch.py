@@ -78,7 +78,7 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     index = None
     if trained.retrieval:
         with reporter.stage("index"):
-            index = stages.index(trained, trained.retrieval)
+            index = stages.index(trained, trained.retrieval, build.index_builder(config))
         reporter.index(index.manifest)
     with reporter.stage("export"):
         signatures = stages.export(trained, index)

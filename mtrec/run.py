@@ -38,14 +38,12 @@ class Run:
 
     Attributes:
         directory: The run directory.
-        config: The config it was trained with.
         dataset: The data.
         parts: Its split.
         model: The model with the selected weights.
     """
 
     directory: Path
-    config: Config
     dataset: Dataset
     parts: Split
     model: Recommender
@@ -116,7 +114,7 @@ def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> 
     """The run with the model that training selected."""
     model = build.model(config, dataset, parts.fit)
     read_selected(directory / CHECKPOINTS, model=model.weights)
-    return Run(directory=directory, config=config, dataset=dataset, parts=parts, model=model)
+    return Run(directory=directory, dataset=dataset, parts=parts, model=model)
 
 
 def load(directory: Path) -> Run:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from hydra.utils import instantiate
 
 from mtrec import export as exporting
 from mtrec import index as indexing
@@ -53,7 +52,7 @@ def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:
     return metrics, reports
 
 
-def index(trained: run.Run, head: str) -> indexing.Index:
+def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexing.Index:
     """Indexes a retrieval head's candidates, checked against exact search; writes `index/`."""
     known = trained.known
     active = np.flatnonzero(np.diff(known.offsets))
@@ -61,7 +60,7 @@ def index(trained: run.Run, head: str) -> indexing.Index:
     embed = trained.model.heads[head].embed
     queries = embed(embed_users(trained.model, users, known)[head])
     vectors = embed(embed_items(trained.model, trained.dataset.num_items)[head])
-    built = instantiate(trained.config.index)(
+    built = builder(
         np.asarray(vectors),
         ids=trained.item_ids,
         digest=trained.tower_digest,

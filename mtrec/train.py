@@ -90,7 +90,7 @@ def fit(
     on_resume: Callable[[State], None] = lambda state: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Metrics]:
-    """Trains, from the latest checkpoint if there is one, and selects the best epoch's.
+    """Trains, from the latest checkpoint if there is one, and leaves the model at the best epoch's.
 
     Where several workers train, all of them call this. The chief alone validates, saves, reports
     and is asked to stop; the others follow it.
@@ -140,6 +140,7 @@ def fit(
     best = state.best(schedule.select_by)
     if chief:
         saved.select(int(best["step"]))
+        saved.restore(int(best["step"]))
     return [m | {"selected": float(m is best)} for m in state.history]
 
 
