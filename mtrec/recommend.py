@@ -42,6 +42,11 @@ def main(config: RecommendConfig) -> None:
 
     directory: Path = tracking.find_run(config.run, uri=config.tracking.uri)
     trained = run.load(directory)
+    if trained.retrieval is None:
+        raise UserError(
+            f"{directory} must have a retrieval head, and has {', '.join(trained.model.heads)}. "
+            "Recommend from a run of task=joint or task=retrieval."
+        )
     searcher = index.load(directory / run.INDEX, digest=trained.tower_digest)
     console = Console(highlight=False, soft_wrap=True)
     if trained.user_row(config.user_id) and (config.history is not None or config.features):
@@ -93,6 +98,7 @@ def recommend(
     import numpy as np
     import tensorflow as tf
 
+    assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
     seen = run.known.of_user(row) if row else run.item_rows(history)
     left = run.dataset.num_items - len(np.unique(seen))
