@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from mtrec.tracker import Tracker
 
+# How many items the MLflow model answers with where no `k` is sent.
+DEFAULT_K = 10
 
 Outputs = dict[str, tf.Tensor]
 Functions = dict[str, Callable[..., Outputs]]
@@ -190,7 +192,7 @@ class ServedSearch:
             "known": rows > 0,
         }
         if self._rating:
-            flat = tf.reshape(items, [-1])
+            flat, k = tf.reshape(items, [-1]), tf.shape(items)[1]
             rating = self._model.heads[self._rating].score_pairs(
                 tf.repeat(queries[self._rating], k, axis=0),
                 self._model.candidates(flat)[self._rating],
@@ -254,8 +256,6 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> None:
 
     Without a retrieval head there is nothing to recommend, and no model is logged.
     """
-    from mtrec import serving_model
-
     for name in (CONFIG, METRICS, EVALUATION):
         tracker.log_file(run.directory / name, "")
     if index is None:
@@ -264,11 +264,11 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> None:
     tracker.log_file(manifest, INDEX)
     tracker.log_model(
         name="recommender",
-        code_path=Path(serving_model.__file__),
+        code_path=Path(__file__).with_name("serving_model.py"),
         artifacts={"model": run.directory / MODEL, "index_manifest": manifest},
         inputs={"user_id": "any"},
         outputs=_columns(run),
-        params={"k": serving_model.DEFAULT_K},
+        params={"k": DEFAULT_K},
         input_example=_example(run),
         pip_requirements=_requirements(index),
     )

@@ -5,6 +5,7 @@ MLflow copies this file into the model and runs it where mtrec need not be insta
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-DEFAULT_K = 10
 # A query may be scored against the whole catalogue; this bounds the memory it takes.
 USERS_AT_ONCE = 256
 
@@ -46,7 +46,8 @@ class RecommenderModel(PythonModel):
         Args:
             context: Unused.
             model_input: A column `user_id` of strings or whole numbers.
-            params: `k`, the number of items for each user; `DEFAULT_K` where nothing is sent.
+            params: `k`, the number of items for each user. MLflow fills in the default of the
+                model's signature.
 
         Returns:
             A row for each user and rank: `user_id`, `rank` from 1, `item_id`, `title`, `score`,
@@ -55,21 +56,25 @@ class RecommenderModel(PythonModel):
         Raises:
             MlflowException: If fewer than k items are left for a user.
         """
-        k = params["k"] if params else DEFAULT_K
+        assert params is not None
         ids = [str(user) for user in model_input["user_id"]]
-        parts = range(0, len(ids), USERS_AT_ONCE)
-        answers = [self._recommend(ids[i : i + USERS_AT_ONCE], k) for i in parts]
+        starts = range(0, max(1, len(ids)), USERS_AT_ONCE)
+        answers = [self._recommend(ids[i : i + USERS_AT_ONCE], params["k"]) for i in starts]
         return pd.concat(answers, ignore_index=True)
 
     def _recommend(self, ids: list[str], k: int) -> pd.DataFrame:
         recommend = self._model.signatures["recommend"]
         try:
-            outputs = recommend(user_id=self._tf.constant(ids), k=self._tf.constant(k))
+            users = self._tf.constant(ids, self._tf.string)
+            outputs = recommend(user_id=users, k=self._tf.constant(k))
         except self._tf.errors.InvalidArgumentError as error:
-            raise MlflowException.invalid_parameter_value(error.message) from error
+            # The graph's own sentence stands among TensorFlow's.
+            found = re.search(r"assertion failed: \[(.*)\]", error.message)
+            message = found[1] if found else error.message
+            raise MlflowException.invalid_parameter_value(message) from error
         columns = {name: value.numpy() for name, value in outputs.items()}
         table = {
-            "user_id": np.repeat(ids, k),
+            "user_id": [user for user in ids for _ in range(k)],
             "rank": np.tile(np.arange(1, k + 1), len(ids)),
             "item_id": _text(columns["item_id"]),
             "title": _text(columns["title"]),
