@@ -6,6 +6,7 @@ training goes on from the latest whole checkpoint by itself.
 """
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 RAY_DIRECTORY = "ray"
 SAME_ON_ALL_NODES = ("tensorflow", "keras", "numpy", "ray", "mtrec")
 _POLL_SECONDS = 0.2
+_CONNECT_SECONDS = 10
 
 
 def train(
@@ -78,19 +80,15 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     local = cluster.address == "local"
     # Ray takes over the handler of SIGTERM, with which a job is asked to save and stop.
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=cluster.address,
-            num_cpus=_whole(cluster.num_workers * cluster.cpus_per_worker) if local else None,
-            include_dashboard=False if local else None,
-            logging_config=ray.LoggingConfig(log_level="ERROR"),
-            log_to_driver=False,
-        )
-    except ConnectionError as error:
-        raise UserError(
-            f"cluster.address must be that of a running Ray cluster; got {cluster.address}, where "
-            "none answers. Start one with `ray start --head`, or use cluster=ray_local."
-        ) from error
+    if not local:
+        _check_answers(cluster.address)
+    ray.init(
+        address=cluster.address,
+        num_cpus=math.ceil(cluster.num_workers * cluster.cpus_per_worker) if local else None,
+        include_dashboard=False if local else None,
+        logging_config=ray.LoggingConfig(log_level="ERROR"),
+        log_to_driver=False,
+    )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     try:
@@ -99,8 +97,18 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _whole(cpus: float) -> int:
-    return max(1, -int(-cpus // 1))
+def _check_answers(address: str | None) -> None:
+    """Asks for a connection first: Ray waits for many minutes where nobody answers."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # such as `auto`, which Ray looks up
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"cluster.address must be that of a running Ray cluster; got {address}, where none "
+            f"answers ({error}). Start one with `ray start --head`, or use cluster=ray_local."
+        ) from error
 
 
 def _set_environment(cluster: ClusterConfig) -> None:
