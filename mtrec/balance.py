@@ -10,9 +10,14 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from mtrec.tables import unnumbered
+
 
 class Balancer(keras.layers.Layer, ABC):
     """Turns the tasks' losses into the objective."""
+
+    def __init__(self) -> None:
+        super().__init__(name=unnumbered(self))
 
     @abstractmethod
     def adapt(self, weights: Mapping[str, float]) -> None:

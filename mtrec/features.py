@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.errors import UserError
-from mtrec.tables import Table, normal_rows, seed_for
+from mtrec.tables import Table, normal_rows, seed_for, unnumbered
 
 SECONDS_PER_DAY = 86_400
 
@@ -33,7 +33,7 @@ class Feature(keras.layers.Layer, ABC):
     reads: str | None
 
     def __init__(self, *, column: str) -> None:
-        super().__init__()
+        super().__init__(name=unnumbered(self))
         self.column = column
 
     def check(self, values: np.ndarray, *, named_by: str) -> None:

@@ -15,6 +15,15 @@ def seed_for(seed: int, name: str) -> int:
     return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
 
 
+def unnumbered(layer: keras.layers.Layer) -> str:
+    """A name for a layer that is the same in every process.
+
+    Keras numbers layers as they are made and names the optimizers' slots by them. A checkpoint
+    would not be found again by a model that is not the first of its process.
+    """
+    return type(layer).__name__.lower()
+
+
 def normal_rows(rows: int, dim: int, *, stddev: float, seed: int) -> np.ndarray:
     """`[rows, dim]` normal numbers with zeros in row 0, which stands for an unknown value."""
     values = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32) * stddev

@@ -11,6 +11,7 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.errors import UserError
+from mtrec.tables import unnumbered
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Head(keras.layers.Layer, ABC):
     """
 
     def __init__(self, *, dim: int | None) -> None:
-        super().__init__()
+        super().__init__(name=unnumbered(self))
         if dim is not None and dim < 1:
             raise UserError(f"The dim of a head must be at least 1, or null; got {dim}.")
         self.dim = dim

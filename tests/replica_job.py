@@ -1,0 +1,93 @@
+"""Twenty steps on a number of replicas: `python replica_job.py <replicas> <directory>`.
+
+A process of its own for each number: strategies of different size in one process abort each
+other's collectives.
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from small_data import all_rows, planted
+from small_model import implicit_squared, rating, recommender, softmax
+
+from mtrec.balance import Uncertainty
+from mtrec.data.batches import Batches, stack
+from mtrec.evaluate import Evaluator, flat_metrics
+from mtrec.optimizers import LazyAdam
+from mtrec.step import Optimizers, Step
+from mtrec.strategy import make_strategy
+
+STEPS = 20
+
+
+def uneven():
+    """Data whose ratings are missing from most users, so that replicas count differently."""
+    dataset = planted(num_users=42, num_interactions=600)
+    stars = dataset.interactions["rating"]
+    stars[dataset.interactions["user"] % 3 > 0] = np.nan
+    return dataset
+
+
+def train(strategy, *, pool, batch_of):
+    """Losses of every step, all weights and the metrics after 20 steps."""
+    dataset = uneven()
+    fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
+    with strategy.scope():
+        heads = {
+            "retrieval": implicit_squared(pool=pool),
+            "softmax": softmax(pool=pool, dim=6),
+            "rating": rating(layers=[5]),
+        }
+        model = recommender(dataset, heads, fit=fit)
+        balancer = Uncertainty()
+        balancer.adapt({"retrieval": 1.0, "softmax": 0.5, "rating": 0.2})
+        optimizers = Optimizers(
+            tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
+            dense=keras.optimizers.Adam(0.01, epsilon=1e-3),
+        )
+    batches = Batches(
+        dataset,
+        fit,
+        batch_of=batch_of,
+        # 42 users or 500 rows: the last batch is short, and some replicas get none of it.
+        global_batch=16 if batch_of == "users" else 64,
+        history_share=0.6,
+        chronological=batch_of == "rows",
+        pool=pool,
+        num_replicas=strategy.num_replicas_in_sync,
+        seed=3,
+    )
+    step = Step(model, balancer, optimizers, strategy)
+    losses = []
+    for number in range(STEPS):
+        epoch, k = divmod(number, batches.steps_per_epoch)
+        slices = enumerate(batches.step(epoch + 1, k))
+        losses.append(step({replica: stack([part]) for replica, part in slices})[0])
+    evaluator = Evaluator(dataset, known=fit, held_out=held_out)
+    weights = model.weights + balancer.weights
+    copies = [strategy.experimental_local_results(w.value) for w in weights]
+    return {
+        "losses": np.stack(losses),
+        "metrics": np.array(list(flat_metrics(evaluator(model, full=False), "val").values())),
+        **{
+            f"weight {place} {w.name} copy {copy}": value.numpy()
+            for place, (w, mine) in enumerate(zip(weights, copies, strict=True))
+            for copy, value in enumerate(mine)
+        },
+    }
+
+
+if __name__ == "__main__":
+    replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
+    local = make_strategy(replicas)
+    assert local.num_replicas_in_sync == replicas
+    jobs = (
+        [("in_batch", "rows")] if replicas == 4 else [("catalogue", "users"), ("in_batch", "rows")]
+    )
+    for pool, batch_of in jobs:
+        np.savez(
+            directory / f"{replicas} {pool} {batch_of}.npz",
+            **train(local, pool=pool, batch_of=batch_of),
+        )

@@ -1,0 +1,406 @@
+"""Training finds what is there, stops when told to, and keeps the right model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_config import SMALL, config_of
+from small_data import all_rows, planted
+from small_model import implicit_squared, rating, recommender, softmax
+
+from mtrec import build
+from mtrec.balance import Fixed
+from mtrec.checkpoint import is_selected, read_selected
+from mtrec.data.batches import Batches, stack
+from mtrec.errors import UserError
+from mtrec.evaluate import Evaluator, flat_metrics
+from mtrec.heads.head import Examples
+from mtrec.optimizers import LazyAdam
+from mtrec.step import Optimizers, Step
+from mtrec.train import PreemptedError, Schedule, better, fit
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def data():
+    return planted()
+
+
+class Job:
+    """A small job; each attribute is what `fit` takes."""
+
+    def __init__(self, data, heads=None, *, rows=None, rate=0.05, batch_of="users", **schedule):
+        self.rows = all_rows(data) if rows is None else rows
+        self.model = recommender(data, heads or {"rating": rating()}, fit=self.rows)
+        self.balancer = Fixed()
+        self.balancer.adapt(dict.fromkeys(self.model.heads, 1.0))
+        self.optimizers = Optimizers(
+            tables=LazyAdam(learning_rate=rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8),
+            dense=keras.optimizers.Adam(rate),
+        )
+        pools = [head.pool for head in self.model.heads.values() if hasattr(head, "pool")]
+        self.batches = Batches(
+            data,
+            self.rows,
+            batch_of=batch_of,
+            global_batch=16,
+            history_share=0.6,
+            chronological=False,
+            pool=pools[0] if pools else None,
+            num_replicas=1,
+            seed=3,
+        )
+        self.schedule = Schedule(
+            **{
+                "epochs": 3,
+                "max_steps": None,
+                "steps_per_call": 1,
+                "checkpoint_every": None,
+                "patience": None,
+                "select_by": "val/score",
+                **schedule,
+            }
+        )
+
+    def fit(self, directory, scores=(), *, validate=None, on_epoch=None, stop=lambda: False):
+        """Trains; the validation scores of the epochs are given, and 0 after those."""
+        given = iter(scores)
+        self.weights = []
+
+        def scripted():
+            self.weights.append([w.numpy() for w in self.model.weights])
+            return {"val/score": next(given, 0.0)}
+
+        return fit(
+            self.model,
+            self.batches,
+            balancer=self.balancer,
+            optimizers=self.optimizers,
+            strategy=tf.distribute.get_strategy(),
+            schedule=self.schedule,
+            validate=validate or scripted,
+            checkpoints=directory,
+            on_epoch=on_epoch or (lambda metrics: None),
+            stop=stop,
+        )
+
+
+def weights_of(model):
+    return [w.numpy() for w in model.weights]
+
+
+def assert_same(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_planted_factors_are_found(tmp_path):
+    data = planted(num_users=150, num_items=150, num_interactions=5000, rating_share=1.0)
+    rows, held_out = np.split(np.random.default_rng(0).permutation(5000), [4000])
+    heads = {"retrieval": implicit_squared(), "rating": rating()}
+    key = "val/retrieval/ndcg_at_10"
+    job = Job(data, heads, rows=rows, rate=0.02, epochs=10, steps_per_call=5, select_by=key)
+    judge = Evaluator(data, known=rows, held_out=held_out)
+    history = job.fit(
+        tmp_path,
+        validate=lambda: flat_metrics(judge(job.model, full=False), "val"),
+    )
+
+    flat = flat_metrics(judge(job.model, full=True), "val")
+    for head in heads:
+        losses = [metrics[f"train/{head}/loss"] for metrics in history]
+        assert losses[-1] < 0.8 * losses[0]
+    popular = flat["baseline/val/retrieval/recall_at_10"]
+    assert flat["val/retrieval/recall_at_10"] > 1.1 * popular
+    assert flat["val/rating/rmse"] < 0.75 * flat["baseline/val/rating/rmse"]
+
+
+def test_a_step_returns_the_mean_loss_of_each_task_before_it_moves(data):
+    job = Job(data, {"rating": rating(), "softmax": softmax()})
+    step = Step(job.model, job.balancer, job.optimizers, tf.distribute.get_strategy())
+    (batch,) = job.batches.step(1, 2)
+    batch_tensors = {name: tf.constant(value) for name, value in batch.items()}
+    query = job.model.queries(
+        batch["query"], tf.gather(batch["item"], batch["history_item"]), batch["history_query"]
+    )
+    item, pool = job.model.candidates(batch["item"]), job.model.candidates(batch["pool"])
+    expected = []
+    for name, head in job.model.heads.items():
+        given = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch_tensors)
+        losses, mask = head.losses(given)
+        expected.append(np.mean(losses.numpy()[mask.numpy() == 1]))
+    before = weights_of(job.model)
+
+    found = step({0: stack([batch])})
+    np.testing.assert_allclose(found, [expected], rtol=1e-5)
+    changed = [(a != b.numpy()).any() for a, b in zip(before, job.model.weights, strict=True)]
+    assert all(changed)
+
+
+def test_rows_that_no_batch_names_stay_where_they_are(data):
+    rows = np.flatnonzero(data.interactions["user"] <= 10)
+    job = Job(data, rows=rows)
+    before = weights_of(job.model)
+    step = Step(job.model, job.balancer, job.optimizers, tf.distribute.get_strategy())
+    for epoch in range(1, 4):
+        step({0: stack(job.batches.step(epoch, 0))})
+
+    for old, weight in zip(before, job.model.weights, strict=True):
+        if weight.path.startswith(("user_bias", "query_rating_user_id")):
+            moved = np.flatnonzero((old != weight.numpy()).any(axis=1))
+            assert moved.tolist() == sorted(set(data.interactions["user"][rows]))
+        elif weight.shape[:1] == (31,):
+            assert not (old[0] != weight.numpy()[0]).any()  # the unknown item
+
+
+def test_the_best_epoch_is_selected_and_read_back(data, tmp_path):
+    job = Job(data, {"rating": rating(layers=[3]), "retrieval": implicit_squared()}, epochs=4)
+    history = job.fit(tmp_path, [0.1, 0.5, 0.5, 0.2])
+
+    assert [metrics["selected"] for metrics in history] == [0, 1, 0, 0]
+    assert [metrics["epoch"] for metrics in history] == [1, 2, 3, 4]
+    for weight in job.model.weights:
+        weight.assign(weight + 1.0)
+    read_selected(tmp_path, model=job.model.weights)
+    assert_same(weights_of(job.model), job.weights[1])
+    assert (job.weights[1][0] != job.weights[3][0]).any()
+
+
+def test_errors_are_better_when_lower():
+    assert better("val/rating/rmse", 0.9, 1.0)
+    assert not better("val/rating/rmse", 1.0, 0.9)
+    assert better("val/retrieval/ndcg_at_10", 0.4, 0.3)
+    assert not better("val/retrieval/ndcg_at_10", 0.3, 0.3)
+
+
+def test_the_lowest_error_is_selected(data, tmp_path):
+    errors = iter([3.0, 2.0, 2.5])
+    job = Job(data, select_by="val/rating/rmse")
+    history = job.fit(tmp_path, validate=lambda: {"val/rating/rmse": next(errors)})
+
+    assert [metrics["selected"] for metrics in history] == [0, 1, 0]
+
+
+def test_patience_ends_training_when_nothing_gets_better(data, tmp_path):
+    job = Job(data, epochs=9, patience=2)
+    history = job.fit(tmp_path, [0.1, 0.3, 0.2, 0.3, 0.9])
+
+    assert [metrics["val/score"] for metrics in history] == [0.1, 0.3, 0.2, 0.3]
+    assert history[1]["selected"] == 1
+
+
+def test_training_stops_within_an_epoch_at_max_steps(data, tmp_path):
+    # 40 users in batches of 16 are 3 steps an epoch.
+    job = Job(data, epochs=9, max_steps=4, steps_per_call=2)
+    history = job.fit(tmp_path, scores=[0.0, 1.0])
+
+    assert [metrics["step"] for metrics in history] == [3, 4]
+    assert job.optimizers.dense.iterations.numpy() == 4
+
+
+def test_steps_per_call_changes_nothing(data, tmp_path):
+    losses, weights = [], []
+    for steps in (1, 4):
+        job = Job(
+            data,
+            {"retrieval": implicit_squared(), "rating": rating()},
+            batch_of="rows",
+            epochs=1,
+            max_steps=10,
+            steps_per_call=steps,
+        )
+        (metrics,) = job.fit(tmp_path / str(steps))
+        losses.append([metrics["train/retrieval/loss"], metrics["train/rating/loss"]])
+        weights.append(job.weights[0])
+
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+    for one, four in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, four, atol=1e-6)
+
+
+def test_the_reported_loss_is_the_mean_over_the_steps(data, tmp_path):
+    job = Job(data, epochs=1, steps_per_call=2)
+    (metrics,) = job.fit(tmp_path)
+    other = Job(data)
+    step = Step(other.model, other.balancer, other.optimizers, tf.distribute.get_strategy())
+    each = [step({0: stack(other.batches.step(1, k))})[0, 0] for k in range(3)]
+
+    assert metrics["train/rating/loss"] == pytest.approx(np.mean(each), rel=1e-5)
+    assert metrics["train/rating/weight"] == 1.0
+
+
+def test_a_loss_that_is_not_finite_is_named_and_ends_training(data, tmp_path):
+    job = Job(data, {"retrieval": implicit_squared(), "rating": rating()}, epochs=3)
+
+    def spoil(metrics):
+        job.model.heads["rating"].mean.assign(np.inf)
+
+    with pytest.raises(UserError, match=r"task 'rating' is inf in step 0 of epoch 2"):
+        job.fit(tmp_path, on_epoch=spoil)
+    assert not is_selected(tmp_path)
+    # The state after the first epoch is whole.
+    again = Job(data, {"retrieval": implicit_squared(), "rating": rating()}, epochs=1)
+    again.fit(tmp_path)
+    assert_same(weights_of(again.model), job.weights[0])
+
+
+def test_a_metric_that_is_not_there_cannot_select(data, tmp_path):
+    with pytest.raises(UserError, match=r"select_by must be one of val/score; got val/rating/rmse"):
+        Job(data, select_by="val/rating/rmse").fit(tmp_path)
+
+
+# After the last step of the first epoch, which is validated later, and after the next step.
+@pytest.mark.parametrize(("stopped_at", "left"), [(3, [0.1, 0.2, 0.3]), (4, [0.2, 0.3])])
+def test_a_job_that_was_stopped_goes_on_as_if_it_had_not(data, tmp_path, stopped_at, left):
+    straight = Job(data, epochs=3)
+    history = straight.fit(tmp_path / "straight", [0.1, 0.2, 0.3])
+    calls = iter(range(1, 100))
+    first = Job(data, epochs=3)
+    with pytest.raises(PreemptedError):
+        first.fit(tmp_path / "cut", [0.1], stop=lambda: next(calls) == stopped_at)
+
+    second = Job(data, epochs=3)
+    seen = []
+    resumed = second.fit(tmp_path / "cut", left, on_epoch=seen.append)
+    assert_same(weights_of(second.model), weights_of(straight.model))
+    for one, other in zip(history, resumed, strict=True):
+        for name in ("epoch", "step", "train/rating/loss", "val/score", "selected"):
+            assert one[name] == other[name], name
+    assert [metrics["epoch"] for metrics in seen] == [1, 2, 3]
+
+
+def test_a_checkpoint_within_an_epoch_is_gone_on_from(data, tmp_path):
+    straight = Job(data, epochs=2)
+    straight.fit(tmp_path / "straight")
+    first = Job(data, epochs=2, checkpoint_every="2")
+    calls = iter(range(1, 100))
+
+    def killed():
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(tmp_path / "cut", stop=killed)
+    assert {p.name for p in (tmp_path / "cut").iterdir()} >= {"step-00000003", "step-00000004"}
+    second = Job(data, epochs=2)
+    second.fit(tmp_path / "cut")
+    assert_same(weights_of(second.model), weights_of(straight.model))
+
+
+def test_a_finished_job_has_nothing_left_to_do(data, tmp_path):
+    first = Job(data, epochs=2)
+    history = first.fit(tmp_path, [0.2, 0.1])
+    again = Job(data, epochs=2)
+
+    assert again.fit(tmp_path) == history
+    assert again.optimizers.dense.iterations.numpy() == first.optimizers.dense.iterations.numpy()
+
+
+def built(*overrides):
+    """A job's step and batches, built from its config."""
+    config = config_of(*SMALL, *overrides)
+    dataset, parts = build.data(config.data)
+    model = build.model(config, dataset, parts.fit)
+    batches = build.batches(config, dataset, parts.fit, model.heads, 1)
+    optimizers = build.optimizers(config, batches.steps_per_epoch)
+    step = Step(model, build.balancer(config), optimizers, tf.distribute.get_strategy())
+    return step, batches
+
+
+def losses_of(step, batches, count):
+    found = []
+    for number in range(count):
+        epoch, k = divmod(number, batches.steps_per_epoch)
+        found.append(step({0: stack(batches.step(epoch + 1, k))})[0])
+    return np.stack(found)
+
+
+def test_a_head_of_weight_zero_costs_nothing_and_changes_nothing():
+    joint, alone = built("task=joint", "task.weights.rating=0"), built("task=retrieval")
+    ours, theirs = losses_of(*joint, 4), losses_of(*alone, 4)
+
+    assert list(joint[0].model.heads) == ["retrieval"]
+    np.testing.assert_array_equal(ours, theirs)
+    assert_same(weights_of(joint[0].model), weights_of(alone[0].model))
+
+
+# Written out, so that another default in conf/ is not another golden number.
+GOLDEN = (
+    "optimizer=lazy_adam",
+    "optimizer.tables.learning_rate=0.01",
+    "optimizer.dense.learning_rate=0.01",
+    "model.query.dim=16",
+    "model.query.layers=[16]",
+    "model.query.stddev=0.05",
+    "model.candidate.dim=16",
+    "model.candidate.stddev=0.05",
+    "train.epochs=10",
+    "train.history_share=0.7",
+    "task.weights.retrieval=1.0",
+    "task.weights.rating=0.1",
+    "task.heads.rating.dim=4",
+    "task.heads.rating.layers=[]",
+    "task.heads.rating.l2=0.05",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("joint", ["task=joint", "task.heads.retrieval.loss.all_pairs_weight=0.15"]),
+        ("softmax", ["task=joint", "head@task.heads.retrieval=softmax", "train.batch_of=rows"]),
+    ],
+)
+def test_the_first_losses_are_what_they_were(name, overrides):
+    """A change of these numbers is a change of every model: say why in the commit.
+
+    Delete the file and run the test to write it anew.
+    """
+    step, batches = built(*GOLDEN, *overrides)
+    found = losses_of(step, batches, 10)
+    losses = {
+        head: [float(f"{loss:.7g}") for loss in found[:, place]]
+        for place, head in enumerate(step.model.heads)
+    }
+    path = HERE / "golden" / f"{name}_losses.json"
+    if not path.exists():
+        path.write_text(json.dumps(losses, indent=1) + "\n")
+        pytest.fail(f"{path} was not there and has been written; look at it and run again")
+    golden = json.loads(path.read_text())
+    assert losses.keys() == golden.keys()
+    for head, values in losses.items():
+        np.testing.assert_allclose(values, golden[head], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    """Results of 20 steps on 1, 2 and 4 replicas, a process each."""
+    directory = tmp_path_factory.mktemp("replicas")
+    for count in (1, 2, 4):
+        command = [sys.executable, str(HERE / "replica_job.py"), str(count), str(directory)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.mark.parametrize(("name", "counts"), [("catalogue users", (2,)), ("in_batch rows", (2, 4))])
+def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
+    one = np.load(replicas / f"1 {name}.npz")
+    for count in counts:
+        more = np.load(replicas / f"{count} {name}.npz")
+        np.testing.assert_allclose(more["losses"], one["losses"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(more["metrics"], one["metrics"], rtol=1e-5, atol=1e-6)
+        weights = [key for key in one.files if key.startswith("weight")]
+        assert len(weights) > 15
+        for key in weights:
+            for copy in range(count):
+                mine = more[key.replace("copy 0", f"copy {copy}")]
+                np.testing.assert_allclose(mine, one[key], atol=1e-5)
+        assert (np.abs(one["losses"][0] - one["losses"][-1]) > 0.1).all()
