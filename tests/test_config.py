@@ -1,0 +1,95 @@
+"""Every YAML file composes, and what it names can be made."""
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from small_config import composed, config_of
+
+from mtrec.config import conf_directory
+from mtrec.errors import UserError
+
+CONF = conf_directory()
+REQUIRED = {
+    "data=table": ["data.interactions=rows.csv"],
+    "cluster=ray_address": ["cluster.address=127.0.0.1:6379"],
+}
+
+
+def choices() -> list[str]:
+    """Every `group=option` of the root config."""
+    groups = "balance cluster data experiment index model optimizer task tracking".split()
+    found = [f"{group}={path.stem}" for group in groups for path in (CONF / group).glob("*.yaml")]
+    found += [
+        f"head@task.heads.{task}={path.stem}"
+        for path in (CONF / "head").glob("*.yaml")
+        for task in (("rating",) if path.stem.startswith("rating") else ("retrieval",))
+    ]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("choice", choices())
+def test_every_choice_composes_and_what_it_names_can_be_made(choice: str) -> None:
+    config = config_of(choice, *REQUIRED.get(choice, []))
+    for head in config.task.heads.values():
+        instantiate(head)
+    for side in ("query", "candidate"):
+        instantiate(getattr(config.model, side), features=config.data.features[side])
+    for node in (config.balance, config.index, *config.optimizer.values()):
+        instantiate(node)
+
+
+def test_every_file_belongs_to_a_group_or_a_command() -> None:
+    folders = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml")}
+    groups = {choice.split("=")[0].split("@")[0] for choice in choices()}
+    commands = {path.name for path in CONF.glob("*.yaml")} | {"compare"}
+    assert folders == groups | commands
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [(p.stem, "") for p in CONF.glob("*.yaml")] + [("compare", "compare")]
+)
+def test_the_config_of_every_command_composes(name: str, folder: str) -> None:
+    values = composed(name=name, folder=folder)
+    if name == "recommend":
+        values.user_id = "1"
+    assert OmegaConf.to_object(values)
+
+
+def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
+    config = config_of()
+    assert set(config.task.active()) == {"retrieval", "rating"}
+    assert config.data.load["variant"] == "100k"
+    assert (config.data.split.kind, config.data.split.seed) == ("random", 42)
+    assert config.data.split.train_share == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.global_batch=0", "train.global_batch must be at least 1; got 0"),
+        ("train.max_steps=0", "train.max_steps must be at least 1, or null; got 0"),
+        ("train.batch_of=items", "train.batch_of must be users or rows; got items"),
+        ("train.history_share=1.0", "train.history_share must be at least 0 and below 1"),
+        ("train.checkpoint_every=often", "train.checkpoint_every must be steps"),
+        ("task.weights.retrieval=-1", "task.weights.retrieval must be a finite number"),
+        ("task.weights={retrieval:0,rating:0}", "task.weights must not all be 0"),
+        ("+task.weights.clicks=1", "task.weights must name the heads"),
+        ("cluster.num_workers=2", "Add cluster=ray_local"),
+        ("cluster.devices_per_worker=0", "cluster.devices_per_worker must be at least 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(override: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refused:
+        config_of(override)
+    assert sentence in str(refused.value)
+
+
+def test_a_head_of_weight_zero_is_left_out() -> None:
+    assert config_of("task.weights.rating=0").task.active() == ["retrieval"]
+
+
+def test_the_wheel_and_the_checkout_find_their_conf() -> None:
+    assert (CONF / "config.yaml").is_file()
+    assert Path(conf_directory()).is_absolute()
