@@ -34,7 +34,7 @@ def main(config: Config) -> None:
     tracker = tracking.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
-        run_name=config.tracking.run_name or hydra.runtime.choices["task"],
+        run_name=config.tracking.run_name or f"{hydra.runtime.choices['task']} seed {config.seed}",
         run_id=found.run_id,
         params=asdict(config),
         tags={},
@@ -54,6 +54,9 @@ def main(config: Config) -> None:
         raise
     tracker.finish("FINISHED")
     resume.mark_finished(directory)
+    print(
+        "next: mlflow ui (choose Model training), python -m mtrec.recommend run=latest user_id=..."
+    )
     print(f"run: {directory}")
 
 

@@ -75,7 +75,13 @@ class Reporter:
         """Test metrics beside their baselines, and the figures."""
         selected = next(int(m["epoch"]) for m in history if m["selected"])
         self.console.print(f"selected epoch {selected} of {len(history)}")
-        self.console.print(_results(metrics, reports))
+        rows = _results(metrics, reports)
+        table = Table("test", "model", "baseline", box=None, header_style="bold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+        lines = ["| test | model | baseline |", "|---|---|---|", *("|".join(row) for row in rows)]
+        self.tracker.set_note("\n".join(lines))
         self.tracker.log_metrics(metrics, step=selected)
         for name, figure in _figures(history, selected, metrics, reports):
             self.tracker.log_figure(figure, name)
@@ -113,7 +119,7 @@ class _TrainingLog:
         self._seen.add(epoch)
         self._bar.console.print(_epoch_line(metrics, self._epochs))
         self._bar.advance(self._task)
-        logged = {name: value for name, value in metrics.items() if name != "epoch"}
+        logged = {name: value for name, value in metrics.items() if "/" in name}
         self._tracker.log_metrics(logged, step=epoch)
 
 
@@ -129,14 +135,15 @@ def _epoch_line(metrics: Metrics, epochs: int) -> str:
     return "  ".join([*parts, f"{metrics['train/seconds']:.1f} s"])
 
 
-def _results(metrics: Metrics, reports: Mapping[str, Report]) -> Table:
-    table = Table("test", "model", "baseline", box=None, header_style="bold")
-    for head, report in reports.items():
-        for name in SHOWN:
-            if name in report.metrics:
-                key = f"test/{head}/{name}"
-                table.add_row(key, f"{metrics[key]:.4f}", f"{metrics['baseline/' + key]:.4f}")
-    return table
+def _results(metrics: Metrics, reports: Mapping[str, Report]) -> list[tuple[str, str, str]]:
+    """Name, the model's value and the baseline's, of what is worth a glance."""
+    keys = [
+        f"test/{head}/{name}"
+        for head, report in reports.items()
+        for name in SHOWN
+        if name in report.metrics
+    ]
+    return [(key, f"{metrics[key]:.4f}", f"{metrics['baseline/' + key]:.4f}") for key in keys]
 
 
 def _figures(

@@ -19,7 +19,17 @@ REQUIRED = {
 
 def choices() -> list[str]:
     """Every `group=option` of the root config."""
-    groups = "balance cluster data experiment index model optimizer task tracking".split()
+    groups = [
+        "balance",
+        "cluster",
+        "data",
+        "experiment",
+        "index",
+        "model",
+        "optimizer",
+        "task",
+        "tracking",
+    ]
     found = [f"{group}={path.stem}" for group in groups for path in (CONF / group).glob("*.yaml")]
     found += [
         f"head@task.heads.{task}={path.stem}"
