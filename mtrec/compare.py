@@ -12,6 +12,8 @@ from mtrec.errors import UserError
 if TYPE_CHECKING:
     from mtrec.tracking import TrackedRun
 
+# Parameters that a choice of tasks brings with it.
+FOLLOWS_FROM_TASK = ("task.heads.", "task.select_by", "train.select_by")
 # Parameters that may differ between the runs of one group.
 REPEATED = ("seed", "index.seed", "tracking.run_name", "train.resume")
 
@@ -63,19 +65,22 @@ def grouped(runs: "Sequence[TrackedRun]") -> list[Group]:
     differing = [
         place for place in range(len(keys)) if len({values[place] for values in groups}) > 1
     ]
+    names = _names([[(keys[place], values[place]) for place in differing] for values in groups])
     return [
-        Group(
-            name=_name([(keys[place], values[place]) for place in differing], members), runs=members
-        )
-        for values, members in groups.items()
+        Group(name=name or members[0].name, runs=members)
+        for name, members in zip(names, groups.values(), strict=True)
     ]
 
 
-def _name(differences: "list[tuple[str, str | None]]", runs: "list[TrackedRun]") -> str:
-    """What sets a group apart: the weights of its tasks first, then the rest."""
-    shown = [f"{key}={value}" for key, value in differences if value is not None]
-    short = [text for text in shown if not text.startswith(("task.heads.", "task.select_by"))]
-    return ", ".join(t.removeprefix("task.weights.") for t in short) or runs[0].name
+def _names(differences: "list[list[tuple[str, str | None]]]") -> list[str]:
+    """What sets each group apart: the weights of its tasks alone where that is enough."""
+    full = [
+        [f"{key}={value}" for key, value in group if value is not None] for group in differences
+    ]
+    short = [[t for t in group if not t.startswith(FOLLOWS_FROM_TASK)] for group in full]
+    names = [", ".join(group).replace("task.weights.", "") for group in short]
+    distinct = len(set(names)) == len(names)
+    return names if distinct else [", ".join(group) for group in full]
 
 
 def find(groups: Sequence[Group], name: str | None) -> Group:
