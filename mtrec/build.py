@@ -13,6 +13,7 @@ from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split, split
 from mtrec.data.validate import check
+from mtrec.errors import UserError
 from mtrec.index import IndexBuilder
 from mtrec.model import Recommender
 from mtrec.step import Optimizers
@@ -40,15 +41,27 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
 def batches(
     config: Config, dataset: Dataset, fit: np.ndarray, heads: dict[str, Any], num_replicas: int
 ) -> Batches:
-    """The batches of the training rows."""
+    """The batches of the training rows.
+
+    Raises:
+        UserError: If two heads ask for different candidate pools.
+    """
     pools = {head.pool for head in heads.values() if hasattr(head, "pool")}
+    if len(pools) > 1:
+        raise UserError(
+            f"All heads must score against one pool; got {', '.join(sorted(pools))}. "
+            "Set the same pool in task.heads."
+        )
+    times = np.asarray(dataset.interactions["timestamp"])[fit]
+    # Without times nothing is earlier than anything, and no row would ever see a history.
+    ordered = config.data.split.kind in ("temporal", "leave_one_out") and np.ptp(times) > 0
     return Batches(
         dataset,
         fit,
         batch_of=config.train.batch_of,
         global_batch=config.train.global_batch,
         history_share=config.train.history_share,
-        chronological=config.data.split.kind in ("temporal", "leave_one_out"),
+        chronological=bool(ordered),
         pool=pools.pop() if pools else None,
         num_replicas=num_replicas,
         seed=config.seed,

@@ -1,0 +1,63 @@
+"""What a config is turned into, where that depends on more than one of its fields."""
+
+import numpy as np
+import pytest
+from small_config import SMALL, config_of
+from small_data import planted, written_out
+
+from mtrec import build
+from mtrec.errors import UserError
+
+
+def batches_of(dataset, *overrides):
+    config = config_of(*SMALL, *overrides)
+    heads = build.model(config, dataset, np.arange(100)).heads
+    return build.batches(config, dataset, np.arange(100), heads, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "chronological"),
+    [("random", False), ("fold", False), ("temporal", True), ("leave_one_out", True)],
+)
+def test_histories_end_before_the_target_where_the_split_is_by_time(kind, chronological):
+    made = batches_of(planted(), f"data.split.kind={kind}")
+
+    assert made.chronological == chronological
+
+
+def test_rows_without_times_see_histories_all_the_same():
+    data = planted()
+    columns = data.interactions
+    names = ("user", "item", "rating")
+    rows = zip(*(columns[name] for name in names), np.zeros(500), strict=True)
+    made = batches_of(written_out(list(rows)), "data.split.kind=leave_one_out")
+
+    (batch,) = made.step(1, 0)
+    assert (batch["history_query"] >= 0).any()
+
+
+def test_heads_with_different_pools_are_refused():
+    with pytest.raises(UserError, match=r"must score against one pool; got catalogue, in_batch"):
+        batches_of(planted(), "+head@task.heads.other=softmax", "+task.weights.other=1")
+
+
+def test_every_head_has_its_own_seeded_weights_and_the_rating_scale_of_the_data():
+    config = config_of(*SMALL)
+    dataset, parts = build.data(config.data)
+    model = build.model(config, dataset, parts.fit)
+
+    assert list(model.heads) == ["retrieval", "rating"]
+    assert (model.heads["rating"].low, model.heads["rating"].high) == (1.0, 5.0)
+    stars = dataset.interactions["rating"][parts.fit]
+    assert model.heads["rating"].train_mean == pytest.approx(np.nanmean(stars), rel=1e-6)
+
+
+def test_learning_rates_fall_to_zero_over_the_steps_that_are_taken():
+    rates = build.optimizers(config_of(*SMALL, "train.epochs=5"), 4).dense._learning_rate
+    first = config_of().optimizer["dense"]["learning_rate"]
+
+    assert float(rates(0)) == pytest.approx(first)
+    assert float(rates(10)) == pytest.approx(first / 2)
+    assert float(rates(20)) == pytest.approx(0, abs=1e-9)
+    short = build.optimizers(config_of(*SMALL, "train.max_steps=6"), 4).tables._learning_rate
+    assert float(short(6)) == pytest.approx(0, abs=1e-9)
