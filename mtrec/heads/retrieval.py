@@ -141,7 +141,12 @@ class Retrieval(Head):
 
     def embed(self, representation: tf.Tensor) -> tf.Tensor:
         """What the index holds and is asked with: `[B, D]`, of length 1 if normalised."""
-        return tf.math.l2_normalize(representation, axis=-1) if self.normalize else representation
+        if not self.normalize:
+            return representation
+        # A query that nothing is known of is a vector of zeros and stays one. Its gradient must
+        # not be divided by an epsilon: a single one of 1e6 spoils Adam's moments for the whole job.
+        squared = tf.reduce_sum(tf.square(representation), axis=-1, keepdims=True)
+        return representation * tf.math.rsqrt(tf.where(squared > 0, squared, 1.0))
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each row; every row that is not padding counts."""

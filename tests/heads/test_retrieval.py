@@ -345,6 +345,18 @@ def test_a_representation_of_zeros_is_embedded_without_nan():
     assert head().embed(tf.zeros((2, 3))).numpy().tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
+def test_a_representation_of_zeros_has_a_gradient_like_any_other():
+    vectors_ = tf.Variable([[0.0, 0.0], [3.0, 4.0]])
+    with tf.GradientTape() as tape:
+        embedded = head().embed(vectors_)
+        total = tf.reduce_sum(embedded[:, 0])
+
+    np.testing.assert_allclose(embedded, [[0, 0], [0.6, 0.8]], rtol=1e-6)
+    # Of length 5: (1 - 0.6^2) / 5 and -0.6 * 0.8 / 5.
+    gradient = tape.gradient(total, vectors_)
+    np.testing.assert_allclose(gradient, [[1, 0], [0.128, -0.096]], rtol=1e-5)
+
+
 def test_an_unknown_pool_is_refused():
     with pytest.raises(UserError, match=r"pool must be catalogue or in_batch; got queue"):
         head(pool="queue")
