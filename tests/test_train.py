@@ -333,6 +333,7 @@ def test_a_head_of_weight_zero_costs_nothing_and_changes_nothing():
 
 # Written out, so that another default in conf/ is not another golden number.
 GOLDEN = (
+    "data.split.validation_share=0.05",
     "optimizer=lazy_adam",
     "optimizer.tables.learning_rate=0.01",
     "optimizer.dense.learning_rate=0.01",
