@@ -10,7 +10,7 @@ from mtrec.config import CompareConfig
 from mtrec.errors import UserError
 
 if TYPE_CHECKING:
-    from mtrec.tracking import TrackedRun
+    from mtrec.tracked import TrackedRun
 
 # Parameters that a choice of tasks brings with it.
 FOLLOWS_FROM_TASK = ("task.heads.", "task.select_by", "train.select_by")
@@ -41,9 +41,9 @@ def main(config: CompareConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mtrec import tracking
+    from mtrec import tracked
 
-    groups = grouped(tracking.finished_runs(config.experiment, uri=config.tracking.uri))
+    groups = grouped(tracked.finished_runs(config.experiment, uri=config.tracking.uri))
     baseline = find(groups, config.baseline)
     table = Table("runs", "seeds", *config.metrics, box=None, header_style="bold")
     for group in groups:

@@ -38,9 +38,9 @@ def main(config: RecommendConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mtrec import index, run, tracking
+    from mtrec import index, run, tracked
 
-    directory: Path = tracking.find_run(config.run, uri=config.tracking.uri)
+    directory: Path = tracked.find_run(config.run, uri=config.tracking.uri)
     trained = run.load(directory)
     if trained.retrieval is None:
         raise UserError(

@@ -4,7 +4,7 @@ import pytest
 
 from mtrec.compare import cell, find, grouped
 from mtrec.errors import UserError
-from mtrec.tracking import TrackedRun
+from mtrec.tracked import TrackedRun
 
 RMSE = "test/rating/rmse"
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mtrec import tracking
+from mtrec import tracked, tracking
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 from mtrec.outbox import Outbox
@@ -400,7 +400,7 @@ def test_latest_is_the_last_finished_run_whose_directory_is_there(
     store: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="run=latest needs a finished job"):
-        tracking.find_run("latest", uri=None)
+        tracked.find_run("latest", uri=None)
     finished_run(tmp_path / "old")
     time.sleep(0.01)
     newest = finished_run(tmp_path / "new")
@@ -410,19 +410,19 @@ def test_latest_is_the_last_finished_run_whose_directory_is_there(
     failed.finish("FAILED")
     time.sleep(0.01)
     shutil.rmtree(finished_run(tmp_path / "gone"))
-    assert tracking.find_run("latest", uri=store) == newest
+    assert tracked.find_run("latest", uri=store) == newest
 
 
 def test_a_run_is_found_by_its_mlflow_id_and_by_its_directory(store: str, tmp_path: Path) -> None:
     run_dir = finished_run(tmp_path / "outputs" / "a")
-    assert tracking.find_run(run_id_of(run_dir), uri=None) == run_dir
-    assert tracking.find_run("outputs/a", uri=None) == run_dir
+    assert tracked.find_run(run_id_of(run_dir), uri=None) == run_dir
+    assert tracked.find_run("outputs/a", uri=None) == run_dir
     with pytest.raises(UserError, match="could not be looked up"):
-        tracking.find_run("0" * 32, uri=None)
+        tracked.find_run("0" * 32, uri=None)
     with pytest.raises(UserError, match=r"outputs is not a run directory \(no config.yaml\)"):
-        tracking.find_run("outputs", uri=None)
+        tracked.find_run("outputs", uri=None)
     with pytest.raises(UserError, match="nowhere is not a run directory"):
-        tracking.find_run("nowhere", uri=None)
+        tracked.find_run("nowhere", uri=None)
 
 
 def test_looking_for_the_latest_run_makes_no_store(
@@ -431,7 +431,7 @@ def test_looking_for_the_latest_run_makes_no_store(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match="does not exist"):
-        tracking.find_run("latest", uri=None)
+        tracked.find_run("latest", uri=None)
     assert list(tmp_path.iterdir()) == []
 
 
