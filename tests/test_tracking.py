@@ -41,7 +41,7 @@ mlflow.models.set_model(Greeter())
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated store without runs, made once because that takes seconds."""
     folder = tmp_path_factory.mktemp("store")
-    tracking._connect(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    tracking.connect(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder / "mlflow.db"
 
 
@@ -72,11 +72,11 @@ def run_id_of(run_dir: Path) -> str:
 
 
 def run_of(run_dir: Path, store: str):
-    return tracking._connect(store).get_run(run_id_of(run_dir))
+    return tracking.connect(store).get_run(run_id_of(run_dir))
 
 
 def history_of(run_dir: Path, store: str, key: str) -> list[tuple[int, float]]:
-    history = tracking._connect(store).get_metric_history(run_id_of(run_dir), key)
+    history = tracking.connect(store).get_metric_history(run_id_of(run_dir), key)
     return sorted((metric.step, metric.value) for metric in history)
 
 
@@ -245,7 +245,7 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
     tracker.finish("FINISHED")
 
     assert address is not None
-    logged = tracking._connect(store).get_logged_model(address.removeprefix("models:/"))
+    logged = tracking.connect(store).get_logged_model(address.removeprefix("models:/"))
     assert logged.source_run_id == run_id_of(run_dir)
     assert {metric.key: metric.value for metric in logged.metrics} == {"test/rating/rmse": 0.9}
     assert history_of(run_dir, store, "test/rating/rmse") == [(3, 0.9)]
@@ -390,7 +390,7 @@ def test_a_record_that_is_refused_holds_up_no_other(store: str, tmp_path: Path) 
 
 def test_a_deleted_experiment_is_a_mistake_with_a_remedy(store: str, tmp_path: Path) -> None:
     start(tmp_path / "a").finish("FINISHED")
-    client = tracking._connect(store)
+    client = tracking.connect(store)
     client.delete_experiment(client.get_experiment_by_name("films").experiment_id)
     with pytest.raises(UserError, match=r"mlflow experiments restore -x \d+"):
         start(tmp_path / "b")
