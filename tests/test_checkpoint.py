@@ -76,11 +76,20 @@ def remove(path):
     path.unlink()
 
 
-@pytest.mark.parametrize("damage", [cut, flip, remove])
-@pytest.mark.parametrize("name", ["weights.index", "weights.data-00000-of-00001", "state.json"])
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (cut, "weights.index"),
+        (cut, "weights.data-00000-of-00001"),
+        (cut, "state.json"),
+        (flip, "weights.index"),
+        (flip, "weights.data-00000-of-00001"),
+        (remove, "weights.index"),
+        (remove, "weights.data-00000-of-00001"),
+        (remove, "state.json"),
+    ],
+)
 def test_a_damaged_checkpoint_is_left_for_the_one_before(saved, damage, name):
-    if damage is flip and name == "state.json":
-        pytest.skip("one other bit can leave another state that is whole")
     damage(saved / "step-00000002" / name)
     parts, checkpoints = fresh(saved)
 
