@@ -123,12 +123,10 @@ class Tower(keras.layers.Layer):
             What `call` takes as `replaced`; features whose column has no value are left out.
 
         Raises:
-            UserError: If no feature reads one of the columns.
+            UserError: If no feature reads one of the columns, or a number is given as text.
         """
         replaced = {
-            f"{self.table}/{scope}/{name}": tf.constant(
-                feature.encode(np.asarray([values[feature.column]]))
-            )
+            f"{self.table}/{scope}/{name}": _encoded(feature, values[feature.column])
             for scope in (SHARED, *self.heads)
             for name, feature in self.features.get(scope, {}).items()
             if feature.column in values
@@ -179,6 +177,16 @@ class Tower(keras.layers.Layer):
             own = self._sum(head, rows, histories, replaced)
             outputs[head] = output if own is None else output + own
         return outputs
+
+
+def _encoded(feature: Feature, value: Any) -> tf.Tensor:
+    try:
+        return tf.constant(feature.encode(np.asarray([value])))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"A value of {feature.column!r} must be {feature.reads or 'a value or a list'}; "
+            f"got {value!r}."
+        ) from error
 
 
 class Recommender(keras.layers.Layer):

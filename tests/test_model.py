@@ -183,6 +183,12 @@ def test_values_that_no_feature_reads_are_refused(data):
         model.query.encode_row({"zip": "1"})
 
 
+def test_text_for_a_number_is_refused(data):
+    model = featured(data, {"retrieval": implicit_squared(), "rating": rating(dim=3)})
+    with pytest.raises(UserError, match=r"A value of 'age' must be numbers; got 'old'"):
+        model.query.encode_row({"age": "old"})
+
+
 def built(data, query, candidate, heads=None, **changed):
     model = Recommender(
         query=tower(query, **changed),
