@@ -251,18 +251,20 @@ def _rows(table: tf.lookup.StaticHashTable, ids: tf.Tensor) -> tf.Tensor:
     return tf.cast(table.lookup(ids) + 1, tf.int32)
 
 
-def log(run: Run, index: Index | None, tracker: "Tracker") -> None:
+def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
     """Logs to MLflow what the run directory holds, and its SavedModel as a pyfunc model.
 
-    Without a retrieval head there is nothing to recommend, and no model is logged.
+    Returns:
+        The model's address in MLflow. Without a retrieval head there is nothing to recommend, and
+        no model is logged; while MLflow is out of reach, it has no address yet.
     """
     for name in (CONFIG, METRICS, EVALUATION):
         tracker.log_file(run.directory / name, "")
     if index is None:
-        return
+        return None
     manifest = run.directory / INDEX / MANIFEST
     tracker.log_file(manifest, INDEX)
-    tracker.log_model(
+    return tracker.log_model(
         name="recommender",
         code_path=Path(__file__).with_name("serving_model.py"),
         artifacts={"model": run.directory / MODEL, "index_manifest": manifest},

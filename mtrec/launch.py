@@ -85,8 +85,9 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
         reporter.index(index.manifest)
     with reporter.stage("export"):
         signatures = stages.export(trained, index)
-        export.log(trained, index, tracker)
-    reporter.console.print(f"model: SavedModel with {', '.join(signatures)}")
+        address = export.log(trained, index, tracker)
+    served = f"; in MLflow {address}" if address else ""
+    reporter.console.print(f"model: SavedModel with {', '.join(signatures)}{served}")
 
 
 @contextmanager
