@@ -1,0 +1,45 @@
+"""Trains 20 steps of the joint task: `python layout_job.py <directory> <devices> [seed=...]`.
+
+Workers are told of each other by `TF_CONFIG`. A process of its own for each: strategies of
+different size in one process abort each other's collectives.
+"""
+
+import sys
+from pathlib import Path
+
+from small_config import config_of
+
+from mtrec import build, run, worker
+
+JOB = (
+    "data=synthetic",
+    "data.num_users=100",
+    "data.num_items=60",
+    "data.num_interactions=2000",
+    # Every second row has no rating, by chance, so that replicas count differently.
+    "data.rating_share=0.5",
+    # Seven batches an epoch, the last one short.
+    "train.global_batch=16",
+    "train.epochs=20",
+    "train.max_steps=20",
+)
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def on_epoch(self, metrics):
+        pass
+
+    def say(self, text):
+        pass
+
+    def should_stop(self):
+        return False
+
+
+if __name__ == "__main__":
+    directory, devices, *overrides = sys.argv[1:]
+    config = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
+    run.save_config(config, Path(directory))
+    worker.train(config, *build.data(config.data), Path(directory), Silent())

@@ -1,0 +1,82 @@
+"""Runs `layout_job.py` on a layout of workers and devices, and reads what it left."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+HERE = Path(__file__).parent
+
+
+def train(directory, *, workers, devices, overrides=()):
+    """Trains on `workers` processes of `devices` each; returns variables and metrics by name."""
+    addresses = [f"localhost:{port}" for port in free_ports(workers)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / "layout_job.py"), str(directory), str(devices), *overrides],
+            env=environment(addresses, rank),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(workers)
+    ]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * workers, outputs
+    return left_in(directory)
+
+
+def free_ports(count):
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("localhost", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def environment(addresses, rank):
+    task = {"type": "worker", "index": rank}
+    config = {"cluster": {"worker": addresses}, "task": task} if len(addresses) > 1 else {}
+    return os.environ | {
+        "PYTHONPATH": str(HERE.parent),
+        "TF_CONFIG": json.dumps(config),
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def left_in(directory):
+    """Every variable of the latest checkpoint, and the metrics of every epoch."""
+    latest = sorted((directory / "checkpoints").glob("step-*"))[-1]
+    reader = tf.train.load_checkpoint(str(latest / "weights"))
+    found = {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.endswith("VARIABLE_VALUE")
+    }
+    state = json.loads((latest / "state.json").read_text())["state"]
+    for metrics in state["history"]:
+        del metrics["train/seconds"]
+        for name, value in metrics.items():
+            found[f"epoch {metrics['epoch']:g}: {name}"] = np.asarray(value)
+    return found
+
+
+def largest_difference(one, other):
+    assert one.keys() == other.keys()
+    differences = {
+        name: float(np.max(np.abs(value - other[name]), initial=0)) for name, value in one.items()
+    }
+    worst = max(differences, key=differences.__getitem__)
+    return differences[worst], worst
