@@ -242,12 +242,23 @@ class CompareConfig:
     tracking: StoreConfig
 
 
+@dataclass
+class DoctorConfig:
+    """The config of `python -m mtrec.doctor`."""
+
+    outputs: str
+    cache: str
+    cluster: ClusterConfig
+    tracking: StoreConfig
+
+
 def register() -> None:
     """Tells Hydra the schemas that the YAML files name in their defaults."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="schema_recommend", node=RecommendConfig)
     store.store(name="schema_compare", node=CompareConfig)
+    store.store(name="schema_doctor", node=DoctorConfig)
     for name, node in (
         ("movielens", MovieLensConfig),
         ("synthetic", SyntheticConfig),
