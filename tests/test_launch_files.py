@@ -1,5 +1,6 @@
 """The cluster files are well formed, and their commands compose."""
 
+import json
 import shlex
 import subprocess
 from pathlib import Path
@@ -48,3 +49,10 @@ def test_the_image_copies_files_that_exist():
     for line in lines:
         if line.startswith("COPY"):
             assert all((LAUNCH.parent / name).exists() for name in line.split()[1:-1])
+
+
+def test_the_ray_cluster_fits_rays_own_schema():
+    ray = pytest.importorskip("ray")
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((LAUNCH / "ray-cluster.yaml").read_text()), schema)
