@@ -1,0 +1,89 @@
+"""Workers and the driver are killed; the model and what was logged do not show it."""
+
+import random
+import signal
+import time
+
+import pytest
+from jobs import Job, logged, mlflow_runs, weights
+
+EPOCHS = 20
+RAY = ("cluster=ray_local", "cluster.num_workers=2", f"train.epochs={EPOCHS}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("uninterrupted")
+    job = Job(cwd, *RAY)
+    assert job.end() == 0, job.text
+    assert job.text.splitlines()[-1] == f"run: {cwd / 'run'}"
+    return cwd
+
+
+def kill_in_epoch(job, who, epoch, *, delay=0.0, number=signal.SIGKILL):
+    assert job.follow(until=rf"epoch +{epoch}/"), job.text
+    time.sleep(delay)
+    job.kill(who, number)
+
+
+def assert_as_if_nothing_had_happened(cwd, uninterrupted):
+    assert weights(cwd / "run") == weights(uninterrupted / "run")
+    assert mlflow_runs(cwd) == ["FINISHED"]
+    assert logged(cwd) == logged(uninterrupted)
+    assert set(logged(cwd).values()) == {1}
+
+
+def test_workers_and_the_driver_are_killed_in_one_job(uninterrupted, tmp_path):
+    job = Job(tmp_path, *RAY)
+    kill_in_epoch(job, "worker 1", 3)
+    kill_in_epoch(job, "worker 0", 8)
+    kill_in_epoch(job, "driver", 13)
+    assert job.end() == -signal.SIGKILL
+    job = Job(tmp_path, *RAY)
+    assert job.end() == 0, job.text
+    assert "going on from a checkpoint" in job.text
+    assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_a_kill_at_any_moment_leaves_no_trace(uninterrupted, tmp_path, seed):
+    rng = random.Random(seed)
+    who = ("worker 0", "worker 1", "driver")[seed % 3]
+    job = Job(tmp_path, *RAY)
+    kill_in_epoch(job, who, rng.randint(1, EPOCHS - 3), delay=rng.random())
+    if who == "driver":
+        assert job.end() == -signal.SIGKILL
+        job = Job(tmp_path, *RAY)
+    assert job.end() == 0, job.text
+    assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_hung_worker_is_replaced(uninterrupted, tmp_path):
+    job = Job(tmp_path, *RAY, "cluster.health_timeout_s=10")
+    kill_in_epoch(job, "worker 1", 5, number=signal.SIGSTOP)
+    assert job.end() == 0, job.text
+    assert job.text.count("worker 1 on ") == 2
+    assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_driver_saves_on_the_workers(uninterrupted, tmp_path):
+    job = Job(tmp_path, *RAY)
+    kill_in_epoch(job, "driver", 5, number=signal.SIGTERM)
+    assert job.end() == 143, job.text
+    assert Job(tmp_path, *RAY).end() == 0
+    assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
+
+
+def test_missing_gpus_are_named(tmp_path):
+    job = Job(tmp_path, "cluster=ray_gpu", "cluster.schedule_timeout_s=1")
+    assert job.end() == 1
+    assert "has 0 of 1 GPU" in job.text
+
+
+def test_an_address_where_nobody_answers_is_refused(tmp_path):
+    job = Job(tmp_path, "cluster=ray_address", "cluster.address=127.0.0.1:9")
+    assert job.end() == 1
+    assert "got 127.0.0.1:9, where none answers" in job.text
