@@ -1,16 +1,21 @@
-"""Runs `layout_job.py` on a layout of workers and devices, and reads what it left."""
+"""Runs `layout_job.py` on a layout of workers and devices, and reads what it left.
+
+`python tests/distributed/layouts.py [overrides]` prints the largest difference of each layout.
+"""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 HERE = Path(__file__).parent
+LAYOUTS = ((1, 2), (1, 4), (2, 1), (2, 2))
 
 
 def train(directory, *, workers, devices, overrides=()):
@@ -80,3 +85,19 @@ def largest_difference(one, other):
     }
     worst = max(differences, key=differences.__getitem__)
     return differences[worst], worst
+
+
+def print_differences(overrides):
+    """Prints how far each layout ends from one process with one device."""
+    with tempfile.TemporaryDirectory() as folder:
+        one = train(Path(folder) / "1x1", workers=1, devices=1, overrides=overrides)
+        for workers, devices in LAYOUTS:
+            layout = f"{workers}x{devices}"
+            directory = Path(folder) / layout
+            found = train(directory, workers=workers, devices=devices, overrides=overrides)
+            difference, name = largest_difference(one, found)
+            print(f"{layout} {difference:.1e} {name}", flush=True)
+
+
+if __name__ == "__main__":
+    print_differences(sys.argv[1:])

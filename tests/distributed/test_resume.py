@@ -1,0 +1,81 @@
+"""A job in this process goes on from where it was."""
+
+import shutil
+import signal
+
+import pytest
+from jobs import Job, logged, mlflow_runs, weights
+
+EPOCHS = "train.epochs=30"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(workplace):
+    job = Job(workplace, EPOCHS)
+    assert job.end() == 0, job.text
+    return workplace / "run"
+
+
+@pytest.fixture(scope="module")
+def preempted(tmp_path_factory):
+    """A job that got SIGTERM in its third epoch: where it ran, and the job."""
+    cwd = tmp_path_factory.mktemp("preempted")
+    job = Job(cwd, EPOCHS)
+    assert job.follow(until="epoch +2/"), job.text
+    job.kill("driver", signal.SIGTERM)
+    job.follow()
+    return cwd, job
+
+
+def test_sigterm_saves_and_says_how_to_go_on(preempted):
+    cwd, job = preempted
+    assert job.process.returncode == 143
+    last = job.text.strip().splitlines()[-1]
+    assert last.startswith("error: SIGTERM: stopped and saved after ")
+    assert last.endswith(f"train.resume={cwd / 'run'}")
+    assert mlflow_runs(cwd) == ["KILLED"]
+
+
+def test_a_run_directory_goes_on_bit_for_bit_with_its_own_config(uninterrupted, preempted):
+    cwd, _ = preempted
+    job = Job(cwd, EPOCHS, "train.resume=run")
+    assert job.end() == 0, job.text
+    assert weights(cwd / "run") == weights(uninterrupted)
+    assert mlflow_runs(cwd) == ["FINISHED"]
+    assert logged(cwd) == logged(uninterrupted.parent)
+    assert set(logged(cwd).values()) == {1}
+
+
+def test_a_finished_job_says_so(uninterrupted):
+    job = Job(uninterrupted.parent, EPOCHS)
+    assert job.end() == 0
+    assert job.text.splitlines() == [
+        "finished before; train.resume=never would start anew",
+        f"run: {uninterrupted}",
+    ]
+
+
+def test_another_config_is_refused_by_name(uninterrupted):
+    job = Job(uninterrupted.parent, EPOCHS, "seed=7")
+    assert job.end() == 1
+    assert "seed was 42 and is 7" in job.text
+
+
+def test_resume_from_nowhere_is_refused(tmp_path):
+    job = Job(tmp_path, "train.resume=elsewhere")
+    assert job.end() == 1
+    assert "train.resume must be auto, never or a run directory; got elsewhere" in job.text
+
+
+def test_never_starts_anew_in_the_same_directory(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    job = Job(tmp_path, "train.epochs=1", "train.resume=never")
+    assert job.end() == 0, job.text
+    assert mlflow_runs(tmp_path) == ["FINISHED"]
+    # 150 users in batches of 30.
+    assert list(weights(tmp_path / "run"))[-1] == "step-00000005"
