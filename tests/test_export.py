@@ -1,6 +1,8 @@
+import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,9 +96,34 @@ for name, values in results.items():
 np.savez(directory + "/results.npz", **results)
 """
 
+# The file that MLflow runs, by itself, on the artifacts of the run that has moved.
+FRESH_MODEL = """
+import runpy
+import sys
+from types import SimpleNamespace
+import pandas as pd
+
+directory, code = sys.argv[1:]
+model = runpy.run_path(code)["RecommenderModel"]()
+artifacts = {
+    "model": directory + "/moved/model",
+    "index_manifest": directory + "/moved/index/manifest.json",
+}
+model.load_context(SimpleNamespace(artifacts=artifacts))
+users = pd.DataFrame({"user_id": ["7", "3"]})
+model.predict(None, users, params={"k": 5}).to_json(directory + "/predicted.json")
+assert "mtrec" not in sys.modules
+"""
+
 # Known users, one of them twice, and one who is not known.
 ASKED = np.array([7, 3, 40, 7, 1, 0])
 PAIRED = np.array([12, 400, 1, 13, 0, 5])
+
+
+def in_fresh_process(code, directory, argument):
+    command = [sys.executable, "-c", code, str(directory), argument]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
+    assert finished.returncode == 0, finished.stderr
 
 
 @pytest.fixture(scope="module", params=["exact", "scann"])
@@ -108,12 +135,11 @@ def served(request, tmp_path_factory):
     index = built_index(run, request.param)
     assert index.manifest.kind == request.param
     export.save(run, index)
+    index.save(directory / "run" / "index")
     (directory / "run").rename(directory / "moved")
     users, items = ids_of(ASKED), ids_of(PAIRED)
     np.savez(directory / "given.npz", users=users, items=items)
-    command = [sys.executable, "-c", FRESH_PROCESS, str(directory), request.param]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
-    assert finished.returncode == 0, finished.stderr
+    in_fresh_process(FRESH_PROCESS, directory, request.param)
     return run, index, np.load(directory / "results.npz")
 
 
@@ -149,6 +175,19 @@ def test_a_fresh_process_recommends_what_the_index_does(served):
         results["recommend_title"], np.asarray(run.dataset.items["item_title"])[positions + 1]
     )
     np.testing.assert_allclose(results["recommend_score"], scores, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("served", ["scann"], indirect=True)
+def test_the_file_that_mlflow_runs_needs_nothing_but_its_artifacts(served):
+    run, _, results = served
+    directory = run.directory.parent
+    code = Path(export.__file__).with_name("serving_model.py").read_text()
+    (directory / "code.py").write_text(code)
+    in_fresh_process(FRESH_MODEL, directory, "code.py")
+    predicted = json.loads((directory / "predicted.json").read_text())
+    # ASKED begins with these two users; the first 5 of its 20 items are theirs.
+    expected = results["recommend_item_id"][:2, :5]
+    assert list(predicted["item_id"].values()) == expected.ravel().tolist()
 
 
 def test_what_is_recommended_agrees_with_a_numpy_sort_of_the_catalogue(served):
