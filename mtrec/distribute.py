@@ -27,6 +27,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.backend import Backend, BackendConfig
 from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mtrec.command import quiet_libraries
 from mtrec.config import ClusterConfig, Config
@@ -57,7 +58,9 @@ def train(
     """
     with _connected(config.cluster):
         _check_room(config.cluster, directory)
-        mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        # On this node: elsewhere it would die with a node whose workers can be replaced.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
         with _relayed(mailbox, listener):
             outcome = _fit(config, ray.put((dataset, parts)), directory, mailbox)
     return _history(outcome)

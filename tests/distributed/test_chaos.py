@@ -77,6 +77,25 @@ def test_sigterm_to_the_driver_saves_on_the_workers(uninterrupted, tmp_path):
     assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
+def test_the_loss_of_a_node_leaves_no_trace(uninterrupted, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        lost, _ = (cluster.add_node(num_cpus=1) for _ in range(2))
+        place = ("cluster=ray_address", f"cluster.address={cluster.address}")
+        job = Job(tmp_path, *RAY, *place)
+        assert job.follow(until="epoch +5/"), job.text
+        cluster.remove_node(lost, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        assert job.end() == 0, job.text
+    finally:
+        cluster.shutdown()
+    assert job.text.count("going on from a checkpoint") == 1
+    assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
+
+
 def test_missing_gpus_are_named(tmp_path):
     job = Job(tmp_path, "cluster=ray_gpu", "cluster.schedule_timeout_s=1")
     assert job.end() == 1
