@@ -60,7 +60,7 @@ def train(
         _check_room(config.cluster, directory)
         # On this node: elsewhere it would die with a node whose workers can be replaced.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+        mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         with _relayed(mailbox, listener):
             outcome = _fit(config, ray.put((dataset, parts)), directory, mailbox)
     return _history(outcome)
