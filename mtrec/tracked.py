@@ -11,7 +11,7 @@ from mtrec.store_uri import resolve_uri, shown, sqlite_file
 from mtrec.tracking import RUN_DIR_TAG, connect
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mtrec.tracking import MlflowClient
 
 
 def find_run(run: str, *, uri: str | None) -> Path:

@@ -280,6 +280,6 @@ def _check_finite(losses: np.ndarray, heads: list[str], state: State) -> None:
         k, task = bad[0]
         raise UserError(
             f"The loss of the task {heads[task]!r} is {losses[k, task]} in step {state.step + k} "
-            f"of epoch {state.epoch}. Training stopped there, and the last checkpoint is good; "
+            f"of epoch {state.epoch}, after {len(state.history)} finished epochs; "
             "lower optimizer.tables.learning_rate or optimizer.dense.learning_rate."
         )

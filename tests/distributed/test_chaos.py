@@ -27,7 +27,9 @@ def kill_in_epoch(job, who, epoch, *, delay=0.0, number=signal.SIGKILL):
 
 
 def assert_as_if_nothing_had_happened(cwd, uninterrupted):
-    assert weights(cwd / "run") == weights(uninterrupted / "run")
+    expected = weights(uninterrupted / "run")
+    assert expected
+    assert weights(cwd / "run") == expected
     assert mlflow_runs(cwd) == ["FINISHED"]
     assert logged(cwd) == logged(uninterrupted)
     assert set(logged(cwd).values()) == {1}
