@@ -8,23 +8,14 @@ import numpy as np
 from hydra.utils import instantiate
 
 from mtrec.balance import Balancer
-from mtrec.config import Config, DataConfig
+from mtrec.config import Config
 from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
-from mtrec.data.split import Split, split
-from mtrec.data.validate import check
 from mtrec.errors import UserError
 from mtrec.index import IndexBuilder
 from mtrec.model import Recommender
 from mtrec.step import Optimizers
 from mtrec.train import Schedule
-
-
-def data(config: DataConfig) -> tuple[Dataset, Split]:
-    """Loads, checks and splits the data."""
-    dataset = instantiate(config.load)
-    check(dataset)
-    return dataset, split(dataset, **vars(config.split))
 
 
 def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:

@@ -1,7 +1,6 @@
 """What every `python -m mtrec.<command>` shares: its config, and how it fails."""
 
 import functools
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from mtrec.config import conf_directory, register
 from mtrec.errors import UserError
+from mtrec.libraries import quiet_libraries
 
 
 def command(
@@ -58,9 +58,3 @@ def fail(message: str) -> None:
     """Prints one sentence on stderr and ends the command with status 1."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
-
-
-def quiet_libraries() -> None:
-    """Silences the start-up chatter of TensorFlow; call before it is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

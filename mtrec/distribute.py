@@ -26,12 +26,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mtrec.command import quiet_libraries
 from mtrec.config import ClusterConfig, Config
-from mtrec.errors import UserError
+from mtrec.errors import PreemptedError, UserError
+from mtrec.libraries import import_tensorflow, quiet_libraries
 from mtrec.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -67,8 +68,6 @@ def train(
 
 
 def _history(outcome: dict[str, Any]) -> list["Metrics"]:
-    from mtrec.train import PreemptedError
-
     if "error" in outcome:
         raise UserError(outcome["error"])
     if "preempted" in outcome:
@@ -209,14 +208,11 @@ def _about_node(token: Path) -> dict[str, Any]:
 
 
 def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, Any]:
-    from ray.train import tensorflow
-
-    # To type checkers this is Ray's first trainer of that name; at run time it is the second.
-    make_trainer: Any = tensorflow.TensorflowTrainer
     cluster = config.cluster
     # A name of its own each time: what Ray would resume is nothing that training needs.
     name = f"{os.getpid()}-{time.time_ns()}"
-    trainer = make_trainer(
+    # What Ray's TensorflowTrainer extends; that one would import TensorFlow here.
+    trainer = DataParallelTrainer(
         _loop,
         train_loop_config={
             "config": config,
@@ -224,7 +220,7 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
             "directory": directory.resolve(),
             "mailbox": mailbox,
         },
-        tensorflow_config=_TfConfig(),
+        backend_config=_TfConfig(),
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
             use_gpu=cluster.use_gpu,
@@ -237,7 +233,8 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
         ),
     )
     try:
-        outcome: dict[str, Any] = trainer.fit().return_value
+        result: Any = trainer.fit()  # Ray annotates another class
+        outcome: dict[str, Any] = result.return_value
     except TrainingFailedError as error:
         raise UserError(
             f"Workers failed more than cluster.max_failures={cluster.max_failures} times, the last "
@@ -250,8 +247,8 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
 def _loop(job: dict[str, Any]) -> dict[str, Any]:
     """Trains in one worker. What is not to be tried again is returned, everything else raised."""
     quiet_libraries()
+    import_tensorflow()
     from mtrec import worker
-    from mtrec.train import PreemptedError
 
     dataset, parts = ray.get(job["data"])
     listener = _Correspondent(job["mailbox"])

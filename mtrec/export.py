@@ -14,7 +14,8 @@ from mtrec.errors import UserError
 from mtrec.index import Index
 from mtrec.manifest import MANIFEST
 from mtrec.model import Recommender
-from mtrec.run import CONFIG, EVALUATION, INDEX, METRICS, MODEL, Run
+from mtrec.run import Run
+from mtrec.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,16 +13,21 @@ from hydra.core.hydra_config import HydraConfig
 
 from mtrec.command import command
 from mtrec.config import Config
+from mtrec.errors import PreemptedError
+from mtrec.libraries import import_tensorflow
 
 if TYPE_CHECKING:
+    from mtrec.data.dataset import Dataset
+    from mtrec.data.split import Split
     from mtrec.tracking import Tracker
+    from mtrec.train import Metrics
+    from mtrec.worker import Listener
 
 
 @command("config")
 def main(config: Config) -> None:
     """Runs the main job in Hydra's run directory, or goes on with it."""
-    from mtrec import resume, run, tracking
-    from mtrec.train import PreemptedError
+    from mtrec import resume, run_dir, tracking
 
     hydra = HydraConfig.get()
     found = resume.find_job(config, Path(hydra.runtime.output_dir), hydra.overrides.task)
@@ -30,7 +35,7 @@ def main(config: Config) -> None:
     if found.finished:
         print(f"finished before; train.resume=never would start anew\nrun: {directory}")
         return
-    run.save_config(config, directory)
+    run_dir.save_config(config, directory)
     tracker = tracking.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
@@ -62,18 +67,23 @@ def main(config: Config) -> None:
 
 def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     """The stages in order; each leaves its results in the run directory."""
-    from mtrec import build, export, report, run, stages
+    from mtrec import report
+    from mtrec.data.load import load
 
     reporter = report.Reporter(tracker)
     with reporter.stage("data"):
-        dataset, parts = build.data(config.data)
+        dataset, parts = load(config.data)
     reporter.data(dataset, parts)
     with (
         reporter.stage("train"),
         asked_to_stop() as should_stop,
         reporter.training(config.train.epochs, should_stop) as listener,
     ):
-        history = stages.train(config, dataset, parts, directory, listener)
+        history = train(config, dataset, parts, directory, listener)
+    # Not before: while workers train, this process does without TensorFlow.
+    import_tensorflow()
+    from mtrec import build, export, run, stages
+
     trained = run.restore(config, dataset, parts, directory)
     with reporter.stage("evaluate"):
         metrics, reports = stages.evaluate(trained)
@@ -88,6 +98,24 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
         address = export.log(trained, index, tracker)
     served = f"; in MLflow {address}" if address else ""
     reporter.console.print(f"model: SavedModel with {', '.join(signatures)}{served}")
+
+
+def train(
+    config: Config, dataset: "Dataset", parts: "Split", directory: Path, listener: "Listener"
+) -> "list[Metrics]":
+    """Trains in this process or on Ray workers; leaves the selected checkpoint in `checkpoints/`.
+
+    Returns:
+        The metrics of every epoch; `selected` is 1 in the one that was kept.
+    """
+    if config.cluster.kind == "ray":
+        from mtrec import distribute
+
+        return distribute.train(config, dataset, parts, directory, listener)
+    import_tensorflow()
+    from mtrec import worker
+
+    return worker.train(config, dataset, parts, directory, listener)
 
 
 @contextmanager

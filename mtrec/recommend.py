@@ -38,7 +38,10 @@ def main(config: RecommendConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mtrec import index, run, tracked
+    from mtrec.libraries import import_tensorflow
+
+    import_tensorflow()
+    from mtrec import index, run, run_dir, tracked
 
     directory: Path = tracked.find_run(config.run, uri=config.tracking.uri)
     trained = run.load(directory)
@@ -47,7 +50,7 @@ def main(config: RecommendConfig) -> None:
             f"{directory} must have a retrieval head, and has {', '.join(trained.model.heads)}. "
             "Recommend from a run of task=joint or task=retrieval."
         )
-    searcher = index.load(directory / run.INDEX, digest=trained.tower_digest)
+    searcher = index.load(directory / run_dir.INDEX, digest=trained.tower_digest)
     console = Console(highlight=False, soft_wrap=True)
     if trained.user_row(config.user_id) and (config.history is not None or config.features):
         raise UserError(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from rich.console import Console
@@ -13,11 +13,13 @@ from rich.table import Table
 from mtrec import figures
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
-from mtrec.heads.head import Report
-from mtrec.index import Manifest
-from mtrec.tracking import Tracker
-from mtrec.train import Metrics
-from mtrec.worker import Listener
+from mtrec.tracker import Tracker
+
+if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers does without
+    from mtrec.heads.head import Report
+    from mtrec.manifest import Manifest
+    from mtrec.train import Metrics
+    from mtrec.worker import Listener
 
 # The metrics of the table that ends a job, where a head has them.
 SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae")
@@ -55,7 +57,7 @@ class Reporter:
         self.tracker.log_dataset(dataset, split_counts=counts)
 
     @contextmanager
-    def training(self, epochs: int, should_stop: Callable[[], bool]) -> Iterator[Listener]:
+    def training(self, epochs: int, should_stop: Callable[[], bool]) -> "Iterator[Listener]":
         """A progress bar over epochs; yields who listens to the training."""
         bar = Progress(
             TextColumn("training"),
@@ -70,7 +72,7 @@ class Reporter:
             yield _TrainingLog(self.tracker, bar, epochs, should_stop)
 
     def evaluation(
-        self, history: list[Metrics], metrics: Metrics, reports: Mapping[str, Report]
+        self, history: "list[Metrics]", metrics: "Metrics", reports: "Mapping[str, Report]"
     ) -> None:
         """Test metrics beside their baselines, and the figures."""
         selected = next(int(m["epoch"]) for m in history if m["selected"])
@@ -86,7 +88,7 @@ class Reporter:
         for name, figure in _figures(history, selected, metrics, reports):
             self.tracker.log_figure(figure, name)
 
-    def index(self, manifest: Manifest) -> None:
+    def index(self, manifest: "Manifest") -> None:
         """What index was built and how well it finds."""
         self.console.print(
             f"index: {manifest.kind}, {manifest.catalogue_size:,} items, recall@{manifest.k} "
@@ -112,7 +114,7 @@ class _TrainingLog:
     def say(self, text: str) -> None:
         self._bar.console.print(text)
 
-    def on_epoch(self, metrics: Metrics) -> None:
+    def on_epoch(self, metrics: "Metrics") -> None:
         epoch = int(metrics["epoch"])
         if epoch in self._seen:
             return
@@ -123,7 +125,7 @@ class _TrainingLog:
         self._tracker.log_metrics(logged, step=epoch)
 
 
-def _epoch_line(metrics: Metrics, epochs: int) -> str:
+def _epoch_line(metrics: "Metrics", epochs: int) -> str:
     parts = [f"epoch {int(metrics['epoch']):>3}/{epochs}"]
     for key, loss in metrics.items():
         if key.startswith("train/") and key.endswith("/loss"):
@@ -135,7 +137,7 @@ def _epoch_line(metrics: Metrics, epochs: int) -> str:
     return "  ".join([*parts, f"{metrics['train/seconds']:.1f} s"])
 
 
-def _results(metrics: Metrics, reports: Mapping[str, Report]) -> list[tuple[str, str, str]]:
+def _results(metrics: "Metrics", reports: "Mapping[str, Report]") -> list[tuple[str, str, str]]:
     """Name, the model's value and the baseline's, of what is worth a glance."""
     keys = [
         f"test/{head}/{name}"
@@ -147,7 +149,7 @@ def _results(metrics: Metrics, reports: Mapping[str, Report]) -> list[tuple[str,
 
 
 def _figures(
-    history: list[Metrics], selected: int, metrics: Metrics, reports: Mapping[str, Report]
+    history: "list[Metrics]", selected: int, metrics: "Metrics", reports: "Mapping[str, Report]"
 ) -> Iterator[tuple[str, Any]]:
     yield "loss_curves", figures.loss_curves(history, selected_epoch=selected)
     rows = [row for report in reports.values() for row in report.slices]

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mtrec import run
+from mtrec import run_dir
 from mtrec.config import Config
 from mtrec.errors import UserError
 from mtrec.tracking import PENDING_RUN_ID, RUN_ID_FILE, UNSENT_FILE
@@ -52,14 +52,14 @@ def find_job(config: Config, directory: Path, overrides: Sequence[str]) -> Job:
         _discard(directory)
     elif resume != "auto":
         directory = Path(resume).resolve()
-        if not (directory / run.CONFIG).is_file():
+        if not (directory / run_dir.CONFIG).is_file():
             raise UserError(
                 f"train.resume must be auto, never or a run directory; got {resume}, which holds "
-                f"no {run.CONFIG}."
+                f"no {run_dir.CONFIG}."
             )
         if all(_may_differ(override.lstrip("+")) for override in overrides):
             config = _saved(config, directory)
-    if not (directory / run.CONFIG).is_file():
+    if not (directory / run_dir.CONFIG).is_file():
         return Job(config=config, directory=directory, run_id=None, finished=False)
     return _existing(config, directory)
 
@@ -73,7 +73,7 @@ def _existing(config: Config, directory: Path) -> Job:
             run_id=_run_id(directory),
             finished=(directory / FINISHED).exists(),
         )
-    if any((directory / run.CHECKPOINTS).glob("step-*")):
+    if any((directory / run_dir.CHECKPOINTS).glob("step-*")):
         raise UserError(
             f"The job in {directory} must go on with the config it was begun with; "
             f"{differing}. Give that value, or train.resume=never to start anew there, or another "
@@ -88,14 +88,14 @@ def mark_finished(directory: Path) -> None:
 
 
 def _saved(config: Config, directory: Path) -> Config:
-    saved = run.load_config(directory)
+    saved = run_dir.load_config(directory)
     train = replace(saved.train, resume=config.train.resume)
     return replace(saved, cluster=config.cluster, tracking=config.tracking, train=train)
 
 
 def _differences(config: Config, directory: Path) -> Iterator[str]:
     now = dict(_flat(asdict(config)))
-    begun = dict(_flat(OmegaConf.to_container(OmegaConf.load(directory / run.CONFIG))))
+    begun = dict(_flat(OmegaConf.to_container(OmegaConf.load(directory / run_dir.CONFIG))))
     # The topmost keys first: others may be interpolated from them.
     for key in sorted(now.keys() | begun.keys(), key=lambda key: (key.count("."), key)):
         there, here = begun.get(key, "nothing"), now.get(key, "nothing")
@@ -130,7 +130,7 @@ def _run_id(directory: Path) -> str | None:
 
 def _discard(directory: Path) -> None:
     """Deletes what an earlier job left in the run directory, and nothing else."""
-    for name in (FINISHED, run.CONFIG, run.METRICS, RUN_ID_FILE):
+    for name in (FINISHED, run_dir.CONFIG, run_dir.METRICS, RUN_ID_FILE):
         (directory / name).unlink(missing_ok=True)
-    for name in (run.CHECKPOINTS, run.INDEX, run.MODEL):
+    for name in (run_dir.CHECKPOINTS, run_dir.INDEX, run_dir.MODEL):
         shutil.rmtree(directory / name, ignore_errors=True)

@@ -1,20 +1,18 @@
-"""The run directory: what every later stage starts from."""
+"""A trained run, read back from its directory: what every stage after training starts from."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from mtrec import build
 from mtrec.checkpoint import read_selected
-from mtrec.config import Config, DataConfig
+from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
+from mtrec.data.load import load as load_data
 from mtrec.data.split import Split
 from mtrec.data.vocabulary import Vocabulary
 from mtrec.errors import UserError
@@ -23,13 +21,7 @@ from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
 from mtrec.manifest import tower_digest
 from mtrec.model import Recommender
-
-CONFIG = "config.yaml"
-METRICS = "metrics.json"
-EVALUATION = "evaluation.json"
-CHECKPOINTS = "checkpoints"
-INDEX = "index"
-MODEL = "model"
+from mtrec.run_dir import CHECKPOINTS, load_config
 
 
 @dataclass(frozen=True)
@@ -96,20 +88,6 @@ class Run:
         return tower_digest(weights, self.item_ids)
 
 
-def save_config(config: Config, directory: Path) -> None:
-    """Writes the resolved config, from which the run can be rebuilt."""
-    directory.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(asdict(config)), directory / CONFIG)
-
-
-def load_config(directory: Path) -> Config:
-    """Reads the config of a run directory."""
-    saved = cast(DictConfig, OmegaConf.load(directory / CONFIG))
-    # Values of the data source are resolved in `load`; its own fields are not needed again.
-    saved.data = {field.name: saved.data[field.name] for field in fields(DataConfig)}
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), saved)))
-
-
 def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
     """The run with the model that training selected."""
     model = build.model(config, dataset, parts.fit)
@@ -120,9 +98,4 @@ def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> 
 def load(directory: Path) -> Run:
     """The run of a directory, its data loaded anew."""
     config = load_config(directory)
-    return restore(config, *build.data(config.data), directory)
-
-
-def save_metrics(metrics: dict[str, float], directory: Path) -> None:
-    """Writes the flat metrics of the run."""
-    (directory / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    return restore(config, *load_data(config.data), directory)

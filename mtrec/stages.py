@@ -1,38 +1,18 @@
-"""The stages of the main job, in order. Each but the first works in the run directory."""
+"""The stages of the main job after training, in order; each works in the run directory."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 
 from mtrec import export as exporting
 from mtrec import index as indexing
-from mtrec import run, worker
-from mtrec.config import Config
-from mtrec.data.dataset import Dataset
-from mtrec.data.split import Split
+from mtrec import run, run_dir
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
 from mtrec.heads.head import Report
 from mtrec.train import Metrics
-from mtrec.worker import Listener
 
 # Users whose queries the index is measured with.
 MOST_QUERIES = 1024
-
-
-def train(
-    config: Config, dataset: Dataset, parts: Split, directory: Path, listener: Listener
-) -> list[Metrics]:
-    """Trains in this process or on Ray workers; leaves the selected checkpoint in `checkpoints/`.
-
-    Returns:
-        The metrics of every epoch; `selected` is 1 in the one that was kept.
-    """
-    if config.cluster.kind == "local":
-        return worker.train(config, dataset, parts, directory, listener)
-    from mtrec import distribute
-
-    return distribute.train(config, dataset, parts, directory, listener)
 
 
 def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:
@@ -47,8 +27,8 @@ def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:
         reports = evaluator(trained.model, full=True)
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
-    (trained.directory / run.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
-    run.save_metrics(metrics, trained.directory)
+    (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
+    run_dir.save_metrics(metrics, trained.directory)
     return metrics, reports
 
 
@@ -66,7 +46,7 @@ def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexi
         digest=trained.tower_digest,
         queries=np.asarray(queries),
     )
-    built.save(trained.directory / run.INDEX)
+    built.save(trained.directory / run_dir.INDEX)
     return built
 
 

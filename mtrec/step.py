@@ -5,7 +5,7 @@ batch: each replica divides its sum by everybody's count, and the optimizers sum
 does not change when the same global batch is spread over more replicas.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Step:
         with strategy.scope():
             optimizers.tables.build(self.tables)
             optimizers.dense.build(self.dense)
-        self._run = tf.function(self._many, reduce_retracing=True)
+        self._run: Callable[[Mapping[str, Any]], tf.Tensor] | None = None
 
     def __call__(self, replicas: Mapping[int, Batch]) -> np.ndarray:
         """Takes K steps; returns each task's loss over the global batch, `[K, T]`.
@@ -64,21 +64,47 @@ class Step:
         Args:
             replicas: For each replica of this process, its K batches stacked to arrays `[K, ...]`.
         """
-        values = self.strategy.experimental_distribute_values_from_function(
+        if self._run is None:
+            self._run = self._traced_once(replicas)
+        return self._run(self._distributed(replicas)).numpy()
+
+    def _distributed(self, replicas: Mapping[int, Batch]) -> Mapping[str, Any]:
+        return self.strategy.experimental_distribute_values_from_function(
             lambda context: {
                 name: tf.constant(value)
                 for name, value in replicas[context.replica_id_in_sync_group].items()
             }
         )
-        return self._run(values).numpy()
+
+    def _traced_once(self, replicas: Mapping[int, Batch]) -> Callable[[Mapping[str, Any]], Any]:
+        """`_many`, compiled for batches of any size: tracing is most of a short job's time."""
+        batches, larger = (
+            {
+                r: {n: np.zeros(np.add(v.shape, more), v.dtype) for n, v in batch.items()}
+                for r, batch in replicas.items()
+            }
+            for more in (0, 1)
+        )
+        specs = [
+            {name: tf.type_spec_from_value(value) for name, value in values.items()}
+            for values in (self._distributed(batches), self._distributed(larger))
+        ]
+        any_size = {
+            name: spec.most_specific_common_supertype([specs[1][name]])
+            for name, spec in specs[0].items()
+        }
+        return tf.function(self._many, autograph=False, input_signature=[any_size])
 
     def _many(self, batches: Mapping[str, Any]) -> tf.Tensor:
         one = self.strategy.experimental_local_results(batches["query"])[0]
         count = tf.shape(one)[0]
-        losses = tf.TensorArray(tf.float32, size=count)
-        for k in tf.range(count):
+
+        def body(k: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             result = self.strategy.run(self._step, args=(batches, k))
-            losses = losses.write(k, self.strategy.experimental_local_results(result)[0])
+            return k + 1, losses.write(k, self.strategy.experimental_local_results(result)[0])
+
+        losses = tf.TensorArray(tf.float32, size=count)
+        _, losses = tf.while_loop(lambda k, _: k < count, body, (0, losses))
         return losses.stack()
 
     def losses(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

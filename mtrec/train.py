@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtrec.balance import Balancer
 from mtrec.checkpoint import Checkpoints
 from mtrec.data.batches import Batches, stack
-from mtrec.errors import UserError
+from mtrec.errors import PreemptedError, UserError
 from mtrec.model import Recommender
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import from_chief, is_chief, local_replicas
@@ -70,10 +70,6 @@ class State:
             if better(metric, metrics[metric], best[metric]):
                 best = metrics
         return best
-
-
-class PreemptedError(Exception):
-    """Training was asked to stop (SIGTERM) and has left a checkpoint to go on from."""
 
 
 def fit(

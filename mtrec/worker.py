@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from mtrec import build, run
+from mtrec import build, run_dir
 from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
@@ -52,7 +52,7 @@ def train(
         strategy=strategy,
         schedule=build.schedule(config),
         validate=lambda: flat_metrics(evaluator(model, full=False), "val"),
-        checkpoints=directory / run.CHECKPOINTS,
+        checkpoints=directory / run_dir.CHECKPOINTS,
         on_epoch=listener.on_epoch,
         on_resume=_announce(listener.say),
         stop=listener.should_stop,

@@ -6,6 +6,7 @@ from small_config import SMALL, config_of
 from small_data import planted, written_out
 
 from mtrec import build
+from mtrec.data.load import load
 from mtrec.errors import UserError
 
 
@@ -43,7 +44,7 @@ def test_heads_with_different_pools_are_refused():
 
 def test_every_head_has_its_own_seeded_weights_and_the_rating_scale_of_the_data():
     config = config_of(*SMALL)
-    dataset, parts = build.data(config.data)
+    dataset, parts = load(config.data)
     model = build.model(config, dataset, parts.fit)
 
     assert list(model.heads) == ["retrieval", "rating"]

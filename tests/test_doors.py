@@ -53,6 +53,26 @@ def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_drives_other_workers_is_loaded_without_tensorflow() -> None:
+    modules = "distribute, report, resume, run_dir, tracking, data.load, data.movielens"
+    code = (
+        f"import sys\nfor name in {modules!r}.split(', '): __import__('mtrec.' + name)\n"
+        "print(sorted({'tensorflow', 'keras', 'mlflow', 'scann'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_keras_comes_without_what_it_would_import_along() -> None:
+    code = (
+        "import sys\nfrom mtrec.libraries import import_tensorflow\nimport_tensorflow()\n"
+        "print(sorted({'keras', 'sklearn', 'matplotlib'} & set(sys.modules)))\n"
+        "import sklearn, matplotlib.pyplot"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['keras']"
+
+
 def test_the_public_names_are_where_the_package_says() -> None:
     code = "import mtrec\nfor name in mtrec.__all__:\n    assert getattr(mtrec, name), name"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

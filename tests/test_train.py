@@ -17,12 +17,13 @@ from mtrec import build
 from mtrec.balance import Fixed
 from mtrec.checkpoint import is_selected, read_selected
 from mtrec.data.batches import Batches, stack
-from mtrec.errors import UserError
+from mtrec.data.load import load
+from mtrec.errors import PreemptedError, UserError
 from mtrec.evaluate import Evaluator, flat_metrics
 from mtrec.heads.head import Examples
 from mtrec.optimizers import LazyAdam
 from mtrec.step import Optimizers, Step
-from mtrec.train import PreemptedError, Schedule, better, fit
+from mtrec.train import Schedule, better, fit
 
 HERE = Path(__file__).parent
 
@@ -306,7 +307,7 @@ def test_a_finished_job_has_nothing_left_to_do(data, tmp_path):
 def built(*overrides):
     """A job's step and batches, built from its config."""
     config = config_of(*SMALL, *overrides)
-    dataset, parts = build.data(config.data)
+    dataset, parts = load(config.data)
     model = build.model(config, dataset, parts.fit)
     batches = build.batches(config, dataset, parts.fit, model.heads, 1)
     optimizers = build.optimizers(config, batches.steps_per_epoch)

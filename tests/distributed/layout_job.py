@@ -9,7 +9,8 @@ from pathlib import Path
 
 from small_config import config_of
 
-from mtrec import build, run, worker
+from mtrec import run_dir, worker
+from mtrec.data.load import load
 
 JOB = (
     "data=synthetic",
@@ -41,5 +42,5 @@ class Silent:
 if __name__ == "__main__":
     directory, devices, *overrides = sys.argv[1:]
     config = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
-    run.save_config(config, Path(directory))
-    worker.train(config, *build.data(config.data), Path(directory), Silent())
+    run_dir.save_config(config, Path(directory))
+    worker.train(config, *load(config.data), Path(directory), Silent())
