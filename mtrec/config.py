@@ -243,11 +243,20 @@ class CompareConfig:
 
 
 @dataclass
+class DiskConfig:
+    """Free space in GiB below which the doctor warns, and fails."""
+
+    warn_gib: float
+    fail_gib: float
+
+
+@dataclass
 class DoctorConfig:
     """The config of `python -m mtrec.doctor`."""
 
     outputs: str
     cache: str
+    disk: DiskConfig
     cluster: ClusterConfig
     tracking: StoreConfig
 

@@ -14,8 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mtrec import nodes, ray_settings
 from mtrec.config import ClusterConfig, Config
 from mtrec.errors import PreemptedError, UserError
 from mtrec.libraries import import_tensorflow, quiet_libraries
@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from mtrec.worker import Listener
 
 RAY_DIRECTORY = "ray"
-SAME_ON_ALL_NODES = ("tensorflow", "keras", "numpy", "ray", "mtrec")
 _POLL_SECONDS = 0.2
-_CONNECT_SECONDS = 10
+_ANSWER_SECONDS = 120
+
+ray.cloudpickle.register_pickle_by_value(nodes)
 
 
 def train(
@@ -53,18 +54,33 @@ def train(
     """`mtrec.worker.train` on the workers of a Ray cluster.
 
     Raises:
-        UserError: If the cluster has no room for the workers, a node does not fit (see
-            `check_nodes`), training raised one, or workers died `cluster.max_failures` times.
+        UserError: If the cluster has no room for the workers, a node does not fit (see `check`),
+            training raised one, or workers died `cluster.max_failures` times.
         PreemptedError: If the listener said stop.
     """
     with _connected(config.cluster):
-        _check_room(config.cluster, directory)
+        with _room(config.cluster):
+            # The one node of a cluster of our own is this machine.
+            if config.cluster.address != "local":
+                _check_nodes(config.cluster, directory)
         # On this node: elsewhere it would die with a node whose workers can be replaced.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
         with _relayed(mailbox, listener):
             outcome = _fit(config, ray.put((dataset, parts)), directory, mailbox)
     return _history(outcome)
+
+
+def check(cluster: ClusterConfig, directory: Path) -> list[nodes.About]:
+    """Checks a cluster as a job does before it trains, and returns what its nodes have.
+
+    Raises:
+        UserError: If it has no room for the workers, or a node that can hold one does not share
+            `directory`, has other versions than this machine, is not reached by another, or does
+            not answer.
+    """
+    with _connected(cluster), _room(cluster):
+        return _check_nodes(cluster, directory)
 
 
 def _history(outcome: dict[str, Any]) -> list["Metrics"]:
@@ -79,19 +95,27 @@ def _history(outcome: dict[str, Any]) -> list["Metrics"]:
 @contextmanager
 def _connected(cluster: ClusterConfig) -> Iterator[None]:
     """Starts Ray on this machine, or joins the cluster at an address, until the end."""
-    _set_environment(cluster)
+    for name, value in ray_settings.environment(cluster).items():
+        os.environ.setdefault(name, value)
     local = cluster.address == "local"
     # Ray takes over the handler of SIGTERM, with which a job is asked to save and stop.
     handler = signal.getsignal(signal.SIGTERM)
     if not local:
-        _check_answers(cluster.address)
-    ray.init(
-        address=cluster.address,
-        num_cpus=math.ceil(cluster.num_workers * cluster.cpus_per_worker) if local else None,
-        include_dashboard=False if local else None,
-        logging_config=ray.LoggingConfig(log_level="ERROR"),
-        log_to_driver=False,
-    )
+        ray_settings.check_answers(cluster.address)
+    try:
+        ray.init(
+            address=cluster.address,
+            num_cpus=math.ceil(cluster.num_workers * cluster.cpus_per_worker) if local else None,
+            include_dashboard=False if local else None,
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
+            log_to_driver=False,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(
+            f"Ray must start or be joined with cluster.address={cluster.address}; got: "
+            f"{' '.join(str(error).split())} Start a cluster with the same versions, or use "
+            "cluster=ray_local."
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     try:
@@ -100,111 +124,66 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_answers(address: str | None) -> None:
-    """Asks for a connection first: Ray waits for many minutes where nobody answers."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # such as `auto`, which Ray looks up
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise UserError(
-            f"cluster.address must be that of a running Ray cluster; got {address}, where none "
-            f"answers ({error}). Start one with `ray start --head`, or use cluster=ray_local."
-        ) from error
-
-
-def _set_environment(cluster: ClusterConfig) -> None:
-    """Ray Train's options, which it reads from the environment; a user's own come first."""
-    for name, value in {
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(cluster.health_timeout_s),
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(max(300, cluster.schedule_timeout_s)),
-        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-        "RAY_TRAIN_METRICS_ENABLED": "0",
-        # It only announces a preemption; each of Ray Train's helpers is two CPU seconds of start.
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-        "RAY_LOG_TO_STDERR": "0",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
-def resources(cluster: ClusterConfig) -> dict[str, float]:
-    """What Ray reserves for each worker."""
-    reserved: dict[str, float] = {"CPU": cluster.cpus_per_worker}
-    if cluster.use_gpu:
-        reserved["GPU"] = cluster.devices_per_worker or 1
-    return reserved
-
-
-def _check_room(cluster: ClusterConfig, directory: Path) -> None:
-    """Waits until the cluster has room for all workers, and checks the nodes they would be on."""
-    bundles = [resources(cluster)] * cluster.num_workers
+@contextmanager
+def _room(cluster: ClusterConfig) -> Iterator[None]:
+    """Waits until the cluster has room for all workers, and keeps it until the end."""
     # A placement group tells an autoscaler what is wanted, and whether it fits node by node.
-    group = placement_group(bundles)
+    group = placement_group([ray_settings.resources(cluster)] * cluster.num_workers)
     try:
         if not group.wait(cluster.schedule_timeout_s):
-            raise UserError(_missing(cluster))
-        if cluster.address != "local":
-            check_nodes(group, cluster.num_workers, directory)
+            raise UserError(ray_settings.missing(cluster, ray.cluster_resources()))
+        yield
     finally:
         remove_placement_group(group)
 
 
-def _missing(cluster: ClusterConfig) -> str:
-    wanted, there = resources(cluster), ray.cluster_resources()
-    missing = [
-        f"{there.get(name, 0):g} of {each * cluster.num_workers:g} {name}"
-        for name, each in wanted.items()
-        if there.get(name, 0) < each * cluster.num_workers
-    ]
-    each = ", ".join(f"{number:g} {name}" for name, number in wanted.items())
-    return (
-        f"The Ray cluster must have room for cluster.num_workers={cluster.num_workers} workers of "
-        f"{each} each, and has {' and '.join(missing) or 'no node with so much free'} after "
-        f"{cluster.schedule_timeout_s:g} s. Add nodes, or lower cluster.num_workers or "
-        "cluster.cpus_per_worker."
-    )
-
-
-def check_nodes(group: Any, num_workers: int, directory: Path) -> None:
-    """Checks that every worker's node sees the run directory and has this machine's versions.
+def _check_nodes(cluster: ClusterConfig, directory: Path) -> list[nodes.About]:
+    """What the nodes have that can hold a worker.
 
     Raises:
-        UserError: Naming the node that does not, and what it has instead.
+        UserError: If one does not share `directory`, has other versions than this machine, is not
+            reached by another, or does not answer.
     """
-    token = directory / ".shared"
-    token.write_text(str(time.time_ns()))
-    about = ray.remote(num_cpus=0)(_about_node)
-    found = ray.get(
-        [
-            about.options(placement_group=group, placement_group_bundle_index=i).remote(token)
-            for i in range(num_workers)
-        ]
-    )
-    expected = _about_node(token)
-    token.unlink()
-    for node in found:
-        if node["token"] != expected["token"]:
-            raise UserError(
-                f"hydra.run.dir must be on storage that all nodes share; {directory} is another "
-                f"directory on {node['host']}. Set hydra.run.dir to a shared path."
-            )
-        if node["versions"] != expected["versions"]:
-            raise UserError(
-                f"All nodes must have the same versions; {node['host']} has {node['versions']}, "
-                f"and {expected['host']} has {expected['versions']}. Install the same there."
-            )
+    token = str(time.time_ns())
+    live = [
+        node
+        for node in ray.nodes()
+        if node["Alive"] and _can_hold(node, ray_settings.resources(cluster))
+    ]
+    files = [directory / f".node-{node['NodeID']}" for node in live]
+    probes = [_probe(node) for node in live]
+    try:
+        found = _answers([p.about.remote(f, token) for p, f in zip(probes, files, strict=True)])
+        wrong = list(nodes.misfits(found, files, token, nodes.versions()))
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+    for sentences in _answers([p.unreached.remote(found) for p in probes]):
+        wrong += sentences
+    if wrong:
+        raise UserError(" ".join(wrong))
+    return found
 
 
-def _about_node(token: Path) -> dict[str, Any]:
-    text = ""
-    with suppress(OSError):
-        text = token.read_text()
-    return {
-        "host": socket.gethostname(),
-        "token": text,
-        "versions": {name: version(name) for name in SAME_ON_ALL_NODES},
-    }
+def _can_hold(node: dict[str, Any], wanted: dict[str, float]) -> bool:
+    return all(node["Resources"].get(name, 0) >= number for name, number in wanted.items())
+
+
+def _probe(node: dict[str, Any]) -> Any:
+    place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    probe = ray.remote(nodes.Probe).options(num_cpus=0, scheduling_strategy=place)
+    return probe.remote(node["NodeManagerAddress"])
+
+
+def _answers(calls: list[Any]) -> list[Any]:
+    try:
+        answers: list[Any] = ray.get(calls, timeout=_ANSWER_SECONDS)
+    except ray.exceptions.RayError as error:
+        raise UserError(
+            f"Every node must answer within {_ANSWER_SECONDS} s; got: {str(error).strip()}. Check "
+            "`ray status` and the logs there."
+        ) from error
+    return answers
 
 
 def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, Any]:
@@ -224,7 +203,7 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
         scaling_config=ScalingConfig(
             num_workers=cluster.num_workers,
             use_gpu=cluster.use_gpu,
-            resources_per_worker=resources(cluster),
+            resources_per_worker=ray_settings.resources(cluster),
         ),
         run_config=RunConfig(
             name=name,

@@ -46,7 +46,7 @@ def test_each_heavy_library_has_one_door(library: str) -> None:
 
 def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
     code = (
-        "import sys, mtrec, mtrec.launch, mtrec.recommend, mtrec.compare\n"
+        "import sys, mtrec, mtrec.launch, mtrec.recommend, mtrec.compare, mtrec.doctor\n"
         "print(sorted({'tensorflow', 'keras', 'ray', 'mlflow', 'scann'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

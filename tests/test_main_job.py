@@ -135,7 +135,7 @@ def test_a_mistake_ends_with_one_sentence_and_a_non_zero_status(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("module", ["launch", "recommend", "compare"])
+@pytest.mark.parametrize("module", ["launch", "recommend", "compare", "doctor"])
 def test_help_loads_none_of_the_heavy_libraries(module: str) -> None:
     code = (
         "import runpy, sys\n"

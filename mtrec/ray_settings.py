@@ -1,0 +1,64 @@
+"""What Ray is told of the config, and what a cluster lacks for it; imports nothing of Ray."""
+
+import socket
+
+from mtrec.config import ClusterConfig
+from mtrec.errors import UserError
+
+_CONNECT_SECONDS = 10
+
+
+def environment(cluster: ClusterConfig) -> dict[str, str]:
+    """Ray Train's options, which it reads from the environment."""
+    return {
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(cluster.health_timeout_s),
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(max(300, cluster.schedule_timeout_s)),
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        # It only announces a preemption; each of Ray Train's helpers is two CPU seconds of start.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_LOG_TO_STDERR": "0",
+    }
+
+
+def resources(cluster: ClusterConfig) -> dict[str, float]:
+    """What Ray reserves for each worker."""
+    reserved: dict[str, float] = {"CPU": cluster.cpus_per_worker}
+    if cluster.use_gpu:
+        reserved["GPU"] = cluster.devices_per_worker or 1
+    return reserved
+
+
+def missing(cluster: ClusterConfig, there: dict[str, float]) -> str:
+    """A sentence on what a cluster with the resources `there` lacks for the workers."""
+    wanted = resources(cluster)
+    short = [
+        f"{there.get(name, 0):g} of {each * cluster.num_workers:g} {name}"
+        for name, each in wanted.items()
+        if there.get(name, 0) < each * cluster.num_workers
+    ]
+    each = ", ".join(f"{number:g} {name}" for name, number in wanted.items())
+    return (
+        f"The Ray cluster must have room for cluster.num_workers={cluster.num_workers} workers of "
+        f"{each} each, and has {' and '.join(short) or 'no node with so much free'} after "
+        f"{cluster.schedule_timeout_s:g} s. Add nodes, or lower cluster.num_workers or "
+        "cluster.cpus_per_worker."
+    )
+
+
+def check_answers(address: str | None) -> None:
+    """Asks for a connection: Ray itself waits for many minutes where nobody answers.
+
+    Raises:
+        UserError: If nobody does.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # such as `auto`, which Ray looks up
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"cluster.address must be that of a running Ray cluster; got {address}, where none "
+            f"answers ({error}). Start one with `ray start --head`, or use cluster=ray_local."
+        ) from error
