@@ -54,7 +54,7 @@ def environment(addresses, rank):
     task = {"type": "worker", "index": rank}
     config = {"cluster": {"worker": addresses}, "task": task} if len(addresses) > 1 else {}
     return os.environ | {
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)]),
         "TF_CONFIG": json.dumps(config),
         "TF_ENABLE_ONEDNN_OPTS": "0",
         "CUDA_VISIBLE_DEVICES": "",
