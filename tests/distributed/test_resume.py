@@ -1,5 +1,6 @@
 """A job in this process goes on from where it was."""
 
+import os
 import shutil
 import signal
 
@@ -49,6 +50,28 @@ def test_a_run_directory_goes_on_bit_for_bit_with_its_own_config(uninterrupted, 
     assert mlflow_runs(cwd) == ["FINISHED"]
     assert logged(cwd) == logged(uninterrupted.parent)
     assert set(logged(cwd).values()) == {1}
+
+
+def test_a_damaged_last_checkpoint_is_skipped_for_the_one_before(uninterrupted, tmp_path):
+    job = Job(tmp_path, EPOCHS)
+    assert job.follow(until="epoch +3/"), job.text
+    job.kill("driver")
+    assert job.end() == -signal.SIGKILL
+    *_, before, last = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    (data,) = last.glob("weights.data-*")
+    os.truncate(data, data.stat().st_size // 2)
+
+    job = Job(tmp_path, EPOCHS)
+    assert job.end() == 0, job.text
+    assert f"{last} is damaged; going back to the one before." in job.text
+    steps = int(before.name.removeprefix("step-"))
+    # 150 users in batches of 30.
+    done, more = divmod(steps, 5)
+    assert f"going on from a checkpoint: {done} epochs done, and {more} steps" in job.text
+    assert len(weights(uninterrupted)) >= 2
+    assert weights(tmp_path / "run") == weights(uninterrupted)
+    assert mlflow_runs(tmp_path) == ["FINISHED"]
+    assert logged(tmp_path) == logged(uninterrupted.parent)
 
 
 def test_a_finished_job_says_so(uninterrupted):
