@@ -12,6 +12,31 @@ import numpy as np
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
 FACTORIZED_AT = (1, 5, 10, 50, 100)
+LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss")
+# Metrics that are the root of a mean.
+ROOTS = ("rmse", "rmse_clipped")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric improves as it falls; `metric` may have a path before it."""
+    return metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER
+
+
+def better(metric: str, new: float, old: float) -> bool:
+    """Whether `new` improves on `old`, in the direction of the metric named `metric`."""
+    return new < old if lower_is_better(metric) else new > old
+
+
+def from_totals(metric: str, total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """A metric from its sum over users and the number summed; for some, the root of the mean.
+
+    Args:
+        metric: Its name; it may have a path before it.
+        total: What was summed, such as squared errors; any shape.
+        count: How many, such as rated rows; of the same shape.
+    """
+    mean = total / count
+    return np.sqrt(mean) if metric.rsplit("/", 1)[-1] in ROOTS else mean
 
 
 def ranks(scores: np.ndarray, items: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -98,13 +123,21 @@ def factorized_top_k(ranks_: np.ndarray) -> dict[str, float]:
     return {f"factorized_top_{k}": float(np.mean(ranks_ < k)) for k in FACTORIZED_AT}
 
 
-def rating_errors(raw: np.ndarray, clipped: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """RMSE and MAE of raw predictions, and RMSE of those clipped to the scale; all `[N]`."""
+def row_errors(raw: np.ndarray, clipped: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """What each row adds to the totals of RMSE, MAE and the RMSE of clipped predictions, `[N]`."""
     error = raw.astype(np.float64) - truth
     return {
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "mae": float(np.mean(np.abs(error))),
-        "rmse_clipped": float(np.sqrt(np.mean((clipped.astype(np.float64) - truth) ** 2))),
+        "rmse": error**2,
+        "mae": np.abs(error),
+        "rmse_clipped": (clipped.astype(np.float64) - truth) ** 2,
+    }
+
+
+def rating_errors(raw: np.ndarray, clipped: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """RMSE and MAE of raw predictions, and RMSE of those clipped to the scale; all `[N]`."""
+    return {
+        name: float(from_totals(name, rows.sum(), np.asarray(len(rows))))
+        for name, rows in row_errors(raw, clipped, truth).items()
     }
 
 

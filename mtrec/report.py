@@ -13,6 +13,7 @@ from rich.table import Table
 from mtrec import figures
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.run_dir import USERS
 from mtrec.tracker import Tracker
 
 if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers does without
@@ -85,6 +86,7 @@ class Reporter:
         lines = ["| test | model | baseline |", "|---|---|---|", *("|".join(row) for row in rows)]
         self.tracker.set_note("\n".join(lines))
         self.tracker.log_metrics(metrics, step=selected)
+        self.tracker.log_file(self.tracker.run_dir / USERS, "")
         for name, figure in _figures(history, selected, metrics, reports):
             self.tracker.log_figure(figure, name)
 

@@ -12,6 +12,7 @@ from mtrec.config import Config, DataConfig
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
 EVALUATION = "evaluation.json"
+USERS = "evaluation_users.parquet"
 CHECKPOINTS = "checkpoints"
 INDEX = "index"
 MODEL = "model"

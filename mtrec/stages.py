@@ -6,7 +6,7 @@ import numpy as np
 
 from mtrec import export as exporting
 from mtrec import index as indexing
-from mtrec import run, run_dir
+from mtrec import run, run_dir, users
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
 from mtrec.heads.head import Report
 from mtrec.train import Metrics
@@ -16,7 +16,10 @@ MOST_QUERIES = 1024
 
 
 def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:
-    """Looks at the test part, once; writes `metrics.json` and `evaluation.json`."""
+    """Looks at the test part, once.
+
+    Writes `metrics.json`, `evaluation.json` and, for tests over users, `evaluation_users.parquet`.
+    """
     parts = trained.parts
     metrics: Metrics = {}
     for split, known, held_out in (

@@ -12,17 +12,12 @@ from mtrec.balance import Balancer
 from mtrec.checkpoint import Checkpoints
 from mtrec.data.batches import Batches, stack
 from mtrec.errors import PreemptedError, UserError
+from mtrec.metrics import better
 from mtrec.model import Recommender
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import from_chief, is_chief, local_replicas
 
 Metrics = dict[str, float]
-LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss")
-
-
-def better(metric: str, new: float, old: float) -> bool:
-    """Whether `new` improves on `old`, in the direction of the metric named `metric`."""
-    return new < old if metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER else new > old
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from small_data import all_rows, planted, written_out
 from small_model import rating, recommender, softmax
 
-from mtrec import evaluate, metrics
+from mtrec import evaluate, metrics, users
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
 from mtrec.heads.retrieval import ImplicitSquared, Retrieval
 
@@ -329,3 +329,27 @@ def test_flat_metrics_have_the_names_of_the_contract(split, scores):
     expected |= {f"test/rating/{name}" for name in ("rmse", "mae", "rmse_clipped")}
     assert set(flat) == expected | {f"baseline/{name}" for name in expected}
     assert all(isinstance(value, float) for value in flat.values())
+
+
+def test_metrics_come_again_out_of_what_each_user_adds_to_them(tmp_path):
+    data = planted()
+    rows = all_rows(data)
+    model = recommender(data, {"retrieval": softmax(), "rating": rating()}, fit=rows[:400])
+    evaluator = Evaluator(data, known=rows[:400], held_out=rows[400:])
+    reports = evaluator(model, full=True)
+    ids = data.users["user_id"][evaluator.users]
+    users.save(reports, ids, tmp_path / "users.parquet")
+    table = users.load(tmp_path / "users.parquet")
+
+    assert table.index.tolist() == ids.tolist()
+    rated = np.isfinite(data.interactions["rating"][rows[400:]])
+    mine = np.bincount(data.interactions["user"][rows[400:]][rated], minlength=41)
+    assert table["rating/count"].tolist() == mine[evaluator.users].tolist()
+    assert set(table["retrieval/count"]) <= {0, 1}
+    for head, report in reports.items():
+        for name in report.per_user.totals:
+            mean = table[f"{head}/{name}"].sum() / table[f"{head}/count"].sum()
+            value = math.sqrt(mean) if name.startswith("rmse") else mean
+            assert value == pytest.approx(report.metrics[name], rel=1e-9), name
+    assert {"recall_at_10", "ndcg_at_10"} <= set(reports["retrieval"].per_user.totals)
+    assert {"rmse", "mae"} <= set(reports["rating"].per_user.totals)

@@ -1,6 +1,7 @@
 """What every head has: a loss for each example, and figures on held-out interactions."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,36 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class PerUser:
+    """What each held-out user adds to a head's metrics, so that users can be drawn again.
+
+    A metric is the sum of its totals over the sum of the counts, or the root of that; see
+    `mtrec.metrics.from_totals`. A mean over users has a count of 1 for each of them.
+
+    Attributes:
+        count: What the head counts of each user in `HeldOut.users`, `[U]`; 0 for a user whose rows
+            it cannot judge.
+        totals: Metric name to the sum over what was counted, `[U]`.
+    """
+
+    count: np.ndarray
+    totals: dict[str, np.ndarray]
+
+    @classmethod
+    def summed(
+        cls, values: Mapping[str, np.ndarray], owner: np.ndarray, num_users: int
+    ) -> "PerUser":
+        """Sums what was measured, `[N]` for each metric, over its owners, `[N]` in 0..U-1."""
+        return cls(
+            count=np.bincount(owner, minlength=num_users),
+            totals={
+                name: np.bincount(owner, weights=measured, minlength=num_users)
+                for name, measured in values.items()
+            },
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """What a head found on held-out interactions.
 
@@ -68,12 +99,14 @@ class Report:
         baseline: The same metrics of the head's simple baseline.
         slices: Rows `{"slice", "value", "metric", "model", "baseline", "count"}`.
         tables: Further tables by name, for figures.
+        per_user: What each user adds to the metrics that are sums over users.
     """
 
     metrics: dict[str, float]
     baseline: dict[str, float] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, Any] = field(default_factory=dict)
+    per_user: PerUser | None = None
 
 
 class Head(keras.layers.Layer, ABC):
@@ -103,4 +136,4 @@ class Head(keras.layers.Layer, ABC):
 
     @abstractmethod
     def evaluate(self, held_out: HeldOut, *, full: bool) -> Report:
-        """Metrics on held-out interactions; baselines, slices and tables too where `full`."""
+        """Metrics on held-out interactions; all else a report holds too where `full`."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
-from mtrec.heads.head import Examples, Head, HeldOut, Report
+from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
 from mtrec.tables import Table, seed_for
 
 
@@ -102,16 +102,20 @@ class Rating(Head):
             self.item_bias(item)[:, 0],
         ).numpy()
         clipped = np.clip(raw, self.low, self.high)
-        report = Report(metrics=metrics.rating_errors(raw, clipped, truth))
-        if full:
-            mean = np.full_like(truth, self.train_mean)
-            report.baseline.update(metrics.rating_errors(mean, mean, truth))
-            report.tables["calibration"] = metrics.calibration(clipped, truth, bins=10)
-            report.tables["predicted_against_true"] = metrics.predicted_against_true(
-                clipped, truth, low=self.low, high=self.high, bins=20
-            )
-            errors = (np.square(clipped - truth), np.square(mean - truth))
-            report.slices.extend(_slices(held_out, owner, item, *errors))
+        found = metrics.rating_errors(raw, clipped, truth)
+        if not full:
+            return Report(metrics=found)
+        of_rows = metrics.row_errors(raw, clipped, truth)
+        per_user = PerUser.summed(of_rows, owner, len(held_out.users))
+        report = Report(metrics=found, per_user=per_user)
+        mean = np.full_like(truth, self.train_mean)
+        report.baseline.update(metrics.rating_errors(mean, mean, truth))
+        report.tables["calibration"] = metrics.calibration(clipped, truth, bins=10)
+        report.tables["predicted_against_true"] = metrics.predicted_against_true(
+            clipped, truth, low=self.low, high=self.high, bins=20
+        )
+        errors = (np.square(clipped - truth), np.square(mean - truth))
+        report.slices.extend(_slices(held_out, owner, item, *errors))
         return report
 
 

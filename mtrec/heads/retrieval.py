@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.heads.head import Examples, Head, HeldOut, Report
+from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
 from mtrec.strategy import all_gather, all_sum
 
 
@@ -165,15 +165,18 @@ class Retrieval(Head):
         query = np.asarray(self.embed(held_out.query))
         candidate = np.asarray(self.embed(held_out.candidate))
         found = _rank_all(held_out, lambda rows: query[rows] @ candidate.T)
-        report = Report(metrics=found.averages())
-        if full:
-            counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
-            popular = _rank_all(
-                held_out, lambda rows: np.tile(counts.astype(np.float32), (len(query[rows]), 1))
-            )
-            report.baseline.update(popular.averages())
-            report.slices.extend(_slices(held_out, found, popular))
-        return report
+        if not full:
+            return Report(metrics=found.averages())
+        counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
+        popular = _rank_all(
+            held_out, lambda rows: np.tile(counts.astype(np.float32), (len(query[rows]), 1))
+        )
+        return Report(
+            metrics=found.averages(),
+            baseline=popular.averages(),
+            slices=_slices(held_out, found, popular),
+            per_user=PerUser.summed(found.per_user(), found.users, len(held_out.users)),
+        )
 
 
 @dataclass(frozen=True)
