@@ -16,13 +16,14 @@ from mtrec.errors import UserError
 
 @dataclass
 class SplitConfig:
-    """How rows are divided; see `mtrec.data.split.split`."""
+    """How rows are divided; see `mtrec.data.split`."""
 
     kind: str
     seed: int
     train_share: float
     fold: int
     validation_share: float
+    rating_share: float
 
 
 @dataclass
@@ -54,6 +55,7 @@ class SyntheticConfig(DataConfig):
     popularity_exponent: float
     noise: float
     rating_share: float
+    rating_agreement: float
     seed: int
 
 

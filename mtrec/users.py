@@ -1,7 +1,7 @@
 """What each test user adds to a run's metrics: `evaluation_users.parquet` of the run directory.
 
-One row a user: `user` (the id), and of every head `<head>/count` and `<head>/<metric>`, the sum over
-what was counted. `metrics.from_totals` makes metrics of sums over any choice of these rows.
+One row a user: `user` (the id), and of every head `<head>/count` and `<head>/<metric>`, the sum
+over what was counted. `metrics.from_totals` makes metrics of sums over any choice of these rows.
 """
 
 from collections.abc import Mapping

@@ -16,6 +16,7 @@ def planted(**changed):
         "popularity_exponent": 0.8,
         "noise": 0.3,
         "rating_share": 0.7,
+        "rating_agreement": 1.0,
         "seed": 5,
     }
     return synthetic.load(**{**sizes, **changed})

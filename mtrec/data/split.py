@@ -1,9 +1,10 @@
 """Which rows are fitted, which choose the model, and which test it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mtrec.data.cache import digest_of
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 
@@ -80,6 +81,42 @@ def split(
         parts = Split(fit=fit, validation=validation, test=test)
     _check_parts(parts, kind, rows)
     return parts
+
+
+def keep_ratings(dataset: Dataset, fit: np.ndarray, *, share: float, seed: int) -> Dataset:
+    """Returns the data with a share of the ratings of the rows `fit`; all other rows keep theirs.
+
+    Which rows keep their rating depends on the seed and on `fit` alone, and a smaller share keeps
+    some of those that a larger one keeps.
+
+    Args:
+        dataset: The data.
+        fit: Rows that gradients come from.
+        share: Share of their ratings to keep.
+        seed: Seed of the choice.
+
+    Raises:
+        UserError: If the share is not above 0 and at most 1, or leaves no rating.
+    """
+    if not 0 < share <= 1:
+        raise UserError(
+            f"data.split.rating_share must be above 0 and at most 1; got {share}. "
+            "Set data.split.rating_share=1, or task=retrieval to do without ratings."
+        )
+    if share == 1:
+        return dataset
+    rating = np.array(dataset.interactions["rating"])
+    rated = np.random.default_rng(seed).permutation(fit[np.isfinite(rating[fit])])
+    kept = round(share * len(rated))
+    if len(rated) and not kept:
+        raise UserError(
+            f"data.split.rating_share={share} must leave a rating among the {len(rated)} of the "
+            f"rows to fit. Set data.split.rating_share={1 / len(rated):.2g} or more."
+        )
+    rating[rated[kept:]] = np.nan
+    interactions = {**dataset.interactions, "rating": rating}
+    tables = {"users": dataset.users, "items": dataset.items, "interactions": interactions}
+    return replace(dataset, interactions=interactions, digest=digest_of(**tables))
 
 
 def _cut(order: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:

@@ -31,6 +31,7 @@ def load(
     popularity_exponent: float,
     noise: float,
     rating_share: float,
+    rating_agreement: float,
     seed: int,
 ) -> Dataset:
     """Returns a seeded dataset whose users choose and rate items by planted factors.
@@ -38,8 +39,9 @@ def load(
     User u and item i have standard normal factors and the affinity `a = <u, i> / sqrt(F)`. Each
     interaction belongs to a user drawn by a log-normal activity, who looks at eight items drawn in
     proportion to `rank ** -popularity_exponent` and takes the one with the largest
-    `2 a + Gumbel noise`. No pair comes twice. The rating is `3 + a + quality of i + noise`, rounded
-    to a whole number from 1 to 5. Rows are in order of time and no two have the same time.
+    `2 a + Gumbel noise`. No pair comes twice. The rating is `3 + a' + quality of i + noise`,
+    rounded to a whole number from 1 to 5, where `rating_agreement` says how far a' goes with a.
+    Rows are in order of time and no two have the same time.
 
     Users have `user_id` and `user_gender`, which follows the first factor; items have `item_id`,
     `item_title` and the bag `item_genres`, the factors in which the item is largest.
@@ -52,19 +54,24 @@ def load(
         popularity_exponent: 0 makes all items equally popular; 1 is Zipf's law.
         noise: Standard deviation of the noise in a rating, in stars.
         rating_share: Share of the rows that carry a rating, 0 to 1; the others have NaN.
+        rating_agreement: Correlation of the affinity that ratings follow with the one that choices
+            follow, -1 to 1: people choose what they will like (1), or for other reasons (0).
         seed: Seed of everything.
 
     Raises:
         UserError: A size is out of its range.
     """
-    _check(num_users, num_items, num_interactions, num_factors, noise, rating_share)
+    _check(num_users, num_items, num_interactions, num_factors, noise)
+    _check_range("rating_share", rating_share, low=0)
+    _check_range("rating_agreement", rating_agreement, low=-1)
     rng = np.random.default_rng(seed)
     user_factors = rng.standard_normal((num_users, num_factors), dtype=np.float32)
     item_factors = rng.standard_normal((num_items, num_factors), dtype=np.float32)
     popularity = rng.permutation(np.arange(1, num_items + 1) ** -popularity_exponent)
     user, item = _pairs(rng, user_factors, item_factors, popularity, num_interactions)
     quality = 0.5 * rng.standard_normal(num_items, dtype=np.float32)
-    stars = _MIDDLE + quality[item] + _affinity(user_factors, item_factors, user, item)
+    likes = _turned(user_factors, item_factors, rating_agreement, np.random.default_rng([seed, 1]))
+    stars = _MIDDLE + quality[item] + _affinity(*likes, user, item)
     stars += noise * rng.standard_normal(num_interactions, dtype=np.float32)
     stars = np.clip(np.rint(stars), *_RATING_SCALE)
     stars[rng.random(num_interactions) >= rating_share] = np.nan
@@ -154,6 +161,24 @@ def _affinity(
     return affinity / np.float32(np.sqrt(user_factors.shape[1]))
 
 
+def _turned(
+    user_factors: np.ndarray,
+    item_factors: np.ndarray,
+    agreement: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of users and items whose affinity has the correlation `agreement` with the given."""
+    if agreement == 1:
+        return user_factors, item_factors
+    # The affinity's correlation is the product of both sides' cosines.
+    cosine = np.sqrt(abs(agreement))
+    turned = [
+        (cosine * own + np.sqrt(1 - cosine**2) * rng.standard_normal(own.shape)).astype(np.float32)
+        for own in (user_factors, item_factors)
+    ]
+    return turned[0] * np.float32(np.sign(agreement) or 1.0), turned[1]
+
+
 def _draw(rng: np.random.Generator, cumulated: np.ndarray, size: int) -> np.ndarray:
     """Draws `size` row numbers in proportion to weights, given their cumulated sum."""
     # Searching in order and shuffling afterwards is several times as fast: it stays in the cache.
@@ -194,7 +219,6 @@ def _check(
     num_interactions: int,
     num_factors: int,
     noise: float,
-    rating_share: float,
 ) -> None:
     sizes = {
         "num_users": num_users,
@@ -213,7 +237,8 @@ def _check(
         )
     if noise < 0:
         raise UserError(f"data.noise must not be negative; got {noise}. Set data.noise=0.5.")
-    if not 0 <= rating_share <= 1:
-        raise UserError(
-            f"data.rating_share must lie from 0 to 1; got {rating_share}. Set data.rating_share=1."
-        )
+
+
+def _check_range(name: str, value: float, *, low: int) -> None:
+    if not low <= value <= 1:
+        raise UserError(f"data.{name} must lie from {low} to 1; got {value}. Set data.{name}=1.")

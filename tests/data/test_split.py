@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtrec.data.dataset import Dataset
-from mtrec.data.split import split
+from mtrec.data.split import keep_ratings, split
 from mtrec.errors import UserError
 
 DEFAULTS = {"kind": "random", "seed": 42, "train_share": 0.8, "fold": 1, "validation_share": 0.1}
@@ -133,3 +133,43 @@ def test_a_temporal_split_without_times_is_refused_with_a_remedy():
 def test_leave_one_out_without_a_user_of_three_rows_is_refused():
     with pytest.raises(UserError, match="No user has three rows"):
         split(dataset([1, 1, 2, 2], [1, 2, 3, 4]), **{**DEFAULTS, "kind": "leave_one_out"})
+
+
+def kept(share, *, seed=42, fit=range(60)):
+    data = dataset([1] * 100, range(100))
+    data.interactions["rating"][:10] = np.nan
+    found = keep_ratings(data, np.array(fit), share=share, seed=seed)
+    return data, found, set(np.flatnonzero(np.isfinite(found.interactions["rating"])))
+
+
+def test_a_share_of_the_ratings_to_fit_is_kept_and_every_other_row_keeps_its_own():
+    data, found, rated = kept(0.1)
+
+    assert len(rated & set(range(60))) == 5  # a tenth of the 50 that are rated
+    assert set(range(60, 100)) <= rated
+    assert np.isfinite(data.interactions["rating"]).sum() == 90  # the given data is as it was
+    assert found.digest != data.digest
+    np.testing.assert_array_equal(found.interactions["item"], data.interactions["item"])
+    np.testing.assert_array_equal(
+        found.interactions["rating"][sorted(rated)], data.interactions["rating"][sorted(rated)]
+    )
+
+
+def test_the_seed_chooses_the_ratings_and_a_smaller_share_keeps_some_of_a_larger_ones():
+    assert kept(0.2)[2] == kept(0.2)[2] != kept(0.2, seed=43)[2]
+    assert kept(0.1)[2] < kept(0.2)[2] < kept(0.9)[2]
+    data, found, _ = kept(1.0)
+    assert found is data
+
+
+@pytest.mark.parametrize(
+    ("share", "sentence"),
+    [
+        (0.0, r"data\.split\.rating_share must be above 0 and at most 1; got 0\.0"),
+        (1.5, r"data\.split\.rating_share must be above 0 and at most 1; got 1\.5"),
+        (0.001, r"must leave a rating among the 50 of the rows to fit\. Set .*=0\.02 or more"),
+    ],
+)
+def test_a_share_that_leaves_no_rating_is_refused(share, sentence):
+    with pytest.raises(UserError, match=sentence):
+        kept(share)

@@ -14,6 +14,7 @@ SIZES = {
     "popularity_exponent": 0.8,
     "noise": 0.3,
     "rating_share": 1.0,
+    "rating_agreement": 1.0,
     "seed": 5,
 }
 
@@ -141,9 +142,35 @@ def test_women_choose_the_first_genre_more_often(data):
         ({"num_factors": 0}, r"data\.num_factors must be at least 1"),
         ({"num_interactions": 30_001}, r"at most half of users times items \(30000\); got 30001"),
         ({"noise": -0.1}, r"data\.noise must not be negative; got -0\.1"),
+        ({"rating_agreement": -2.0}, r"data\.rating_agreement must lie from -1 to 1; got -2\.0"),
         ({"rating_share": 1.1}, r"data\.rating_share must lie from 0 to 1; got 1\.1"),
     ],
 )
 def test_a_size_out_of_range_is_refused_by_its_name(changed, named):
     with pytest.raises(UserError, match=named):
         load(**changed)
+
+
+def correlation_with_choices(data):
+    """How ratings go with the affinity that a factorisation of the choices finds."""
+    user, item = data.interactions["user"], data.interactions["item"]
+    chosen = np.zeros((301, 201))
+    chosen[user, item] = 1.0
+    expected = np.outer(chosen.sum(axis=1), chosen.sum(axis=0)) / chosen.sum()
+    left, values, right = np.linalg.svd((chosen - expected) / np.sqrt(expected + 1.0))
+    affinity = (left[:, :3] * values[:3]) @ right[:3]
+    return np.corrcoef(affinity[user, item], data.interactions["rating"])[0, 1]
+
+
+def test_ratings_agree_with_choices_as_far_as_they_were_told_to():
+    same, unrelated, opposed = (
+        correlation_with_choices(load(rating_agreement=agreement)) for agreement in (1.0, 0.0, -1.0)
+    )
+    assert same > 0.25
+    assert abs(unrelated) < 0.1
+    assert opposed < -0.25
+
+
+def test_ratings_that_disagree_follow_factors_of_their_own():
+    data = load(rating_agreement=0.0)
+    assert residual_of_factors(data, 3) < 0.85 * residual_of_factors(data, 0)
