@@ -13,7 +13,7 @@ _HOMES = {
     "mtrec.balance": ["Fixed", "Uncertainty"],
     "mtrec.data.batches": ["Batches"],
     "mtrec.data.dataset": ["Dataset"],
-    "mtrec.data.split": ["split"],
+    "mtrec.data.split": ["keep_ratings", "split"],
     "mtrec.features": [
         "Bucketized",
         "Categorical",

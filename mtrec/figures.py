@@ -1,55 +1,27 @@
 """The figures of a run, as matplotlib figures that no global state has a part in."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-# From the palette of Okabe and Ito, which people of any colour vision can tell apart.
-_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-_COLORS = (_BLUE, _ORANGE, _GREEN, _PURPLE)
-_INK, _GREY = "#262626", "#767676"
-_WIDTH = 8.0  # Inches; 1200 pixels, so that the text stays readable at 800.
-_STYLE: dict[Any, Any] = {
-    "figure.dpi": 150,
-    "savefig.dpi": "figure",
-    "figure.facecolor": "white",
-    "font.size": 11,
-    "text.color": _INK,
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": _INK,
-    "axes.labelsize": 11,
-    "axes.titlesize": 11.5,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#EBEBEB",
-    "grid.linewidth": 0.8,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 5.5,
-    "lines.solid_capstyle": "round",
-    "errorbar.capsize": 3,
-    "legend.frameon": False,
-    "legend.fontsize": 10,
-}
-_BACKING = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+from mtrec.figure_style import (
+    BACKING,
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    cycle,
+    metric_name,
+    note,
+    style,
+    titled_figure,
+)
+
 _CUTOFFS = (1, 5, 10, 20, 50, 100)
-_NAMES = {"rmse": "RMSE", "mae": "MAE", "mrr": "MRR", "ndcg": "NDCG", "rmse_clipped": "RMSE"}
 # The metric by which a task is shown, where it has one of these.
 _MAIN_METRICS = ("ndcg_at_10", "recall_at_10", "rmse")
 
@@ -64,16 +36,16 @@ def loss_curves(history: Sequence[Mapping[str, float]], *, selected_epoch: int) 
     """
     keys = list({key: None for entry in history for key in entry})
     tasks = [key.split("/")[1] for key in keys if _is_task_loss(key)]
-    with _style():
+    with style():
         detail = f"training loss above, validation metric below; epoch {selected_epoch} selected"
-        figure = _figure("Training", detail, height=5.6)
+        figure = titled_figure("Training", detail, height=5.6)
         axes = figure.subplots(2, len(tasks), sharex=True, squeeze=False)
-        for (upper, lower), task, color in zip(axes.T, tasks, _cycle(len(tasks)), strict=True):
+        for (upper, lower), task, color in zip(axes.T, tasks, cycle(len(tasks)), strict=True):
             _draw_history(upper, history, f"train/{task}/loss", selected_epoch, color)
             upper.set(title=task, ylabel="training loss")
             metric = _main_metric(task, keys)
             _draw_history(lower, history, f"val/{task}/{metric}", selected_epoch, color)
-            lower.set(xlabel="epoch", ylabel=f"validation {_metric_name(metric)}")
+            lower.set(xlabel="epoch", ylabel=f"validation {metric_name(metric)}")
             lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         figure.align_ylabels()
     return figure
@@ -87,16 +59,16 @@ def recall_curve(metrics: Mapping[str, float], *, split: str) -> Figure:
             for the cut-offs 1, 5, 10, 20, 50 and 100; one that is missing is left out.
         split: `train`, `val` or `test`.
     """
-    with _style():
+    with style():
         detail = f"{split} split, exact over the whole catalogue"
-        figure = _figure("Recall@k", detail, height=4.8)
+        figure = titled_figure("Recall@k", detail, height=4.8)
         axis = figure.subplots()
         prefix = f"{split}/retrieval/recall_at_"
         model = {k: metrics[f"{prefix}{k}"] for k in _CUTOFFS if f"{prefix}{k}" in metrics}
         prefix = f"baseline/{prefix}"
         popular = {k: metrics[f"{prefix}{k}"] for k in _CUTOFFS if f"{prefix}{k}" in metrics}
-        _draw_recall(axis, model, "model", _BLUE, "-", (-4, 5))
-        _draw_recall(axis, popular, "most popular", _GREY, "--", (4, -13))
+        _draw_recall(axis, model, "model", BLUE, "-", (-4, 5))
+        _draw_recall(axis, popular, "most popular", GREY, "--", (4, -13))
         axis.set_xscale("log")
         axis.set_xticks(_CUTOFFS, [str(k) for k in _CUTOFFS])
         axis.xaxis.set_minor_locator(NullLocator())
@@ -122,19 +94,19 @@ def calibration(table: Sequence[Mapping[str, float]]) -> Figure:
     high = max(predicted.max(), (observed + interval).max())
     ends = (low - 0.04 * (high - low) - 0.01, high + 0.04 * (high - low) + 0.01)
     gap = float(np.average(np.abs(observed - predicted), weights=count))
-    with _style():
+    with style():
         detail = f"predictions are off by {gap:.3f} on average over the bins, weighted by count"
-        figure = _figure("Calibration of ratings", detail, height=5.8)
+        figure = titled_figure("Calibration of ratings", detail, height=5.8)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.grid(visible=True, axis="x")
-        upper.plot(ends, ends, color=_GREY, linestyle="--", linewidth=1.2, label="perfect")
+        upper.plot(ends, ends, color=GREY, linestyle="--", linewidth=1.2, label="perfect")
         bars = upper.errorbar(
-            predicted, observed, yerr=interval, color=_BLUE, fmt="-o", elinewidth=1.2
+            predicted, observed, yerr=interval, color=BLUE, fmt="-o", elinewidth=1.2
         )
         bars.set_label("model, with 95 % interval")
         upper.set(xlim=ends, ylim=ends, ylabel="mean true rating")
         upper.legend(loc="upper left")
-        lower.bar(predicted, count, width=0.6 * _spacing(predicted), color=_BLUE, alpha=0.45)
+        lower.bar(predicted, count, width=0.6 * _spacing(predicted), color=BLUE, alpha=0.45)
         lower.set(xlabel="mean predicted rating of the bin", ylabel="ratings")
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -158,18 +130,18 @@ def predicted_against_true(
     means = np.where(totals[:, 0] > 0, shares @ centres, np.nan)
     places = np.arange(len(ratings))
     edges = np.arange(len(ratings) + 1) - 0.5
-    with _style():
+    with style():
         detail = "how the predictions for each true rating are spread; each column sums to 100 %"
-        figure = _figure("Predicted against true rating", detail, height=5.6)
+        figure = titled_figure("Predicted against true rating", detail, height=5.6)
         axis = figure.subplots()
         axis.grid(visible=False)
         axis.spines[:].set_visible(False)
         mesh = axis.pcolormesh(edges, predicted_edges, 100 * shares.T, cmap="Blues")
         axis.vlines(edges[1:-1], *predicted_edges[[0, -1]], color="white", linewidth=2)
         exact: dict[str, Any] = {"label": "exact prediction", "clip_on": False}
-        axis.plot(places, ratings, "_", color=_ORANGE, markersize=34, mew=2.5, **exact)
+        axis.plot(places, ratings, "_", color=ORANGE, markersize=34, mew=2.5, **exact)
         mean: dict[str, Any] = {"label": "mean prediction", "mec": "white"}
-        axis.plot(places, means, "o", color=_INK, markersize=8, **mean)
+        axis.plot(places, means, "o", color=INK, markersize=8, **mean)
         counted = zip(ratings, totals[:, 0], strict=True)
         axis.set_xticks(places, [f"{rating:g}\nn {total:,.0f}" for rating, total in counted])
         axis.set(ylim=predicted_edges[[0, -1]], xlabel="true rating", ylabel="predicted rating")
@@ -192,39 +164,20 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> Figure:
     places, headings = _bar_places(groups)
     metrics = list(dict.fromkeys(str(row["metric"]) for row in rows))
     depth = max(places.values()) + 0.6
-    with _style():
+    with style():
         detail = "bars: model, black ticks: baseline, n: size of the slice"
-        figure = _figure("Slices", detail, height=1.5 + 0.27 * depth)
+        figure = titled_figure("Slices", detail, height=1.5 + 0.27 * depth)
         axes = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axis, metric, color in zip(axes, metrics, _cycle(len(metrics)), strict=True):
+        for axis, metric, color in zip(axes, metrics, cycle(len(metrics)), strict=True):
             _draw_bars(axis, [row for row in rows if row["metric"] == metric], places, color)
-            axis.set_title(_metric_name(metric), weight="bold")
+            axis.set_title(metric_name(metric), weight="bold")
             axis.set_ylim(depth, -0.6)
             axis.set_yticks(list(places.values()), [value for _, value in places])
             axis.tick_params(axis="y", length=0, labelleft=axis is axes[0])
         for name, place in headings.items():
             beside = {"xycoords": axes[0].get_yaxis_transform(), "ha": "right", "weight": "bold"}
-            _note(axes[0], name, (0, place), (-6, 0), _INK, va="center", **beside)
+            note(axes[0], name, (0, place), (-6, 0), INK, va="center", **beside)
     return figure
-
-
-def _style() -> AbstractContextManager[None]:
-    return matplotlib.rc_context(_STYLE)
-
-
-def _figure(title: str, detail: str, *, height: float) -> Figure:
-    figure = Figure(figsize=(_WIDTH, height))
-    # Room in inches at the edges and for the title, and as a share of the panels between them.
-    area = (0, 0, 1, 1 - 0.68 / height)
-    room = {"w_pad": 0.12, "h_pad": 0.1, "hspace": 0.05, "wspace": 0.03}
-    figure.set_layout_engine("constrained", rect=area, **room)
-    figure.suptitle(title, x=0.015, y=1 - 0.14 / height, ha="left", size=13.5, weight="bold")
-    figure.text(0.015, 1 - 0.42 / height, detail, color=_GREY, va="top", size=11)
-    return figure
-
-
-def _cycle(number: int) -> list[str]:
-    return [_COLORS[position % len(_COLORS)] for position in range(number)]
 
 
 def _is_task_loss(key: str) -> bool:
@@ -239,26 +192,19 @@ def _main_metric(task: str, keys: Sequence[str]) -> str:
     return next(iter(known + [name for name in found if name != "loss"]), "loss")
 
 
-def _metric_name(metric: str) -> str:
-    """Returns how a metric is written in text: `ndcg_at_10` as NDCG@10."""
-    name, _, k = metric.partition("_at_")
-    text = _NAMES.get(name, name.replace("_", " "))
-    return f"{text}@{k}" if k else text
-
-
 def _draw_history(
     axis: Axes, history: Sequence[Mapping[str, float]], key: str, selected_epoch: int, color: str
 ) -> None:
     points = {int(entry["epoch"]): entry.get(key, np.nan) for entry in history}
     axis.plot(list(points), list(points.values()), color=color, marker="o", markersize=3.5)
-    axis.axvline(selected_epoch, color=_GREY, linewidth=1.0, linestyle=":")
+    axis.axvline(selected_epoch, color=GREY, linewidth=1.0, linestyle=":")
     value = points.get(selected_epoch, np.nan)
     if np.isfinite(value):
         axis.plot([selected_epoch], [value], "o", color="white", mec=color, mew=2, markersize=8)
         # On the side where there is room.
         late = 2 * selected_epoch > min(points) + max(points)
-        look = {"ha": "right" if late else "left", "bbox": _BACKING}
-        _note(axis, f"{value:.3g}", (selected_epoch, value), (-8 if late else 8, 9), color, **look)
+        look = {"ha": "right" if late else "left", "bbox": BACKING}
+        note(axis, f"{value:.3g}", (selected_epoch, value), (-8 if late else 8, 9), color, **look)
     axis.margins(y=0.15)
 
 
@@ -275,8 +221,8 @@ def _draw_recall(
     axis.plot(list(points), list(points.values()), color=color, linestyle=style, marker="o")
     side = "right" if offset[0] < 0 else "left"
     for k, value in points.items():
-        _note(axis, f"{value:.3f}", (k, value), offset, color, ha=side, size=9.5)
-    _note(axis, name, (k, value), (9, 3), color, va="center", weight="bold")
+        note(axis, f"{value:.3f}", (k, value), offset, color, ha=side, size=9.5)
+    note(axis, name, (k, value), (9, 3), color, va="center", weight="bold")
 
 
 def _bar_places(
@@ -309,7 +255,7 @@ def _draw_bars(
         axis.barh(place, row["model"], height=0.72, color=color)
         baseline = "–"
         if row["baseline"] is not None:
-            axis.plot([row["baseline"]] * 2, [place - 0.4, place + 0.4], color=_INK)
+            axis.plot([row["baseline"]] * 2, [place - 0.4, place + 0.4], color=INK)
             baseline = f"{row['baseline']:.3f}"
         _write_row(axis, place, (f"{row['model']:.3f}", baseline, f"{row['count']:,.0f}"))
     axis.set_xlim(left=0)
@@ -320,20 +266,8 @@ def _draw_bars(
 def _write_row(axis: Axes, place: float, texts: Sequence[str]) -> None:
     """Writes the figures of one bar at the right of it."""
     beside = {"xycoords": axis.get_yaxis_transform(), "ha": "right", "va": "center", "size": 9.5}
-    for text, offset, color in zip(texts, (38, 88, 128), (_INK, _INK, _GREY), strict=True):
-        _note(axis, text, (1.0, place), (offset, 0), color, **beside)
-
-
-def _note(
-    axis: Axes,
-    text: str,
-    point: tuple[float, float],
-    offset: tuple[float, float],
-    color: str,
-    **options: Any,
-) -> None:
-    """Writes a label beside a point; the offset is in points of text."""
-    axis.annotate(text, point, offset, textcoords="offset points", color=color, **options)
+    for text, offset, color in zip(texts, (38, 88, 128), (INK, INK, GREY), strict=True):
+        note(axis, text, (1.0, place), (offset, 0), color, **beside)
 
 
 def _spacing(values: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +42,7 @@ def main(config: Config) -> None:
         run_name=config.tracking.run_name or f"{hydra.runtime.choices['task']} seed {config.seed}",
         run_id=found.run_id,
         params=asdict(config),
-        tags={},
+        tags=chosen(hydra.runtime.choices),
         run_dir=directory,
     )
     try:
@@ -63,6 +63,14 @@ def main(config: Config) -> None:
         "next: mlflow ui (choose Model training), python -m mtrec.recommend run=latest user_id=..."
     )
     print(f"run: {directory}")
+
+
+def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
+    """Tags for the option of each config group at the top, such as `balance`."""
+    from mtrec.tracking import CHOICE_TAG
+
+    plain = {group: option for group, option in choices.items() if not set("/@") & set(group)}
+    return {f"{CHOICE_TAG}{group}": option for group, option in plain.items() if option}
 
 
 def job(config: Config, directory: Path, tracker: "Tracker") -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mtrec.errors import UserError
 from mtrec.outbox import first_line
 from mtrec.store_uri import resolve_uri, shown, sqlite_file
-from mtrec.tracking import RUN_DIR_TAG, connect
+from mtrec.tracking import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, connect
 
 if TYPE_CHECKING:
     from mtrec.tracking import MlflowClient
@@ -48,16 +48,25 @@ def find_run(run: str, *, uri: str | None) -> Path:
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A finished run as MLflow knows it: parameters as text, and each metric's last value."""
+    """A finished run as MLflow knows it.
+
+    Attributes:
+        run_id: Its id.
+        name: What it is called.
+        choices: The option chosen of each config group, such as `balance`.
+        params: Its parameters as text.
+        metrics: The last value of each metric.
+    """
 
     run_id: str
     name: str
+    choices: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
 
 
 def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
-    """Returns the finished runs of an experiment, oldest first.
+    """Returns the finished runs of an experiment, oldest first; reports about them are left out.
 
     Raises:
         UserError: If there is no such store or experiment, or nothing in it has finished.
@@ -77,17 +86,31 @@ def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
         order_by=["attributes.start_time ASC"],
         max_results=10_000,
     )
+    runs = [run for run in runs if REPORT_TAG not in run.data.tags]
     if not runs:
         raise UserError(f"experiment {experiment} must have a finished run; it has none.")
     return [
         TrackedRun(
             run_id=run.info.run_id,
             name=run.info.run_name,
+            choices={
+                key.removeprefix(CHOICE_TAG): value
+                for key, value in run.data.tags.items()
+                if key.startswith(CHOICE_TAG)
+            },
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
         )
         for run in runs
     ]
+
+
+def artifact(run_id: str, name: str, *, uri: str | None) -> Path | None:
+    """Returns a file that a run logged at the top of its artifacts, or None if it did not."""
+    client = connect(resolve_uri(uri))
+    if name not in [found.path for found in client.list_artifacts(run_id)]:
+        return None
+    return Path(client.download_artifacts(run_id, name))
 
 
 def _checked_run_dir(path: Path) -> Path:

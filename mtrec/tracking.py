@@ -37,6 +37,10 @@ T = TypeVar("T")
 RUN_ID_FILE = "mlflow_run_id"
 UNSENT_FILE = "mlflow_unsent.jsonl"
 RUN_DIR_TAG = "mtrec.run_dir"
+# Before the name of a config group: the option that was chosen of it.
+CHOICE_TAG = "mtrec.choice."
+# Marks a run that holds a report about other runs.
+REPORT_TAG = "mtrec.report"
 # Stands in RUN_ID_FILE for a run that MLflow has not heard of yet.
 PENDING_RUN_ID = "unsent"
 

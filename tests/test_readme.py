@@ -22,6 +22,7 @@ def like_movielens(**_: object) -> Dataset:
         popularity_exponent=0.8,
         noise=0.3,
         rating_share=1.0,
+        rating_agreement=1.0,
         seed=0,
     )
     items = {name.replace("item_", "movie_"): column for name, column in data.items.items()}
