@@ -1,114 +1,134 @@
-"""`python -m mtrec.compare`: the runs of an experiment in a table, mean and sd over seeds."""
+"""`python -m mtrec.compare`: the runs of an experiment in a table, and what they trade."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import mean, stdev
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtrec.command import command
 from mtrec.config import CompareConfig
-from mtrec.errors import UserError
+from mtrec.groups import Group, find, grouped
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
     from mtrec.tracked import TrackedRun
+    from mtrec.tradeoff import Against, Tradeoff
 
-# Parameters that a choice of tasks brings with it.
-FOLLOWS_FROM_TASK = ("task.heads.", "task.select_by", "train.select_by")
-# Parameters that may differ between the runs of one group.
-REPEATED = ("seed", "index.seed", "tracking.run_name", "train.resume")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ by their seed alone.
-
-    Attributes:
-        name: The parameters in which the group differs from the others.
-        runs: Its runs, at most one for each seed.
-    """
-
-    name: str
-    runs: "list[TrackedRun]"
-
-    def values(self, metric: str) -> list[float]:
-        """The metric in each run that has it."""
-        return [run.metrics[metric] for run in self.runs if metric in run.metrics]
+PAGE = "compare.html"
 
 
 @command("compare", folder="compare")
 def main(config: CompareConfig) -> None:
-    """Prints the table."""
+    """Prints the table; where runs have both metrics, shows and writes what is traded."""
     from rich.console import Console
-    from rich.table import Table
 
     from mtrec import tracked
+    from mtrec.tradeoff import tradeoff
 
+    console = Console(highlight=False, markup=False, soft_wrap=True, width=200)
     groups = grouped(tracked.finished_runs(config.experiment, uri=config.tracking.uri))
+    print_groups(groups, config, console)
+    found = tradeoff(groups, config.tradeoff, users_of(config.tracking.uri))
+    if found is None:
+        console.print(
+            f"no trade-off to show: no run has {config.tradeoff.x} and {config.tradeoff.y}"
+        )
+        return
+    print_tradeoff(found, console)
+    console.print(f"report: {write(found, config)}")
+
+
+def print_groups(groups: Sequence[Group], config: CompareConfig, console: "Console") -> None:
+    """Mean ± sd of each metric over seeds, and the difference to the baseline."""
+    from rich.table import Table
+
     baseline = find(groups, config.baseline)
     table = Table("runs", "seeds", *config.metrics, box=None, header_style="bold")
     for group in groups:
         cells = [cell(group, baseline, metric) for metric in config.metrics]
         table.add_row(group.name, str(len(group.runs)), *cells)
-    console = Console(highlight=False, soft_wrap=True, width=200)
     console.print(table)
     if len(groups) > 1:
         console.print(f"in brackets: difference to {baseline.name}")
 
 
-def grouped(runs: "Sequence[TrackedRun]") -> list[Group]:
-    """Groups runs by all parameters but the seed; of runs alike in both, the latest counts."""
-    latest = {tuple(sorted(run.params.items())): run for run in runs}
-    keys = sorted({key for run in latest.values() for key in run.params} - set(REPEATED))
-    groups: dict[tuple[str | None, ...], list[TrackedRun]] = {}
-    for run in latest.values():
-        groups.setdefault(tuple(run.params.get(key) for key in keys), []).append(run)
-    differing = [
-        place for place in range(len(keys)) if len({values[place] for values in groups}) > 1
-    ]
-    names = _names([[(keys[place], values[place]) for place in differing] for values in groups])
-    return [
-        Group(name=name or members[0].name, runs=members)
-        for name, members in zip(names, groups.values(), strict=True)
-    ]
-
-
-def _names(differences: "list[list[tuple[str, str | None]]]") -> list[str]:
-    """What sets each group apart: the weights of its tasks alone where that is enough."""
-    full = [
-        [f"{key}={value}" for key, value in group if value is not None] for group in differences
-    ]
-    short = [[t for t in group if not t.startswith(FOLLOWS_FROM_TASK)] for group in full]
-    names = [", ".join(group).replace("task.weights.", "") for group in short]
-    distinct = len(set(names)) == len(names)
-    return names if distinct else [", ".join(group) for group in full]
-
-
-def find(groups: Sequence[Group], name: str | None) -> Group:
-    """The group called `name`, or the first.
-
-    Raises:
-        UserError: If no group is called so.
-    """
-    if name is None:
-        return groups[0]
-    for group in groups:
-        if group.name == name:
-            return group
-    names = "; ".join(group.name for group in groups)
-    raise UserError(f"baseline must be one of: {names}. Got {name}.")
-
-
 def cell(group: Group, baseline: Group, metric: str) -> str:
     """`mean ± sd (difference)`; without runs that have the metric, nothing."""
-    values, base = group.values(metric), baseline.values(metric)
-    if not values:
+    mean, sd, base = group.mean(metric), group.sd(metric), baseline.mean(metric)
+    if mean is None:
         return ""
-    text = f"{mean(values):.4f}"
-    if len(values) > 1:
-        text += f" ± {stdev(values):.4f}"
-    if base and group is not baseline:
-        text += f" ({mean(values) - mean(base):+.4f})"
-    return text
+    text = f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
+    return text if base is None or group is baseline else f"{text} ({mean - base:+.4f})"
+
+
+def users_of(uri: str | None) -> "Callable[[TrackedRun], pd.DataFrame | None]":
+    """Reads what each test user adds to a run's metrics, each run once."""
+    from mtrec import per_user, tracked
+    from mtrec.run_dir import USERS
+
+    @cache
+    def read(run_id: str) -> "pd.DataFrame | None":
+        path = tracked.artifact(run_id, USERS, uri=uri)
+        return None if path is None else per_user.load(path)
+
+    return lambda run: read(run.run_id)
+
+
+def print_tradeoff(found: "Tradeoff", console: "Console") -> None:
+    """Each joint group against its single tasks, and the front."""
+    from rich.table import Table
+
+    columns = [f"{axis.metric} to {axis.head} alone" for axis in found.axes]
+    table = Table("joint", "front", *columns, "transfer", box=None, header_style="bold")
+    for point in found.joint:
+        transfers = [
+            f"{kind} transfer on {head}"
+            for kind in ("negative", "positive")
+            for head in point.transfers(kind)
+        ]
+        cells = [difference(against) for against in point.against]
+        table.add_row(
+            point.group.name, "yes" if point.on_front else "", *cells, ", ".join(transfers)
+        )
+    console.print()
+    console.print(table)
+    baselines = ", ".join(f"{value:.4f}" for value in found.reference)
+    console.print(
+        f"hypervolume beyond the baselines ({baselines}): {found.area:.5f}; "
+        f"{found.area_of_twins:.5f} with a model for each task"
+    )
+
+
+def difference(against: "Against") -> str:
+    """`value [low, high] p`, or why there is none."""
+    found = against.found
+    if found is None:
+        return against.why_not
+    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] p {found.p_value:.4f}"
+
+
+def write(found: "Tradeoff", config: CompareConfig) -> Path:
+    """Writes the page and logs it as a run of the experiment; returns where it is."""
+    from mtrec import tracking
+    from mtrec.tradeoff_page import page
+
+    directory = Path(config.output)
+    directory.mkdir(parents=True, exist_ok=True)
+    tracker = tracking.start(
+        uri=config.tracking.uri,
+        experiment=config.experiment,
+        run_name="compare",
+        run_id=None,
+        params=asdict(config.tradeoff),
+        tags={tracking.REPORT_TAG: "compare"},
+        run_dir=directory,
+    )
+    tracker.log_text(page(found, title=config.experiment, how=config.tradeoff), PAGE)
+    tracker.finish("FINISHED")
+    return (directory / PAGE).resolve()
 
 
 if __name__ == "__main__":

@@ -235,12 +235,38 @@ class RecommendConfig:
 
 
 @dataclass
+class TradeoffConfig:
+    """What is traded, and how differences are tested; see `mtrec.tradeoff`."""
+
+    x: str
+    y: str
+    confidence: float
+    resamples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            metric = getattr(self, name)
+            if not re.fullmatch(r"test/[^/]+/[^/]+", metric):
+                raise UserError(f"tradeoff.{name} must be test/<head>/<metric>; got {metric}.")
+        if not 0 < self.confidence < 1:
+            raise UserError(
+                f"tradeoff.confidence must lie between 0 and 1; got {self.confidence}. "
+                "Set tradeoff.confidence=0.95."
+            )
+        if self.resamples < 1:
+            raise UserError(f"tradeoff.resamples must be at least 1; got {self.resamples}.")
+
+
+@dataclass
 class CompareConfig:
     """The config of `python -m mtrec.compare`."""
 
     experiment: str
     baseline: str | None
     metrics: list[str]
+    tradeoff: TradeoffConfig
+    output: str
     tracking: StoreConfig
 
 

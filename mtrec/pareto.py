@@ -8,9 +8,9 @@ def front(points: np.ndarray) -> np.ndarray:
 
     A point is on the front if no other is at least as good in both and better in one.
     """
-    at_least = (points[:, None, :] <= points[None, :, :]).all(axis=2)  # [N, N]
-    better = (points[:, None, :] < points[None, :, :]).any(axis=2)
-    return ~(at_least & better).any(axis=1)
+    at_least = np.all(points[:, np.newaxis] <= points, axis=2)  # [N, N]
+    better = np.any(points[:, np.newaxis] < points, axis=2)
+    return ~np.any(at_least & better, axis=1)
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:

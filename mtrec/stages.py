@@ -6,7 +6,7 @@ import numpy as np
 
 from mtrec import export as exporting
 from mtrec import index as indexing
-from mtrec import run, run_dir, users
+from mtrec import per_user, run, run_dir
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
 from mtrec.heads.head import Report
 from mtrec.train import Metrics
@@ -31,6 +31,8 @@ def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
     (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
+    user_ids = np.asarray(trained.dataset.users[trained.dataset.user_key])[evaluator.users]
+    per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
     run_dir.save_metrics(metrics, trained.directory)
     return metrics, reports
 

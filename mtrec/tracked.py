@@ -86,8 +86,8 @@ def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
         order_by=["attributes.start_time ASC"],
         max_results=10_000,
     )
-    runs = [run for run in runs if REPORT_TAG not in run.data.tags]
-    if not runs:
+    jobs = [run for run in runs if REPORT_TAG not in run.data.tags]
+    if not jobs:
         raise UserError(f"experiment {experiment} must have a finished run; it has none.")
     return [
         TrackedRun(
@@ -101,7 +101,7 @@ def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
         )
-        for run in runs
+        for run in jobs
     ]
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from small_data import all_rows, planted, written_out
 from small_model import rating, recommender, softmax
 
-from mtrec import evaluate, metrics, users
+from mtrec import evaluate, metrics, per_user
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
 from mtrec.heads.retrieval import ImplicitSquared, Retrieval
 
@@ -338,8 +338,8 @@ def test_metrics_come_again_out_of_what_each_user_adds_to_them(tmp_path):
     evaluator = Evaluator(data, known=rows[:400], held_out=rows[400:])
     reports = evaluator(model, full=True)
     ids = data.users["user_id"][evaluator.users]
-    users.save(reports, ids, tmp_path / "users.parquet")
-    table = users.load(tmp_path / "users.parquet")
+    per_user.save(reports, ids, tmp_path / "users.parquet")
+    table = per_user.load(tmp_path / "users.parquet")
 
     assert table.index.tolist() == ids.tolist()
     rated = np.isfinite(data.interactions["rating"][rows[400:]])
