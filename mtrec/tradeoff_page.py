@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _COLORS = {"positive": GREEN, "negative": ORANGE, "": GREY}
 _STYLE = f"""
 body {{ font: 16px/1.55 system-ui, sans-serif; color: {INK}; background: #fff;
-  max-width: 1080px; margin: 2.5rem auto; padding: 0 1.2rem; }}
+  max-width: 1120px; margin: 2.5rem auto; padding: 0 1.2rem; }}
 h1 {{ font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }}
 h2 {{ font-size: 1.15rem; margin: 2.4rem 0 .6rem; }}
 .sub, .why, small {{ color: {GREY}; }}
@@ -23,7 +23,7 @@ h2 {{ font-size: 1.15rem; margin: 2.4rem 0 .6rem; }}
   margin: 1.6rem 0; }}
 .card {{ border: 1px solid #e6e6e6; border-radius: 10px; padding: .8rem 1rem; }}
 .card b {{ display: block; font-size: 1.35rem; line-height: 1.4; }}
-figure {{ margin: 0; }}
+figure {{ margin: 0 auto; max-width: 860px; }}
 figure svg {{ width: 100%; height: auto; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
@@ -31,14 +31,15 @@ table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabu
 th, td {{ padding: .45rem .7rem .45rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid #ececec; }}
 th {{ font-weight: 600; vertical-align: bottom; }}
+th small {{ font-weight: 400; }}
 td.group {{ font-weight: 600; white-space: nowrap; }}
-td.number {{ white-space: nowrap; }}
 .disc {{ display: inline-block; min-width: 1.5em; padding: 0 .2em; border-radius: 1em; color: #fff;
   text-align: center; background: {GREY}; font-weight: 700; }}
 .disc.front {{ background: {BLUE}; }}
 .pill {{ display: inline-block; border-radius: 1em; padding: 0 .7em; color: #fff;
-  white-space: nowrap; margin-bottom: .2rem; }}
-.difference svg {{ display: block; }}
+  white-space: nowrap; font-size: .8rem; }}
+.difference {{ white-space: nowrap; }}
+.difference svg {{ display: block; margin: .15rem 0; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.2rem; }}
 dt {{ font-weight: 600; }}
 dd {{ margin: 0; }}
@@ -90,7 +91,7 @@ def _cards(found: Tradeoff) -> Iterator[str]:
     for side, axis in enumerate(found.axes):
         best = max(found.joint, key=lambda point: point.place[side] * axis.sign)
         against = best.against[side]
-        change = f" ({against.found.value:+.4f} to alone)" if against.found else ""
+        change = f" ({_signed(against.found.value)} to {axis.head} alone)" if against.found else ""
         yield _card(
             f"best {_name(axis)} of a joint setting",
             f"{best.place[side]:.4f}",
@@ -119,8 +120,11 @@ def _card(title: str, value: str, detail: str) -> str:
 def _joint_table(found: Tradeoff) -> str:
     heads = ["", "setting", "seeds"]
     for axis in found.axes:
-        heads += [_name(axis), f"to {axis.head} alone<br><small>◂ worse · better ▸</small>"]
-    heads += ["transfer", "hypervolume"]
+        heads.append(
+            f"{_name(axis)}<br><small>and difference to {axis.head} alone"
+            "<br>◂ worse · better ▸</small>"
+        )
+    heads.append("hypervolume")
     reach = [_reach(found, side) for side in (0, 1)]
     rows = []
     for number, point in enumerate(found.joint, start=1):
@@ -130,11 +134,12 @@ def _joint_table(found: Tradeoff) -> str:
             f'<td class="group">{escape(point.group.name)}</td>',
             f"<td>{len(point.group.runs)}</td>",
         ]
-        for side, against in enumerate(point.against):
-            cells.append(f'<td class="number">{_value(point, found.axes[side])}</td>')
-            cells.append(f'<td class="difference">{_difference(against, reach[side])}</td>')
-        cells += [f"<td>{_pills(point)}</td>", f"<td>{point.area:.5f}</td>"]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        cells += [
+            f"<td>{_value(point, against.axis)} {_pill(against)}"
+            f'<div class="difference">{_difference(against, longest)}</div></td>'
+            for against, longest in zip(point.against, reach, strict=True)
+        ]
+        rows.append(f"<tr>{''.join(cells)}<td>{point.area:.5f}</td></tr>")
     return _table(heads, rows)
 
 
@@ -145,7 +150,7 @@ def _single_table(found: Tradeoff) -> str:
         cells += [f"<td>{len(point.group.runs)}</td>"]
         for axis in found.axes:
             text = _value(point, axis) if point.group.values(axis.metric) else "baseline"
-            cells.append(f'<td class="number">{text}</td>')
+            cells.append(f"<td>{text}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     baseline = "".join(f"<td>{value:.4f}</td>" for value in found.reference)
     rows.append(f'<tr><td class="group">baselines</td><td></td>{baseline}</tr>')
@@ -175,28 +180,31 @@ def _difference(against: Against, reach: float) -> str:
     if found is None:
         return f'<span class="why">{escape(against.why_not)}</span>'
     low, value, high = (
-        round(80 + 76 * against.axis.sign * end / reach, 1)
+        round(110 + 104 * against.axis.sign * end / reach, 1)
         for end in (found.low, found.value, found.high)
     )
     return (
-        '<svg width="160" height="14" role="img" aria-hidden="true">'
-        f'<path d="M80 0V14" stroke="#c8c8c8"/><path d="M{low} 7H{high}" stroke="{color}" '
+        '<svg width="220" height="14" role="img" aria-hidden="true">'
+        f'<path d="M110 0V14" stroke="#c8c8c8"/><path d="M{low} 7H{high}" stroke="{color}" '
         f'stroke-width="3" stroke-linecap="round"/><circle cx="{value}" cy="7" r="4.5" '
-        f'fill="{color}"/></svg>{found.value:+.4f} '
-        f"<small>[{found.low:+.4f}, {found.high:+.4f}] p {_p(found.p_value)}</small>"
+        f'fill="{color}"/></svg><span>{_signed(found.value)} '
+        f"<small>[{_signed(found.low)}, {_signed(found.high)}] p {_p(found.p_value)}</small></span>"
     )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
 
 
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "&lt; 0.001"
 
 
-def _pills(point: Point) -> str:
-    return " ".join(
-        f'<span class="pill" style="background:{_COLORS[kind]}">{kind}: {escape(head)}</span>'
-        for kind in ("negative", "positive")
-        for head in point.transfers(kind)
-    )
+def _pill(against: Against) -> str:
+    if not against.transfer:
+        return ""
+    color = _COLORS[against.transfer]
+    return f'<span class="pill" style="background:{color}">{against.transfer} transfer</span>'
 
 
 def _glossary(found: Tradeoff, how: "TradeoffConfig") -> Iterator[str]:
