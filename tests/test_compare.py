@@ -2,17 +2,19 @@
 
 import pytest
 
-from mtrec.compare import cell, find, grouped
+from mtrec.compare import cell
 from mtrec.errors import UserError
+from mtrec.groups import find, grouped
 from mtrec.tracked import TrackedRun
 
 RMSE = "test/rating/rmse"
 
 
-def run(number, *, rmse, **params):
+def run(number, *, rmse, choices=None, **params):
     return TrackedRun(
         run_id=str(number),
         name=f"run {number}",
+        choices=choices or {},
         params={name.replace("__", "."): str(value) for name, value in params.items()},
         metrics={} if rmse is None else {RMSE: rmse},
     )
@@ -36,24 +38,72 @@ def test_of_two_runs_alike_in_everything_the_later_counts():
     assert group.values(RMSE) == [0.7]
 
 
-def test_groups_of_tasks_are_called_by_their_weights():
-    joint = {"task__weights__rating": 0.2, "task__weights__retrieval": 1.0}
-    runs = [
-        run(1, rmse=0.9, **joint, task__heads__rating__dim=16),
-        run(2, rmse=0.9, task__weights__rating=1.0, task__heads__rating__dim=16),
-    ]
-    assert [g.name for g in grouped(runs)] == ["rating=0.2, retrieval=1.0", "rating=1.0"]
+def joint(number, *, weight, method, **params):
+    """A joint run; `method` is the YAML file of its balancer."""
+    return run(
+        number,
+        rmse=0.9,
+        choices={"balance": method, "task": "joint"},
+        balance___target_=f"mtrec.balance.Class{method.title()}",
+        task__heads__rating__dim=16,
+        task__heads__retrieval__dim=None,
+        task__weights__rating=weight,
+        task__weights__retrieval=1.0,
+        **params,
+    )
 
 
-def test_where_weights_do_not_tell_groups_apart_the_heads_settings_do():
-    runs = [
-        run(1, rmse=0.9, task__heads__rating__dim=16),
-        run(2, rmse=0.9, task__heads__rating__dim=32),
+def single(number, head, **params):
+    weights = {f"task__weights__{head}": 1.0, f"task__heads__{head}__dim": 16}
+    return run(number, rmse=0.9, balance___target_="mtrec.balance.Fixed", **weights, **params)
+
+
+def names(*runs):
+    return [group.name for group in grouped(runs)]
+
+
+def test_a_group_is_called_by_its_task_and_by_what_else_sets_it_apart():
+    assert names(
+        single(1, "retrieval"),
+        single(2, "rating"),
+        joint(3, weight=0.2, method="fixed"),
+        joint(4, weight=0.5, method="fixed"),
+        joint(5, weight=0.2, method="famo"),
+    ) == [
+        "retrieval",
+        "rating",
+        "joint balance=fixed rating=0.2",
+        "joint balance=fixed rating=0.5",
+        "joint balance=famo",
     ]
-    assert [g.name for g in grouped(runs)] == [
-        "task.heads.rating.dim=16",
-        "task.heads.rating.dim=32",
+
+
+def test_what_all_groups_share_is_not_named():
+    assert names(single(1, "rating"), joint(2, weight=0.2, method="famo")) == ["rating", "joint"]
+    assert names(joint(1, weight=0.2, method="famo"), joint(2, weight=0.3, method="famo")) == [
+        "rating=0.2",
+        "rating=0.3",
     ]
+
+
+def test_without_a_file_a_balancer_is_called_by_its_class():
+    mine = {"task__weights__rating": 1.0, "task__weights__retrieval": 1.0}
+    assert names(
+        run(1, rmse=0.9, balance___target_="mine.Even", **mine),
+        run(2, rmse=0.9, balance___target_="mine.Odd", **mine),
+    ) == ["balance=Even", "balance=Odd"]
+
+
+def test_a_head_of_weight_zero_is_not_trained():
+    first, second = grouped(
+        [joint(1, weight=0.0, method="fixed"), joint(2, weight=0.2, method="fixed")]
+    )
+    assert (first.name, second.name) == ("retrieval", "joint")
+    assert (first.heads, second.heads) == ({"retrieval"}, {"retrieval", "rating"})
+
+
+def test_a_single_group_is_called_as_its_run():
+    assert names(run(1, rmse=0.9, seed=1), run(2, rmse=0.9, seed=2)) == ["run 1"]
 
 
 def test_a_cell_holds_mean_sd_and_the_difference_to_the_baseline():

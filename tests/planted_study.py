@@ -1,0 +1,44 @@
+"""Small studies whose outcome was planted in the data: trained, judged and compared in memory."""
+
+from dataclasses import asdict
+
+from small_config import composed, config_of
+
+from mtrec import build, run, stages, users, worker
+from mtrec.groups import grouped
+from mtrec.records import flatten
+from mtrec.tracked import TrackedRun
+from mtrec.tradeoff import tradeoff
+
+
+class Silent:
+    """Follows a training and says nothing."""
+
+    def on_epoch(self, metrics):
+        pass
+
+    def say(self, text):
+        pass
+
+    def should_stop(self):
+        return False
+
+
+def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):
+    """What joint training trades in the config `overrides`, as `mtrec.compare` finds it."""
+    runs, tables = [], {}
+    for task in tasks:
+        for seed in seeds:
+            place = directory / f"{task}-{seed}"
+            place.mkdir()
+            config = config_of(f"task={task}", f"seed={seed}", *overrides)
+            data, parts = build.data(config.data)
+            worker.train(config, data, parts, place, Silent())
+            metrics, _ = stages.evaluate(run.restore(config, data, parts, place))
+            params = flatten(asdict(config))
+            runs.append(
+                TrackedRun(run_id=str(place), name=task, choices={}, params=params, metrics=metrics)
+            )
+            tables[str(place)] = users.load(place / users.FILE)
+    how = composed(name="compare", folder="compare").tradeoff
+    return tradeoff(grouped(runs), how, lambda tracked: tables[tracked.run_id])

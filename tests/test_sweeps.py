@@ -1,0 +1,74 @@
+"""Experiments sweep over what their files say, and every job of theirs composes."""
+
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from mtrec.config import conf_directory, register
+
+
+@pytest.fixture
+def loader():
+    """Hydra's loader of the configs in `conf/`."""
+    register()
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def jobs(loader, *overrides, union, params, max_batch_size=None):
+    """The batches of jobs that a sweeper would launch."""
+    # Hydra loads its plugins anew when it starts, so that what was imported before is another.
+    from hydra_plugins.union_sweeper import UnionSweeper
+
+    sweeper = UnionSweeper(union=union, params=params, max_batch_size=max_batch_size)
+    sweeper.hydra_context = SimpleNamespace(config_loader=loader)
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(
+        [*sweeper._parse_config(), *overrides]
+    )
+    return [
+        [sorted(job) for job in batch] for batch in sweeper.split_arguments(parsed, max_batch_size)
+    ]
+
+
+def test_a_union_is_its_sweeps_one_after_the_other_each_with_the_common_lists(loader):
+    (found,) = jobs(loader, union=[{"a": "1,2"}, {"b": "3", "c": "4,5"}], params={"seed": "7,8"})
+    assert found == [
+        ["a=1", "seed=7"],
+        ["a=1", "seed=8"],
+        ["a=2", "seed=7"],
+        ["a=2", "seed=8"],
+        ["b=3", "c=4", "seed=7"],
+        ["b=3", "c=4", "seed=8"],
+        ["b=3", "c=5", "seed=7"],
+        ["b=3", "c=5", "seed=8"],
+    ]
+
+
+def test_the_command_line_replaces_what_the_file_says(loader):
+    (found,) = jobs(loader, "seed=9", "epochs=3", union=[{"a": "1"}], params={"seed": "7,8"})
+    assert found == [["a=1", "epochs=3", "seed=9"]]
+
+
+def test_jobs_come_in_batches_of_the_size_that_was_asked_for(loader):
+    found = jobs(loader, union=[{"a": "1,2"}, {"b": "3"}], params=None, max_batch_size=2)
+    assert found == [[["a=1"], ["a=2"]], [["b=3"]]]
+
+
+def test_the_trade_off_holds_both_ends_and_every_method_and_every_job_composes(loader):
+    config = compose("config", ["experiment=tradeoff"], return_hydra_config=True)
+    sweeper = OmegaConf.to_container(config.hydra.sweeper)
+    assert sweeper.pop("_target_") == "hydra_plugins.union_sweeper.UnionSweeper"
+    (found,) = jobs(loader, **sweeper)
+    points = [next(o for o in job if not o.startswith("seed=")) for job in found[::3]]
+
+    assert points[:2] == ["task=retrieval", "task=rating"]
+    assert {"task.weights.rating=0.02", "task.weights.rating=2"} <= set(points)
+    methods = {path.stem for path in (conf_directory() / "balance").glob("*.yaml")} - {"fixed"}
+    assert {f"balance={method}" for method in methods} <= set(points)
+    assert len(found) == 3 * len(points)
+    for job in found[::3]:
+        assert compose("config", ["experiment=tradeoff", *job])
