@@ -4,9 +4,11 @@ from dataclasses import asdict
 
 from small_config import composed, config_of
 
-from mtrec import build, run, stages, users, worker
+from mtrec import per_user, run, stages, worker
+from mtrec.data.load import load
 from mtrec.groups import grouped
 from mtrec.records import flatten
+from mtrec.run_dir import USERS
 from mtrec.tracked import TrackedRun
 from mtrec.tradeoff import tradeoff
 
@@ -32,13 +34,13 @@ def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):
             place = directory / f"{task}-{seed}"
             place.mkdir()
             config = config_of(f"task={task}", f"seed={seed}", *overrides)
-            data, parts = build.data(config.data)
+            data, parts = load(config.data)
             worker.train(config, data, parts, place, Silent())
             metrics, _ = stages.evaluate(run.restore(config, data, parts, place))
             params = flatten(asdict(config))
             runs.append(
                 TrackedRun(run_id=str(place), name=task, choices={}, params=params, metrics=metrics)
             )
-            tables[str(place)] = users.load(place / users.FILE)
+            tables[str(place)] = per_user.load(place / USERS)
     how = composed(name="compare", folder="compare").tradeoff
     return tradeoff(grouped(runs), how, lambda tracked: tables[tracked.run_id])

@@ -52,6 +52,7 @@ def run_dir(job: subprocess.CompletedProcess[str]) -> Path:
 def test_the_main_job_leaves_what_the_contract_names(run_dir: Path) -> None:
     names = {path.name for path in run_dir.iterdir()}
     wanted = {"config.yaml", "metrics.json", "checkpoints", "model", "index", "mlflow_run_id"}
+    wanted |= {"evaluation_users.parquet"}
     assert wanted <= names
     manifest = json.loads((run_dir / "index" / "manifest.json").read_text())
     assert manifest["catalogue_size"] == 90
@@ -103,6 +104,13 @@ def test_compare_shows_the_run(workplace: Path, run_dir: Path) -> None:
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert f"{metrics['test/retrieval/recall_at_10']:.4f}" in done.stdout
     assert f"{metrics['test/rating/rmse']:.4f}" in done.stdout
+    assert "no run of retrieval alone has the same settings" in done.stdout
+    page = Path(done.stdout.rstrip().splitlines()[-1].removeprefix("report: "))
+    assert page == workplace / "compare" / "mtrec" / "compare.html"
+    assert f"{metrics['test/rating/rmse']:.4f}" in page.read_text()
+    # The report is a run of the experiment too, and not one to compare.
+    again = command("compare", "experiment=mtrec", "output=again", cwd=workplace)
+    assert again.stdout.splitlines()[:-1] == done.stdout.splitlines()[:-1]
 
 
 @pytest.mark.parametrize(

@@ -413,6 +413,31 @@ def test_latest_is_the_last_finished_run_whose_directory_is_there(
     assert tracked.find_run("latest", uri=store) == newest
 
 
+def test_finished_runs_have_their_choices_and_files_and_reports_are_none_of_them(
+    store: str, tmp_path: Path
+) -> None:
+    for name, tag in (("job", "mtrec.choice.balance"), ("page", tracking.REPORT_TAG)):
+        (tmp_path / name).mkdir()
+        tracker = tracking.start(
+            uri=store,
+            experiment="films",
+            run_name=name,
+            run_id=None,
+            params={"seed": 3},
+            tags={tag: "famo"},
+            run_dir=tmp_path / name,
+        )
+        tracker.log_text("of each user", "users.txt")
+        tracker.log_text("deeper", "folder/other.txt")
+        tracker.finish("FINISHED")
+    (found,) = tracked.finished_runs("films", uri=store)
+    assert (found.name, found.choices, found.params) == ("job", {"balance": "famo"}, {"seed": "3"})
+    users = tracked.artifact(found.run_id, "users.txt", uri=store)
+    assert users is not None
+    assert users.read_text() == "of each user"
+    assert tracked.artifact(found.run_id, "other.txt", uri=store) is None
+
+
 def test_a_run_is_found_by_its_mlflow_id_and_by_its_directory(store: str, tmp_path: Path) -> None:
     run_dir = finished_run(tmp_path / "outputs" / "a")
     assert tracked.find_run(run_id_of(run_dir), uri=None) == run_dir
