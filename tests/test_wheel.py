@@ -22,7 +22,7 @@ def test_the_wheel_composes_the_main_job_from_any_directory(tmp_path: Path) -> N
     code = (
         "import mtrec.launch, sys\n"
         f"assert mtrec.__file__.startswith({str(unpacked)!r}), mtrec.__file__\n"
-        "sys.argv = ['mtrec.launch', 'task=rating', '--cfg', 'job']\n"
+        "sys.argv = ['mtrec.launch', 'task=rating', 'experiment=tradeoff', '--cfg', 'job']\n"
         "mtrec.launch.main()\n"
     )
     done = subprocess.run(
