@@ -96,10 +96,9 @@ def print_tradeoff(found: "Tradeoff", console: "Console") -> None:
     console.print()
     console.print(table)
     baselines = ", ".join(f"{value:.4f}" for value in found.reference)
-    console.print(
-        f"hypervolume beyond the baselines ({baselines}): {found.area:.5f}; "
-        f"{found.area_of_twins:.5f} with a model for each task"
-    )
+    twins = found.area_of_twins
+    apart = "" if twins is None else f"; {twins:.5f} with a model for each task"
+    console.print(f"hypervolume beyond the baselines ({baselines}): {found.area:.5f}{apart}")
 
 
 def difference(against: "Against") -> str:

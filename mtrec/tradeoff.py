@@ -96,14 +96,15 @@ class Tradeoff:
         reference: What the baselines reach, from which areas are measured.
         points: One for each group that has one of the metrics.
         area: The hypervolume of all of them.
-        area_of_twins: That of the best of each single task, as if both models were served.
+        area_of_twins: What the best of each single task would dominate together, as two models;
+            None where one of them is missing.
     """
 
     axes: tuple[Axis, Axis]
     reference: tuple[float, ...]
     points: list[Point]
     area: float
-    area_of_twins: float
+    area_of_twins: float | None
 
     @property
     def joint(self) -> list[Point]:
@@ -152,19 +153,24 @@ def tradeoff(
         )
         for group, place, best in zip(shown, places, front(sign * places), strict=True)
     ]
-    alone = sign * places[[not point.against for point in points]]
-    twins = sign * alone.max(axis=0, keepdims=True) if len(alone) else reference[np.newaxis]
+    twins = [_best_alone(shown, axis, axes) for axis in axes]
     return Tradeoff(
         axes=axes,
         reference=tuple(reference.tolist()),
         points=points,
         area=area(places),
-        area_of_twins=area(twins),
+        area_of_twins=None if None in twins else area(np.array([twins], float)),
     )
 
 
 def _is_joint(group: Group, axes: Sequence[Axis]) -> bool:
     return all(group.values(axis.metric) for axis in axes)
+
+
+def _best_alone(groups: Sequence[Group], axis: Axis, axes: Sequence[Axis]) -> float | None:
+    """The best mean that a group without the other metric has; None where there is none."""
+    means = [group.mean(axis.metric) for group in groups if not _is_joint(group, axes)]
+    return max((m for m in means if m is not None), key=lambda m: m * axis.sign, default=None)
 
 
 def _baseline(groups: Sequence[Group], axis: Axis) -> float:

@@ -103,11 +103,9 @@ def _cards(found: Tradeoff) -> Iterator[str]:
         f"{len(lost)} of {len(found.joint)}",
         ", ".join(lost) if 0 < len(lost) <= 3 else "see the table",
     )
-    yield _card(
-        "hypervolume beyond the baselines",
-        f"{found.area:.5f}",
-        f"{found.area_of_twins:.5f} with two models, one a task",
-    )
+    twins = found.area_of_twins
+    apart = "" if twins is None else f"{twins:.5f} with two models, one a task"
+    yield _card("hypervolume beyond the baselines", f"{found.area:.5f}", apart)
 
 
 def _card(title: str, value: str, detail: str) -> str:

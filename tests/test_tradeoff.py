@@ -115,6 +115,8 @@ def test_front_reference_and_hypervolume_are_those_of_the_plane():
         [0.11 * 0.22, 0.12 * 0.18, 0.1 * 0.15]
     )
     assert found.area_of_twins == pytest.approx(0.1 * 0.2)
+    without_rating = [group for group in groups if group.name != "rating"]
+    assert tradeoff(without_rating, config(), users_of).area_of_twins is None
     assert [point.place for point in found.single] == [(0.2, 1.1), (0.1, 0.9)]
 
 
