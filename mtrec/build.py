@@ -64,10 +64,11 @@ def schedule(config: Config) -> Schedule:
     return Schedule(**{f.name: getattr(config.train, f.name) for f in fields(Schedule)})
 
 
-def balancer(config: Config) -> Balancer:
+def balancer(config: Config, steps_per_epoch: int) -> Balancer:
     """The balancer, over the tasks that have a weight."""
-    made = instantiate(config.balance)
-    made.adapt({name: config.task.weights[name] for name in config.task.active()})
+    made: Balancer = instantiate(config.balance)
+    weights = {name: config.task.weights[name] for name in config.task.active()}
+    made.adapt(weights, steps_per_epoch=steps_per_epoch, seed=config.seed)
     return made
 
 

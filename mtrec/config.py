@@ -122,6 +122,7 @@ class TrainConfig:
     batch_of: str
     history_share: float
     steps_per_call: int
+    telemetry_every: int | None
     checkpoint_every: str | None
     resume: str
     patience: int | None
@@ -131,7 +132,7 @@ class TrainConfig:
         for name in ("epochs", "global_batch", "steps_per_call"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("max_steps", "patience"):
+        for name in ("max_steps", "patience", "telemetry_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"train.{name} must be at least 1, or null; got {value}.")

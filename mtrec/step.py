@@ -5,7 +5,7 @@ batch: each replica divides its sum by everybody's count, and the optimizers sum
 does not change when the same global batch is spread over more replicas.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from mtrec.data.batches import Batch
 from mtrec.heads.head import Examples
 from mtrec.model import Recommender
 from mtrec.strategy import all_sum
+from mtrec.surgery import gram_matrix, weighted_sum
 from mtrec.tables import TABLE
+from mtrec.telemetry import as_metrics, touched_rows, update_norm
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,27 @@ class Optimizers:
     dense: keras.optimizers.Optimizer
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What K steps found.
+
+    Attributes:
+        losses: Each task's mean loss over the global batch, `[K, T]`.
+        weights: The weight each task had, `[K, T]`: the configured one times the balancer's factor.
+        telemetry: Metrics of a step that was observed; see `mtrec.telemetry`.
+    """
+
+    losses: np.ndarray
+    weights: np.ndarray
+    telemetry: dict[str, float]
+
+
 class Step:
     """The training step: some batches in, every task's mean loss out, all weights moved.
 
     Args:
         model: The model, adapted.
-        balancer: Turns task losses into the objective.
+        balancer: Chooses how much each task counts.
         optimizers: They move the weights.
         strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
     """
@@ -52,21 +69,25 @@ class Step:
         self.strategy = strategy
         self.tables = [v for v in model.trainable_variables if v.name == TABLE]
         self.dense = [v for v in model.trainable_variables if v.name != TABLE]
-        self.dense += balancer.trainable_variables
         with strategy.scope():
             optimizers.tables.build(self.tables)
-            optimizers.dense.build(self.dense)
-        self._run: Callable[[Mapping[str, Any]], tf.Tensor] | None = None
+            optimizers.dense.build(self.dense + balancer.trainable_variables)
+        self._clock = (optimizers.tables if self.tables else optimizers.dense).iterations
+        self._compiled: dict[bool, Callable[[Mapping[str, Any]], dict[str, tf.Tensor]]] = {}
 
-    def __call__(self, replicas: Mapping[int, Batch]) -> np.ndarray:
-        """Takes K steps; returns each task's loss over the global batch, `[K, T]`.
+    def __call__(self, replicas: Mapping[int, Batch], *, observe: bool = False) -> Taken:
+        """Takes K steps.
 
         Args:
             replicas: For each replica of this process, its K batches stacked to arrays `[K, ...]`.
+            observe: Whether to look at gradients and updates, in a call of one step.
         """
-        if self._run is None:
-            self._run = self._traced_once(replicas)
-        return self._run(self._distributed(replicas)).numpy()
+        if observe not in self._compiled:
+            function = self._observed if observe else self._many
+            self._compiled[observe] = self._traced_once(function, replicas)
+        found = self._compiled[observe](self._distributed(replicas))
+        telemetry = as_metrics(found, list(self.model.heads), self.tables) if observe else {}
+        return Taken(found["losses"].numpy(), found["weights"].numpy(), telemetry)
 
     def _distributed(self, replicas: Mapping[int, Batch]) -> Mapping[str, Any]:
         return self.strategy.experimental_distribute_values_from_function(
@@ -76,8 +97,10 @@ class Step:
             }
         )
 
-    def _traced_once(self, replicas: Mapping[int, Batch]) -> Callable[[Mapping[str, Any]], Any]:
-        """`_many`, compiled for batches of any size: tracing is most of a short job's time."""
+    def _traced_once(
+        self, function: Callable[..., Any], replicas: Mapping[int, Batch]
+    ) -> Callable[[Mapping[str, Any]], Any]:
+        """Compiles for batches of any size: tracing is most of a short job's time."""
         batches, larger = (
             {
                 r: {n: np.zeros(np.add(v.shape, more), v.dtype) for n, v in batch.items()}
@@ -93,21 +116,29 @@ class Step:
             name: spec.most_specific_common_supertype([specs[1][name]])
             for name, spec in specs[0].items()
         }
-        return tf.function(self._many, autograph=False, input_signature=[any_size])
+        return tf.function(function, autograph=False, input_signature=[any_size])
 
-    def _many(self, batches: Mapping[str, Any]) -> tf.Tensor:
-        one = self.strategy.experimental_local_results(batches["query"])[0]
-        count = tf.shape(one)[0]
+    def _many(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        count = tf.shape(self._local(batches["query"]))[0]
 
-        def body(k: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        def body(k: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             result = self.strategy.run(self._step, args=(batches, k))
-            return k + 1, losses.write(k, self.strategy.experimental_local_results(result)[0])
+            return k + 1, found.write(k, [self._local(result[n]) for n in ("losses", "weights")])
 
-        losses = tf.TensorArray(tf.float32, size=count)
-        _, losses = tf.while_loop(lambda k, _: k < count, body, (0, losses))
-        return losses.stack()
+        found = tf.TensorArray(tf.float32, size=count)
+        _, found = tf.while_loop(lambda k, _: k < count, body, (0, found))
+        losses, weights = tf.unstack(found.stack(), axis=1)  # each [K, T]
+        return {"losses": losses, "weights": weights}
 
-    def losses(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _observed(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        found = self.strategy.run(self._step, args=(batches, 0), kwargs={"observe": True})
+        one = {name: self._local(value) for name, value in found.items()}
+        return one | {name: one[name][tf.newaxis] for name in ("losses", "weights")}
+
+    def _local(self, value: Any) -> tf.Tensor:
+        return self.strategy.experimental_local_results(value)[0]
+
+    def losses(self, batch: dict[str, tf.Tensor]) -> list[tf.Tensor]:
         """This replica's share of every task's mean loss over the global batch."""
         query = self.model.queries(
             batch["query"],
@@ -122,24 +153,61 @@ class Step:
             sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
             counts.append(tf.reduce_sum(mask))
         totals = all_sum(tf.stack(counts))
-        return {
-            name: tf.math.divide_no_nan(total, count)
-            for name, total, count in zip(self.model.heads, sums, tf.unstack(totals), strict=True)
-        }
+        return [
+            tf.math.divide_no_nan(total, count)
+            for total, count in zip(sums, tf.unstack(totals), strict=True)
+        ]
 
-    def _step(self, batches: Mapping[str, tf.Tensor], k: tf.Tensor) -> tf.Tensor:
+    def _step(
+        self, batches: Mapping[str, tf.Tensor], k: tf.Tensor, observe: bool = False
+    ) -> dict[str, tf.Tensor]:
         batch = {name: value[k] for name, value in batches.items()}
-        with tf.GradientTape() as tape:
-            losses = self.losses(batch)
-            objective = self.balancer.combine(losses, self.strategy.num_replicas_in_sync)
+        balancer, configured = self.balancer, self.balancer.configured
+        apart = balancer.of_gradients or observe
         variables = [v.value for v in self.tables + self.dense]
-        gradients = tape.gradient(objective, variables)
+        with tf.GradientTape(persistent=apart) as tape:
+            shares = self.losses(batch)
+            losses = all_sum(tf.stop_gradient(tf.stack(shares)))
+            parts = _times(configured, shares)
+            if not balancer.of_gradients:
+                factors = balancer.factors(configured * losses, None, self._clock.value)
+                objective = tf.add_n(_times(tf.stop_gradient(factors), parts))
+        if apart:
+            tasks = [tape.gradient(part, variables) for part in parts]
+            gram = gram_matrix(tasks)
+        if balancer.of_gradients:
+            factors = balancer.factors(configured * losses, gram, self._clock.value)
+            gradients = [weighted_sum(each, factors) for each in zip(*tasks, strict=True)]
+        else:
+            gradients = tape.gradient(objective, variables)
+        found = {"losses": losses, "weights": configured * factors}
+        if not observe:
+            self._apply(gradients, configured * losses)
+            return found
+        rows = [touched_rows(g) for g in gradients[: len(self.tables)]]
+        before = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
+        self._apply(gradients, configured * losses)
+        updates = [
+            update_norm(tf.gather(v.value, r), old)
+            for v, r, old in zip(self.tables, rows, before, strict=True)
+        ]
+        return found | {"gram": gram, "updates": tf.stack(updates)}
+
+    def _apply(self, gradients: Sequence[Any], losses: tf.Tensor) -> None:
+        """Moves all weights by this replica's share of the gradients."""
+        replicas = self.strategy.num_replicas_in_sync
         pairs = list(zip(gradients, self.tables + self.dense, strict=True))
+        own = [g / replicas for g in self.balancer.gradients(losses)]
+        dense = pairs[len(self.tables) :]
+        dense += list(zip(own, self.balancer.trainable_variables, strict=True))
         for optimizer, part in (
             (self.optimizers.tables, pairs[: len(self.tables)]),
-            (self.optimizers.dense, pairs[len(self.tables) :]),
+            (self.optimizers.dense, dense),
         ):
             moved = [(g, v) for g, v in part if g is not None]
             if moved:  # a model may have no dense weight
                 optimizer.apply_gradients(moved)
-        return all_sum(tf.stack(list(losses.values())))
+
+
+def _times(factors: tf.Tensor, losses: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    return [f * loss for f, loss in zip(tf.unstack(factors), losses, strict=True)]

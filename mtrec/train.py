@@ -28,6 +28,7 @@ class Schedule:
         epochs: Epochs at most.
         max_steps: Steps at most, or null.
         steps_per_call: Steps taken by one call of the compiled function.
+        telemetry_every: Steps between those whose gradients and updates are looked at, or null.
         checkpoint_every: Steps between checkpoints within an epoch (`100`), or the seconds between
             them (`60s`); null for one at the end of each epoch alone.
         patience: Epochs without a better model after which to stop, or null.
@@ -37,6 +38,7 @@ class Schedule:
     epochs: int
     max_steps: int | None
     steps_per_call: int
+    telemetry_every: int | None
     checkpoint_every: str | None
     patience: int | None
     select_by: str
@@ -50,12 +52,16 @@ class State:
         epoch: The epoch that is being trained, from 1.
         step: Steps taken in it.
         losses: The task losses of those steps, `[step, T]`.
+        weights: The tasks' weights in those steps, `[step, T]`.
+        telemetry: Metrics of those steps that were observed.
         history: The metrics of every finished epoch.
     """
 
     epoch: int
     step: int
     losses: list[list[float]]
+    weights: list[list[float]]
+    telemetry: list[Metrics]
     history: list[Metrics]
 
     def best(self, metric: str) -> Metrics:
@@ -139,7 +145,7 @@ def _restored(strategy: tf.distribute.Strategy, saved: Checkpoints) -> State:
     """The state of the latest checkpoint, its variables read; or that of a beginning."""
     latest = from_chief(strategy, saved.latest)
     if latest is None:
-        return State(epoch=1, step=0, losses=[], history=[])
+        return State(epoch=1, step=0, losses=[], weights=[], telemetry=[], history=[])
     step, state = latest
     saved.restore(step)
     return State(**state)
@@ -197,7 +203,7 @@ class _Trainer:
             if state.step < steps and self.due(self.steps_done):
                 self._save()
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
-        metrics |= self._mean_losses() | {"train/seconds": time.perf_counter() - started}
+        metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
 
         def validated() -> Metrics:
             found = metrics | validate()
@@ -206,26 +212,40 @@ class _Trainer:
 
         metrics = from_chief(self.step.strategy, validated)
         state.history.append(metrics)
-        state.epoch, state.step, state.losses = state.epoch + 1, 0, []
+        state.epoch, state.step = state.epoch + 1, 0
+        state.losses, state.weights, state.telemetry = [], [], []
         self._save()
         return metrics
 
     def _call(self, stop: int) -> None:
-        state = self.state
+        """Takes the steps up to `stop`, or up to the next that is to be observed."""
+        state, every = self.state, self.schedule.telemetry_every
+        until = every - self.steps_done % every if every else stop  # steps to the observed one
+        observe = until == 1
+        stop = state.step + 1 if observe else min(stop, state.step + until - 1 if every else stop)
         steps = [self.batches.step(state.epoch, k) for k in range(state.step, stop)]
         mine = local_replicas(self.step.strategy)
-        losses = self.step({r: stack([slices[r] for slices in steps]) for r in mine})
-        _check_finite(losses, list(self.step.model.heads), state)
-        state.losses += losses.tolist()
+        taken = self.step(
+            {r: stack([slices[r] for slices in steps]) for r in mine}, observe=observe
+        )
+        _check_finite(taken.losses, list(self.step.model.heads), state)
+        state.losses += taken.losses.tolist()
+        state.weights += taken.weights.tolist()
+        state.telemetry += [taken.telemetry] if observe else []
         state.step = stop
 
-    def _mean_losses(self) -> Metrics:
+    def _means(self) -> Metrics:
+        """Means over the steps of the epoch."""
         metrics: Metrics = {}
-        weights = self.step.balancer.task_weights()
-        mean = np.mean(self.state.losses, axis=0)
-        for name, loss in zip(self.step.model.heads, mean, strict=True):
-            metrics[f"train/{name}/loss"] = float(loss)
-            metrics[f"train/{name}/weight"] = float(weights[name])
+        for kind, values in (("loss", self.state.losses), ("weight", self.state.weights)):
+            means = np.mean(values, axis=0)
+            metrics |= {
+                f"train/{name}/{kind}": float(mean)
+                for name, mean in zip(self.step.model.heads, means, strict=True)
+            }
+        observed = self.state.telemetry
+        for name in observed[0] if observed else ():
+            metrics[name] = float(np.mean([metrics_of[name] for metrics_of in observed]))
         return metrics
 
     def _save(self) -> None:

@@ -38,8 +38,8 @@ def train(
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
         model = build.model(config, dataset, parts.fit)
-        balancer = build.balancer(config)
         batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
+        balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
     evaluator = Evaluator(dataset, known=parts.fit, held_out=parts.validation)
     if is_chief(strategy):

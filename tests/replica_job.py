@@ -18,6 +18,7 @@ from mtrec.evaluate import Evaluator, flat_metrics
 from mtrec.optimizers import LazyAdam
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import make_strategy
+from mtrec.surgery import CAGrad
 
 STEPS = 20
 
@@ -30,7 +31,7 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of):
+def train(strategy, *, pool, batch_of, balancer):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
@@ -41,8 +42,8 @@ def train(strategy, *, pool, batch_of):
             "rating": rating(layers=[5]),
         }
         model = recommender(dataset, heads, fit=fit)
-        balancer = Uncertainty()
-        balancer.adapt({"retrieval": 1.0, "softmax": 0.5, "rating": 0.2})
+        weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
+        balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
             tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
             dense=keras.optimizers.Adam(0.01, epsilon=1e-3),
@@ -64,7 +65,7 @@ def train(strategy, *, pool, batch_of):
     for number in range(STEPS):
         epoch, k = divmod(number, batches.steps_per_epoch)
         slices = enumerate(batches.step(epoch + 1, k))
-        losses.append(step({replica: stack([part]) for replica, part in slices})[0])
+        losses.append(step({replica: stack([part]) for replica, part in slices}).losses[0])
     evaluator = Evaluator(dataset, known=fit, held_out=held_out)
     weights = model.weights + balancer.weights
     copies = [strategy.experimental_local_results(w.value) for w in weights]
@@ -83,11 +84,9 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = (
-        [("in_batch", "rows")] if replicas == 4 else [("catalogue", "users"), ("in_batch", "rows")]
-    )
-    for pool, batch_of in jobs:
+    jobs = [("catalogue", "users", Uncertainty()), ("in_batch", "rows", CAGrad(radius=0.5))]
+    for pool, batch_of, chosen in jobs[replicas == 4 :]:
         np.savez(
             directory / f"{replicas} {pool} {batch_of}.npz",
-            **train(local, pool=pool, batch_of=batch_of),
+            **train(local, pool=pool, batch_of=batch_of, balancer=chosen),
         )

@@ -39,8 +39,6 @@ class Job:
     def __init__(self, data, heads=None, *, rows=None, rate=0.05, batch_of="users", **schedule):
         self.rows = all_rows(data) if rows is None else rows
         self.model = recommender(data, heads or {"rating": rating()}, fit=self.rows)
-        self.balancer = Fixed()
-        self.balancer.adapt(dict.fromkeys(self.model.heads, 1.0))
         self.optimizers = Optimizers(
             tables=LazyAdam(learning_rate=rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8),
             dense=keras.optimizers.Adam(rate),
@@ -57,11 +55,18 @@ class Job:
             num_replicas=1,
             seed=3,
         )
+        self.balancer = Fixed()
+        self.balancer.adapt(
+            dict.fromkeys(self.model.heads, 1.0),
+            steps_per_epoch=self.batches.steps_per_epoch,
+            seed=0,
+        )
         self.schedule = Schedule(
             **{
                 "epochs": 3,
                 "max_steps": None,
                 "steps_per_call": 1,
+                "telemetry_every": None,
                 "checkpoint_every": None,
                 "patience": None,
                 "select_by": "val/score",
@@ -138,7 +143,7 @@ def test_a_step_returns_the_mean_loss_of_each_task_before_it_moves(data):
         expected.append(np.mean(losses.numpy()[mask.numpy() == 1]))
     before = weights_of(job.model)
 
-    found = step({0: stack([batch])})
+    found = step({0: stack([batch])}).losses
     np.testing.assert_allclose(found, [expected], rtol=1e-5)
     changed = [(a != b.numpy()).any() for a, b in zip(before, job.model.weights, strict=True)]
     assert all(changed)
@@ -230,7 +235,7 @@ def test_the_reported_loss_is_the_mean_over_the_steps(data, tmp_path):
     (metrics,) = job.fit(tmp_path)
     other = Job(data)
     step = Step(other.model, other.balancer, other.optimizers, tf.distribute.get_strategy())
-    each = [step({0: stack(other.batches.step(1, k))})[0, 0] for k in range(3)]
+    each = [step({0: stack(other.batches.step(1, k))}).losses[0, 0] for k in range(3)]
 
     assert metrics["train/rating/loss"] == pytest.approx(np.mean(each), rel=1e-5)
     assert metrics["train/rating/weight"] == 1.0
@@ -311,7 +316,12 @@ def built(*overrides):
     model = build.model(config, dataset, parts.fit)
     batches = build.batches(config, dataset, parts.fit, model.heads, 1)
     optimizers = build.optimizers(config, batches.steps_per_epoch)
-    step = Step(model, build.balancer(config), optimizers, tf.distribute.get_strategy())
+    step = Step(
+        model,
+        build.balancer(config, batches.steps_per_epoch),
+        optimizers,
+        tf.distribute.get_strategy(),
+    )
     return step, batches
 
 
@@ -319,7 +329,7 @@ def losses_of(step, batches, count):
     found = []
     for number in range(count):
         epoch, k = divmod(number, batches.steps_per_epoch)
-        found.append(step({0: stack(batches.step(epoch + 1, k))})[0])
+        found.append(step({0: stack(batches.step(epoch + 1, k))}).losses[0])
     return np.stack(found)
 
 

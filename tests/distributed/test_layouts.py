@@ -41,6 +41,29 @@ def test_negatives_come_from_all_replicas(tmp_path, workers, devices):
     assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "balance",
+    [
+        "dwa",
+        "random",
+        "famo",
+        "uncertainty",
+        "gradnorm",
+        "pcgrad",
+        "cagrad",
+        "imtl_g",
+        "metabalance",
+    ],
+)
+def test_every_balancing_method_takes_the_same_steps_on_two_replicas(tmp_path, balance):
+    overrides = [f"balance={balance}", "train.telemetry_every=5"]
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    two = train(tmp_path / "two", workers=1, devices=2, overrides=overrides)
+    difference, name = largest_difference(one, two)
+    assert difference <= 1e-5, name
+
+
 def test_a_checkpoint_goes_on_with_another_number_of_workers(one_replica, tmp_path):
     stop = ["train.checkpoint_every=4"]
     train(tmp_path, workers=2, devices=1, overrides=stop)

@@ -1,0 +1,52 @@
+"""Telemetry: what a training step looks like from inside, in a few numbers.
+
+`gradient/<head>/norm` is the length of a task's gradient, at its configured weight, with respect to
+the parameters that tasks share; `gradient/<head>/<other>/cosine` how far two tasks agree there: -1
+for opposed, 1 for equal directions. `update/<table>/norm` is how far a step moved a table's rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.strategy import all_gather
+
+
+def touched_rows(gradient: tf.Tensor | tf.IndexedSlices | None) -> tf.Tensor:
+    """Rows of a table that any replica's gradient touches, `[n]`, each once."""
+    if gradient is None:
+        return tf.zeros([0], tf.int32)
+    if not isinstance(gradient, tf.IndexedSlices):
+        return tf.range(tf.shape(gradient)[0])
+    return tf.unique(all_gather(gradient.indices))[0]
+
+
+def update_norm(after: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
+    """Root of the summed squared differences of rows `[n, D]`."""
+    return tf.sqrt(tf.reduce_sum(tf.square(after - before)))
+
+
+def as_metrics(
+    found: Mapping[str, tf.Tensor], heads: Sequence[str], tables: Sequence[keras.Variable]
+) -> dict[str, float]:
+    """The metrics of one step.
+
+    Args:
+        found: Under `gram` the inner products of the tasks' gradients, `[T, T]`; under `updates`
+            the update norm of each table.
+        heads: Names of the tasks.
+        tables: The tables.
+    """
+    gram = found["gram"].numpy().astype(np.float64)
+    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
+    metrics = {f"gradient/{h}/norm": float(n) for h, n in zip(heads, lengths, strict=True)}
+    for i, j in combinations(range(len(heads)), 2):
+        both = lengths[i] * lengths[j]
+        cosine = np.clip(gram[i, j] / both, -1.0, 1.0) if both else 0.0
+        metrics[f"gradient/{heads[i]}/{heads[j]}/cosine"] = float(cosine)
+    for table, norm in zip(tables, found["updates"].numpy(), strict=True):
+        metrics[f"update/{table.path.rsplit('/', 1)[0]}/norm"] = float(norm)
+    return metrics
