@@ -22,7 +22,7 @@ def loader():
 def jobs(loader, *overrides, union, params, max_batch_size=None):
     """The batches of jobs that a sweeper would launch."""
     # Hydra loads its plugins anew when it starts, so that what was imported before is another.
-    from hydra_plugins.union_sweeper import UnionSweeper
+    from mtrec.union_sweeper import UnionSweeper
 
     sweeper = UnionSweeper(union=union, params=params, max_batch_size=max_batch_size)
     sweeper.hydra_context = SimpleNamespace(config_loader=loader)
@@ -61,7 +61,7 @@ def test_jobs_come_in_batches_of_the_size_that_was_asked_for(loader):
 def test_the_trade_off_holds_both_ends_and_every_method_and_every_job_composes(loader):
     config = compose("config", ["experiment=tradeoff"], return_hydra_config=True)
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
-    assert sweeper.pop("_target_") == "hydra_plugins.union_sweeper.UnionSweeper"
+    assert sweeper.pop("_target_") == "mtrec.union_sweeper.UnionSweeper"
     (found,) = jobs(loader, **sweeper)
     points = [next(o for o in job if not o.startswith("seed=")) for job in found[::3]]
 

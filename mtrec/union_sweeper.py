@@ -1,12 +1,8 @@
-"""A Hydra sweeper for several small sweeps in one: what no Cartesian product can say.
-
-Hydra finds plugins in the namespace package `hydra_plugins`, and nowhere else.
-"""
+"""A Hydra sweeper for several small sweeps in one: what no Cartesian product can say."""
 
 from dataclasses import dataclass, field
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
@@ -15,13 +11,8 @@ from hydra.core.override_parser.types import Override
 class UnionSweeperConf(BasicSweeperConf):
     """Hydra's basic sweeper, and the sweeps to go through."""
 
-    _target_: str = "hydra_plugins.union_sweeper.UnionSweeper"
+    _target_: str = "mtrec.union_sweeper.UnionSweeper"
     union: list[dict[str, str]] = field(default_factory=list)
-
-
-ConfigStore.instance().store(
-    group="hydra/sweeper", name="union", node=UnionSweeperConf, provider="mtrec"
-)
 
 
 class UnionSweeper(BasicSweeper):
