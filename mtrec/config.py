@@ -104,10 +104,18 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """The two towers; see `mtrec.model.Tower`."""
+    """The two towers, see `mtrec.model.Tower`; `sharing` holds what is in each, by its name."""
 
     query: dict[str, Any]
     candidate: dict[str, Any]
+    sharing: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sharing, dict):
+            raise UserError(
+                f"model.sharing must be chosen as a group; got {self.sharing}. "
+                f"Write model/sharing={self.sharing}."
+            )
 
 
 @dataclass
