@@ -173,12 +173,14 @@ class Tower(keras.layers.Layer):
             replaced: Encoded values that stand in for the table's; see `encode_row`.
         """
         replaced = replaced or {}
-        outputs, _ = self._shared(rows, histories, replaced)
+        shared, _ = self._shared(rows, histories, replaced)
+        outputs = {}
         for head in self.heads:
+            output = shared[head]
             if head in self.projections:
-                outputs[head] = self.projections[head](outputs[head])
+                output = self.projections[head](output)
             own = self._vectors(head, self.features.get(head, {}), rows, replaced)
-            outputs[head] = tf.add_n([outputs[head], *own])
+            outputs[head] = output + tf.add_n(own) if own else output
         return outputs
 
     def gates(self, rows: tf.Tensor, histories: Pooled) -> Gates:

@@ -95,7 +95,7 @@ class MMoE(Sharing):
 
     Args:
         experts: Number of experts K.
-        layers: See `Sharing`; so are the others.
+        layers: See `Sharing`, also for `activation` and `initializer`.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class PLE(Sharing):
         shared_experts: Number of shared experts in each level.
         task_experts: Number of each head's own experts in each level.
         levels: Number of levels.
-        layers: See `Sharing`; so are the others.
+        layers: See `Sharing`, also for `activation` and `initializer`.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class STEM(Sharing):
     Args:
         shared_experts: Number of experts over the shared embeddings.
         task_experts: Number of experts over each head's own embeddings.
-        layers: See `Sharing`; so are the others.
+        layers: See `Sharing`, also for `activation` and `initializer`.
     """
 
     own_tables = True

@@ -30,7 +30,7 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of):
+def train(strategy, *, pool, batch_of, scheme=None):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
@@ -40,7 +40,7 @@ def train(strategy, *, pool, batch_of):
             "softmax": softmax(pool=pool, dim=6),
             "rating": rating(layers=[5]),
         }
-        model = recommender(dataset, heads, fit=fit)
+        model = recommender(dataset, heads, fit=fit, scheme=scheme)
         balancer = Uncertainty()
         balancer.adapt({"retrieval": 1.0, "softmax": 0.5, "rating": 0.2})
         optimizers = Optimizers(
@@ -83,11 +83,10 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = (
-        [("in_batch", "rows")] if replicas == 4 else [("catalogue", "users"), ("in_batch", "rows")]
-    )
-    for pool, batch_of in jobs:
-        np.savez(
-            directory / f"{replicas} {pool} {batch_of}.npz",
-            **train(local, pool=pool, batch_of=batch_of),
-        )
+    jobs = [("in_batch", "rows", None)]
+    if replicas < 4:
+        jobs += [("catalogue", "users", None), ("catalogue", "users", "stem")]
+    for pool, batch_of, scheme in jobs:
+        name = " ".join(filter(None, (str(replicas), pool, batch_of, scheme)))
+        found = train(local, pool=pool, batch_of=batch_of, scheme=scheme)
+        np.savez(directory / f"{name}.npz", **found)

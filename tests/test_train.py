@@ -392,7 +392,10 @@ def replicas(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize(("name", "counts"), [("catalogue users", (2,)), ("in_batch rows", (2, 4))])
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("catalogue users", (2,)), ("catalogue users stem", (2,)), ("in_batch rows", (2, 4))],
+)
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
     one = np.load(replicas / f"1 {name}.npz")
     for count in counts:
