@@ -31,6 +31,7 @@ _HOMES = {
     "mtrec.model": ["Recommender", "Tower"],
     "mtrec.optimizers": ["LazyAdam", "RowWiseAdagrad"],
     "mtrec.run": ["Run"],
+    "mtrec.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
     "mtrec.step": ["Optimizers"],
     "mtrec.train": ["Schedule", "fit"],
 }

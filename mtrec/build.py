@@ -22,7 +22,11 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
     """The model with fresh weights, fitted to the training rows; heads of weight 0 are left out."""
     heads = {name: instantiate(config.task.heads[name]) for name in config.task.active()}
     query, candidate = (
-        instantiate(getattr(config.model, side), features=config.data.features[side])
+        instantiate(
+            getattr(config.model, side),
+            features=config.data.features[side],
+            sharing=config.model.sharing[side],
+        )
         for side in ("query", "candidate")
     )
     recommender = Recommender(query=query, candidate=candidate, heads=heads)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
@@ -16,7 +14,6 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from mtrec.config import conf_directory, register
 from mtrec.errors import UserError
 from mtrec.libraries import quiet_libraries
-from mtrec.union_sweeper import UnionSweeper, UnionSweeperConf
 
 
 def command(
@@ -50,8 +47,6 @@ def command(
                 fail(str(error.__cause__))
 
         register()
-        ConfigStore.instance().store(group="hydra/sweeper", name="union", node=UnionSweeperConf)
-        Plugins.instance().register(UnionSweeper)
         return hydra.main(
             version_base="1.3", config_path=str(conf_directory() / folder), config_name=config_name
         )(task)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from mtrec.errors import UserError
+from mtrec.union_sweeper import UnionSweeper, UnionSweeperConf
 
 
 @dataclass
@@ -106,10 +108,18 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """The two towers; see `mtrec.model.Tower`."""
+    """The two towers, see `mtrec.model.Tower`; `sharing` holds what is in each, by its name."""
 
     query: dict[str, Any]
     candidate: dict[str, Any]
+    sharing: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sharing, dict):
+            raise UserError(
+                f"model.sharing must be chosen as a group; got {self.sharing}. "
+                f"Write model/sharing={self.sharing}."
+            )
 
 
 @dataclass
@@ -291,8 +301,10 @@ class DoctorConfig:
 
 
 def register() -> None:
-    """Tells Hydra the schemas that the YAML files name in their defaults."""
+    """Tells Hydra the schemas that the YAML files name in their defaults, and our sweeper."""
     store = ConfigStore.instance()
+    store.store(group="hydra/sweeper", name="union", node=UnionSweeperConf)
+    Plugins.instance().register(UnionSweeper)
     store.store(name="schema", node=Config)
     store.store(name="schema_recommend", node=RecommendConfig)
     store.store(name="schema_compare", node=CompareConfig)

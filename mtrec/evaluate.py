@@ -13,6 +13,8 @@ from mtrec.model import Recommender
 
 USERS_AT_ONCE = 1024
 ITEMS_AT_ONCE = 65_536
+# Users, and items, that gates are averaged over.
+GATES_OVER = 1024
 
 
 class Evaluator:
@@ -59,6 +61,37 @@ class Evaluator:
             )
             for name, head in model.heads.items()
         }
+
+    def gates(self, model: Recommender) -> dict[str, float]:
+        """What each head's gates give the experts, as means over users and over items.
+
+        Returns:
+            `train/<head>/gate/<tower>/<expert>`, which sum to 1, and `.../entropy`, the mean over
+            rows in nats: 0 where each row uses one expert, log K where it uses all K alike. With
+            more than one level of gates, `.../level_<n>/...`. Nothing for a model without gates.
+        """
+        users = _spread(self.users)
+        entries, owners = self.known.entries(users)
+        items = _spread(np.arange(1, self.dataset.num_items + 1))
+        towers = model.gates(
+            users.astype(np.int32), self.known.items[entries], owners, items.astype(np.int32)
+        )
+        flat: dict[str, float] = {}
+        for tower, heads in towers.items():
+            for head, levels in heads.items():
+                for level, gate in enumerate(levels, start=1):
+                    path = f"train/{head}/gate/{tower}"
+                    path += f"/level_{level}" if len(levels) > 1 else ""
+                    flat |= {f"{path}/{name}": float(np.mean(w)) for name, w in gate.items()}
+                    weights = np.stack(list(gate.values()))
+                    entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-30)), axis=0)
+                    flat[f"{path}/entropy"] = float(np.mean(entropy))
+        return flat
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """At most `GATES_OVER` of the rows, evenly spread."""
+    return rows[:: -(-len(rows) // GATES_OVER)]
 
 
 def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:

@@ -63,6 +63,20 @@ class Feature(keras.layers.Layer, ABC):
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
         """Makes the weights, for embeddings of width `dim` that start at `stddev`."""
 
+    def twin(self) -> "Feature":
+        """A feature that reads the same encoded values, with weights of its own to `create`.
+
+        What `adapt` has learnt is not copied but shared.
+        """
+        other: Feature = type(self).__new__(type(self))
+        # Not through the constructor, whose arguments only the subclass knows.
+        keras.layers.Layer.__init__(other, name=self.name)
+        made_by_keras = set(vars(other))
+        for name, value in vars(self).items():
+            if name not in made_by_keras:
+                setattr(other, name, value)
+        return other
+
     @abstractmethod
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Raw values `[rows, ...]` as int32 or float32 numbers that `call` understands."""

@@ -1,6 +1,6 @@
 """The two towers and how the heads share them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,26 +9,26 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
+from mtrec.experts import SHARED, dense
 from mtrec.features import Feature, History
 from mtrec.heads.head import Head
-from mtrec.tables import seed_for
+from mtrec.sharing import Gates, Sharing
 
-SHARED = "shared"
+# By `shared` and, where heads have tables of their own, by head: pooled history features by name.
+Pooled = Mapping[str, Mapping[str, tf.Tensor]]
 
 
 class Tower(keras.layers.Layer):
     """One side of the model: rows of a table -> one representation for each head.
 
-    A representation is the sum of its features' embeddings (LightFM; Kula 2015,
-    arXiv:1507.08439). The shared one then passes through `layers`, and every head reads it: as it
-    is, or projected to the head's own width, plus the features that only this head has.
+    The shared features' embeddings are summed (LightFM; Kula 2015, arXiv:1507.08439), `sharing`
+    makes a representation of that for each head, and the head takes it as it is, or projected to
+    its own width, plus the sum of the features that only this head has.
 
     Args:
         features: For `shared` and for any head's name, its features by name.
-        dim: Width D of the shared representation.
-        layers: Widths of the dense layers over the shared sum; the last one is linear.
-        activation: Activation between those layers.
-        initializer: Initializer of their kernels, `identity` or a random one by Keras' name.
+        dim: Width D of the shared sum.
+        sharing: How the heads share the tower.
         stddev: Standard deviation of embeddings at the start.
     """
 
@@ -37,16 +37,12 @@ class Tower(keras.layers.Layer):
         *,
         features: Mapping[str, Mapping[str, Feature | History]],
         dim: int,
-        layers: Sequence[int],
-        activation: str,
-        initializer: str,
+        sharing: Sharing,
         stddev: float,
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.layers = list(layers)
-        self.activation = activation
-        self.initializer = initializer
+        self.sharing = sharing
         self.stddev = stddev
         self.histories = {
             scope: {name: f for name, f in group.items() if isinstance(f, History)}
@@ -56,7 +52,7 @@ class Tower(keras.layers.Layer):
             scope: {name: f for name, f in group.items() if isinstance(f, Feature)}
             for scope, group in features.items()
         }
-        self.output_dim = self.layers[-1] if self.layers else dim
+        self.output_dim = sharing.output_dim(dim)
 
     def adapt(
         self, columns: Mapping[str, np.ndarray], *, table: str, heads: Mapping[str, Head], seed: int
@@ -69,52 +65,53 @@ class Tower(keras.layers.Layer):
         """
         if not (self.features.get(SHARED) or self.histories.get(SHARED)):
             raise UserError(f"data.features.{table}.shared must name at least one feature.")
-        widths = {SHARED: self.dim} | {n: h.dim or self.output_dim for n, h in heads.items()}
+        self.table = table
+        self.heads = list(heads)
         # Not weights: the encoded table, looked up by row number in the step and in the export.
         self.encoded: dict[str, tf.Tensor] = {}
         for scope in (SHARED, *heads):
             for name, feature in self.features.get(scope, {}).items():
-                path = f"{table}/{scope}/{name}"
-                if feature.column not in columns:
-                    raise UserError(
-                        f"data.features.{path.replace('/', '.')} reads the column "
-                        f"{feature.column!r}, which the {table} table lacks; "
-                        f"it has {', '.join(columns)}."
-                    )
-                values = np.asarray(columns[feature.column])
-                feature.check(values, named_by=f"data.features.{path.replace('/', '.')}")
-                feature.adapt(values)
-                feature.create(name=path, dim=widths[scope], stddev=self.stddev, seed=seed)
-                self.encoded[path] = tf.constant(feature.encode(values))
-        self._make_layers(table, heads, seed)
-        self.table = table
-        self.heads = list(heads)
+                self._fit(feature, columns, f"{table}/{scope}/{name}")
+        # The shared features, and where the scheme asks for it, once more for each head.
+        self.spaces = {SHARED: self.features.get(SHARED, {})}
+        if self.sharing.own_tables:
+            self.spaces |= {
+                head: {name: f.twin() for name, f in self.spaces[SHARED].items()} for head in heads
+            }
+        self._create(heads, seed)
         # Or else Keras would try to build it, features of heads that are not trained included.
         self.built = True
 
-    def _make_layers(self, table: str, heads: Mapping[str, Head], seed: int) -> None:
-        def dense(width: int, name: str, activation: str | None, initializer: str) -> keras.Layer:
-            kernel = keras.initializers.get(initializer)
-            if hasattr(kernel, "seed"):
-                kernel = type(kernel)(seed=seed_for(seed, name))
-            return keras.layers.Dense(
-                width, activation=activation, kernel_initializer=kernel, name=name
+    def _fit(self, feature: Feature, columns: Mapping[str, np.ndarray], path: str) -> None:
+        named_by = f"data.features.{path.replace('/', '.')}"
+        if feature.column not in columns:
+            raise UserError(
+                f"{named_by} reads the column {feature.column!r}, which the {self.table} table "
+                f"lacks; it has {', '.join(columns)}."
             )
+        values = np.asarray(columns[feature.column])
+        feature.check(values, named_by=named_by)
+        feature.adapt(values)
+        self.encoded[path] = tf.constant(feature.encode(values))
 
-        self.bottom = []
-        width = self.dim
-        for position, units in enumerate(self.layers):
-            activation = self.activation if position < len(self.layers) - 1 else None
-            layer = dense(units, f"{table}_layer_{position}", activation, self.initializer)
-            layer.build((None, width))
-            self.bottom.append(layer)
-            width = units
+    def _create(self, heads: Mapping[str, Head], seed: int) -> None:
+        def create(feature: Feature, path: str, dim: int) -> None:
+            feature.create(name=f"{self.table}/{path}", dim=dim, stddev=self.stddev, seed=seed)
+
+        for space, group in self.spaces.items():
+            for name, feature in group.items():
+                path = name if space == SHARED else f"{space}/{name}"
+                create(feature, f"{SHARED}/{path}", self.dim)
+        self.sharing.create(table=self.table, heads=self.heads, dim=self.dim, seed=seed)
         self.projections = {}
-        for name, head in heads.items():
-            if head.dim is not None:
-                layer = dense(head.dim, f"{table}_{name}", None, "glorot_uniform")
-                layer.build((None, width))
-                self.projections[name] = layer
+        for head, objective in heads.items():
+            for name, feature in self.features.get(head, {}).items():
+                create(feature, f"{head}/{name}", objective.dim or self.output_dim)
+            if objective.dim is not None:
+                name = f"{self.table}_{head}"
+                layer = dense(objective.dim, name, None, "glorot_uniform", seed)
+                layer.build((None, self.output_dim))
+                self.projections[head] = layer
 
     def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Encodes one row that is not in the table, from raw values by column.
@@ -139,44 +136,56 @@ class Tower(keras.layers.Layer):
             )
         return replaced
 
-    def _sum(
+    def _vectors(
         self,
         scope: str,
+        features: Mapping[str, Feature],
         rows: tf.Tensor,
-        histories: Mapping[str, tf.Tensor],
         replaced: Mapping[str, tf.Tensor],
-    ) -> tf.Tensor:
+    ) -> list[tf.Tensor]:
         vectors = []
-        for name, feature in self.features.get(scope, {}).items():
+        for name, feature in features.items():
             path = f"{self.table}/{scope}/{name}"
             encoded = replaced[path] if path in replaced else tf.gather(self.encoded[path], rows)
             vectors.append(feature(encoded))
-        vectors += [histories[name] for name in self.histories.get(scope, {})]
-        return tf.add_n(vectors) if vectors else None
+        return vectors
+
+    def _shared(
+        self, rows: tf.Tensor, histories: Pooled, replaced: Mapping[str, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], Gates]:
+        sums = {}
+        for space, features in self.spaces.items():
+            vectors = self._vectors(SHARED, features, rows, replaced)
+            sums[space] = tf.add_n([*vectors, *histories.get(space, {}).values()])
+        return self.sharing(sums)
 
     def call(
         self,
         rows: tf.Tensor,
-        histories: Mapping[str, tf.Tensor],
+        histories: Pooled,
         replaced: Mapping[str, tf.Tensor] | None = None,
     ) -> dict[str, tf.Tensor]:
         """Representations of table rows `[B]` for each head, `[B, D]`.
 
         Args:
             rows: Row numbers in the table.
-            histories: The pooled history features of those rows, by feature name.
+            histories: The pooled history features of those rows.
             replaced: Encoded values that stand in for the table's; see `encode_row`.
         """
         replaced = replaced or {}
-        shared = self._sum(SHARED, rows, histories, replaced)
-        for layer in self.bottom:
-            shared = layer(shared)
+        shared, _ = self._shared(rows, histories, replaced)
         outputs = {}
         for head in self.heads:
-            output = self.projections[head](shared) if head in self.projections else shared
-            own = self._sum(head, rows, histories, replaced)
-            outputs[head] = output if own is None else output + own
+            output = shared[head]
+            if head in self.projections:
+                output = self.projections[head](output)
+            own = self._vectors(head, self.features.get(head, {}), rows, replaced)
+            outputs[head] = output + tf.add_n(own) if own else output
         return outputs
+
+    def gates(self, rows: tf.Tensor, histories: Pooled) -> Gates:
+        """What the gates give each expert for table rows `[B]`; empty without gates."""
+        return self._shared(rows, histories, {})[1]
 
 
 def _encoded(feature: Feature, value: Any) -> tf.Tensor:
@@ -229,6 +238,12 @@ class Recommender(keras.layers.Layer):
                     f"ends in {query}, the candidate tower in {candidate}. "
                     f"Set task.heads.{name}.dim, or change model.query or model.candidate."
                 )
+        own_tables = self.query.sharing.own_tables and not self.candidate.sharing.own_tables
+        if own_tables and self.query.histories.get(SHARED):
+            raise UserError(
+                "model.sharing.candidate must have tables for each head where model.sharing.query "
+                "has, because the query tower's history reads them. Choose the same for both."
+            )
         pooled = self.candidate.features.get(SHARED, {})
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
             for scope, group in tower.histories.items():
@@ -260,14 +275,36 @@ class Recommender(keras.layers.Layer):
             owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
             replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
         """
-        pooled = {}
-        for name, history in self.query.histories.get(SHARED, {}).items():
-            feature = self.candidate.features[SHARED][history.candidate]
+        return self.query(rows, self._pooled(rows, history_items, owners), replaced)
+
+    def _pooled(self, rows: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor) -> Pooled:
+        histories = self.query.histories.get(SHARED, {})
+        pooled: dict[str, dict[str, tf.Tensor]] = {space: {} for space in self.query.spaces}
+        for name, history in histories.items():
             encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
-            vectors = feature(tf.gather(encoded, history_items))
-            pooled[name] = history(vectors, owners, tf.shape(rows)[0])
-        return self.query(rows, pooled, replaced)
+            items = tf.gather(encoded, history_items)
+            for space in pooled:
+                vectors = self.candidate.spaces[space][history.candidate](items)
+                pooled[space][name] = history(vectors, owners, tf.shape(rows)[0])
+        return pooled
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Candidate representations of item rows `[M]`."""
         return self.candidate(rows, {})
+
+    def gates(
+        self, users: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor, items: tf.Tensor
+    ) -> dict[str, Gates]:
+        """What the gates of both towers give each expert for user rows `[Q]` and item rows `[M]`.
+
+        Args:
+            users: User rows, with `history_items` and `owners` as for `queries`.
+            history_items: Item rows of all histories side by side, `[H]`.
+            owners: Position in `users` that each belongs to, `[H]`.
+            items: Item rows.
+        """
+        pooled = self._pooled(users, history_items, owners)
+        return {
+            "query": self.query.gates(users, pooled),
+            "candidate": self.candidate.gates(items, {}),
+        }

@@ -51,7 +51,7 @@ def train(
         optimizers=optimizers,
         strategy=strategy,
         schedule=build.schedule(config),
-        validate=lambda: flat_metrics(evaluator(model, full=False), "val"),
+        validate=lambda: flat_metrics(evaluator(model, full=False), "val") | evaluator.gates(model),
         checkpoints=directory / run_dir.CHECKPOINTS,
         on_epoch=listener.on_epoch,
         on_resume=_announce(listener.say),

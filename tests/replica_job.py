@@ -31,7 +31,7 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of, balancer):
+def train(strategy, *, pool, batch_of, balancer, scheme=None):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
@@ -41,7 +41,7 @@ def train(strategy, *, pool, batch_of, balancer):
             "softmax": softmax(pool=pool, dim=6),
             "rating": rating(layers=[5]),
         }
-        model = recommender(dataset, heads, fit=fit)
+        model = recommender(dataset, heads, fit=fit, scheme=scheme)
         weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
         balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
@@ -84,9 +84,10 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("catalogue", "users", Uncertainty()), ("in_batch", "rows", CAGrad(radius=0.5))]
-    for pool, batch_of, chosen in jobs[replicas == 4 :]:
-        np.savez(
-            directory / f"{replicas} {pool} {batch_of}.npz",
-            **train(local, pool=pool, batch_of=batch_of, balancer=chosen),
-        )
+    jobs = [("in_batch", "rows", CAGrad(radius=0.5), None)]
+    if replicas < 4:
+        jobs += [("catalogue", "users", Uncertainty(), name) for name in (None, "stem")]
+    for pool, batch_of, balancer, scheme in jobs:
+        name = " ".join(filter(None, (str(replicas), pool, batch_of, scheme)))
+        found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, scheme=scheme)
+        np.savez(directory / f"{name}.npz", **found)

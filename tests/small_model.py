@@ -6,6 +6,7 @@ from mtrec.features import Categorical, History
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import ImplicitSquared, Retrieval, Softmax
 from mtrec.model import Recommender, Tower
+from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
 
 
 def implicit_squared(*, pool="catalogue", dim=None):
@@ -25,8 +26,26 @@ def rating(*, dim=4, layers=()):
     return Rating(dim=dim, layers=layers, l2=0.05)
 
 
-def recommender(dataset, heads, *, fit=None, dim=8, layers=(8,), seed=1):
-    """Towers over history and ids, and `heads` by name, adapted to the rows `fit`."""
+EXPERT = {"layers": [8], "activation": "relu", "initializer": "glorot_uniform"}
+# One of each scheme, for sums of width 8.
+SCHEMES = {
+    "shared_bottom": lambda: SharedBottom(**EXPERT),
+    "mmoe": lambda: MMoE(experts=3, **EXPERT),
+    "ple": lambda: PLE(shared_experts=2, task_experts=1, levels=2, **EXPERT),
+    "stem": lambda: STEM(shared_experts=1, task_experts=2, **EXPERT),
+}
+
+
+def shared_bottom(*, layers=()):
+    """The scheme that shares all, from an identity."""
+    return SharedBottom(layers=layers, activation="relu", initializer="identity")
+
+
+def recommender(dataset, heads, *, fit=None, dim=8, layers=(8,), scheme=None, seed=1):
+    """Towers over history and ids, and `heads` by name, adapted to the rows `fit`.
+
+    Both towers share by `scheme`, or from the bottom: the query tower through `layers`.
+    """
     query = {
         "shared": {"history": History(candidate="item_id", combiner="sqrtn")},
         "rating": {"user_id": Categorical(column="user_id")},
@@ -35,10 +54,12 @@ def recommender(dataset, heads, *, fit=None, dim=8, layers=(8,), seed=1):
         "shared": {"item_id": Categorical(column="item_id")},
         "rating": {"item_id": Categorical(column="item_id")},
     }
-    how = {"dim": dim, "activation": "relu", "initializer": "identity", "stddev": 0.3}
+    sharing = [SCHEMES[scheme]() for _ in range(2)] if scheme else None
+    query_sharing, candidate_sharing = sharing or (shared_bottom(layers=layers), shared_bottom())
+    how = {"dim": dim, "stddev": 0.3}
     model = Recommender(
-        query=Tower(features=query, layers=layers, **how),
-        candidate=Tower(features=candidate, layers=(), **how),
+        query=Tower(features=query, sharing=query_sharing, **how),
+        candidate=Tower(features=candidate, sharing=candidate_sharing, **how),
         heads=heads,
     )
     return model.adapt(dataset, all_rows(dataset) if fit is None else fit, seed=seed)

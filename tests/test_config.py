@@ -1,5 +1,6 @@
 """Every YAML file composes, and what it names can be made."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def choices() -> list[str]:
         "experiment",
         "index",
         "model",
+        "model/sharing",
         "optimizer",
         "task",
         "tracking",
@@ -45,14 +47,18 @@ def test_every_choice_composes_and_what_it_names_can_be_made(choice: str) -> Non
     for head in config.task.heads.values():
         instantiate(head)
     for side in ("query", "candidate"):
-        instantiate(getattr(config.model, side), features=config.data.features[side])
+        instantiate(
+            getattr(config.model, side),
+            features=config.data.features[side],
+            sharing=config.model.sharing[side],
+        )
     for node in (config.balance, config.index, *config.optimizer.values()):
         instantiate(node)
 
 
 def test_every_file_belongs_to_a_group_or_a_command() -> None:
     folders = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml")}
-    groups = {choice.split("=")[0].split("@")[0] for choice in choices()}
+    groups = {re.split("[=@/]", choice)[0] for choice in choices()}
     commands = {path.name for path in CONF.glob("*.yaml")} | {"compare"}
     assert folders == groups | commands
 
@@ -86,6 +92,7 @@ def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
         ("task.weights.retrieval=-1", "task.weights.retrieval must be a finite number"),
         ("task.weights={retrieval:0,rating:0}", "task.weights must not all be 0"),
         ("+task.weights.clicks=1", "task.weights must name the heads"),
+        ("model.sharing=mmoe", "Write model/sharing=mmoe"),
         ("cluster.num_workers=2", "Add cluster=ray_local"),
         ("cluster.devices_per_worker=0", "cluster.devices_per_worker must be at least 1"),
     ],

@@ -9,18 +9,13 @@ from small_model import implicit_squared, rating, recommender, softmax
 from mtrec.errors import UserError
 from mtrec.features import Bucketized, Categorical, History, Numeric
 from mtrec.model import Recommender, Tower
+from mtrec.sharing import SharedBottom
 from mtrec.step import TABLE
 
 
 def tower(features, **changed):
-    how = {
-        "dim": 4,
-        "layers": [],
-        "activation": "relu",
-        "initializer": "glorot_uniform",
-        "stddev": 0.5,
-    }
-    return Tower(features=features, **{**how, **changed})
+    how = {"layers": [], "activation": "relu", "initializer": "glorot_uniform"}
+    return Tower(features=features, dim=4, stddev=0.5, sharing=SharedBottom(**{**how, **changed}))
 
 
 def weight_of(model, path):

@@ -349,7 +349,7 @@ GOLDEN = (
     "optimizer.tables.learning_rate=0.01",
     "optimizer.dense.learning_rate=0.01",
     "model.query.dim=16",
-    "model.query.layers=[16]",
+    "model.sharing.query.layers=[16]",
     "model.query.stddev=0.05",
     "model.candidate.dim=16",
     "model.candidate.stddev=0.05",
@@ -402,7 +402,10 @@ def replicas(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize(("name", "counts"), [("catalogue users", (2,)), ("in_batch rows", (2, 4))])
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("catalogue users", (2,)), ("catalogue users stem", (2,)), ("in_batch rows", (2, 4))],
+)
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
     one = np.load(replicas / f"1 {name}.npz")
     for count in counts:

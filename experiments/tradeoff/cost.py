@@ -17,7 +17,12 @@ from omegaconf import OmegaConf
 from mtrec.config import Config, conf_directory, register
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
-METHODS = ("fixed", "uncertainty", "dwa", "random", "famo") + (
+METHODS = (
+    "fixed",
+    "uncertainty",
+    "dwa",
+    "random",
+    "famo",
     "gradnorm",
     "imtl_g",
     "metabalance",

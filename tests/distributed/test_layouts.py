@@ -64,6 +64,17 @@ def test_every_balancing_method_takes_the_same_steps_on_two_replicas(tmp_path, b
     assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sharing", ["mmoe", "ple", "stem"])
+def test_every_scheme_of_sharing_is_trained_alike(tmp_path, sharing):
+    overrides = [f"model/sharing={sharing}"]
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    two = train(tmp_path / "two", workers=1, devices=2, overrides=overrides)
+    assert any("/gate/" in name for name in one)
+    difference, name = largest_difference(one, two)
+    assert difference <= 1e-5, name
+
+
 def test_a_checkpoint_goes_on_with_another_number_of_workers(one_replica, tmp_path):
     stop = ["train.checkpoint_every=4"]
     train(tmp_path, workers=2, devices=1, overrides=stop)

@@ -1,0 +1,67 @@
+"""Every scheme through all stages of a job: trained, evaluated, indexed, exported, served."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_config import SMALL, config_of
+
+from mtrec import run, run_dir, stages, worker
+from mtrec.data.load import load
+from mtrec.evaluate import embed_items, embed_users
+from mtrec.index import ExactBuilder
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def on_epoch(self, metrics):
+        pass
+
+    def say(self, text):
+        pass
+
+    def should_stop(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    ["stem", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mmoe", "ple"))],
+)
+def test_what_is_served_is_what_was_trained(tmp_path, scheme):
+    config = config_of(*SMALL, "train.epochs=2", f"model/sharing={scheme}")
+    dataset, parts = load(config.data)
+    run_dir.save_config(config, tmp_path)
+    history = worker.train(config, dataset, parts, tmp_path, Silent())
+    trained = run.load(tmp_path)
+    metrics, _ = stages.evaluate(trained)
+    index = stages.index(trained, "retrieval", ExactBuilder())
+    stages.export(trained, index)
+    served = tf.saved_model.load(str(tmp_path / "model")).signatures
+
+    users, items = np.array([5, 9, 9]), np.array([1, 30, 50])
+    ids = tf.constant(users.astype(str)), tf.constant(items.astype(str))
+    found = served["score_pairs"](user_id=ids[0], item_id=ids[1])
+    query = embed_users(trained.model, users, trained.known)
+    candidate = {name: v[items - 1] for name, v in embed_items(trained.model, 50).items()}
+    expected = np.sum(query["retrieval"] * candidate["retrieval"], axis=1)
+    np.testing.assert_allclose(found["score"], expected, rtol=1e-4, atol=1e-6)
+    rating = trained.model.heads["rating"]
+    stars = rating.score_pairs(query["rating"], candidate["rating"], users, items)
+    np.testing.assert_allclose(found["rating"], stars, rtol=1e-4)
+
+    best = served["recommend"](user_id=ids[0], k=tf.constant(3))["item_id"].numpy()
+    scores = query["retrieval"] @ embed_items(trained.model, 50)["retrieval"].T
+    for row, user in enumerate(users):
+        scores[row, trained.known.of_user(user) - 1] = -np.inf
+    assert best.astype(str).tolist() == (np.argsort(-scores)[:, :3] + 1).astype(str).tolist()
+    assert math.isfinite(metrics["test/rating/rmse"])
+
+    gates = {name for name in history[-1] if "/gate/" in name}
+    for head in ("retrieval", "rating"):
+        for tower in ("query", "candidate"):
+            place = f"train/{head}/gate/{tower}/"
+            weights = [history[-1][name] for name in gates if name.startswith(place)]
+            assert sum(weights) == pytest.approx(1 + history[-1][f"{place}entropy"], rel=1e-5)
