@@ -104,10 +104,27 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """The two towers; see `mtrec.model.Tower`."""
+    """The two towers, and where their tables are.
 
+    Attributes:
+        table_placement: `replicated` keeps embedding tables and their optimizer's slots on every
+            replica, `sharded` divides their rows among the replicas, `auto` shards the large ones.
+        shard_above_mib: The size above which `auto` shards a table, in MiB without its slots.
+        query: See `mtrec.model.Tower`.
+        candidate: See `mtrec.model.Tower`.
+    """
+
+    table_placement: str
+    shard_above_mib: float
     query: dict[str, Any]
     candidate: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.table_placement not in ("replicated", "sharded", "auto"):
+            raise UserError(
+                "model.table_placement must be replicated, sharded or auto; "
+                f"got {self.table_placement}."
+            )
 
 
 @dataclass

@@ -18,7 +18,7 @@ from mtrec.data.batches import Batch
 from mtrec.heads.head import Examples
 from mtrec.model import Recommender
 from mtrec.strategy import all_sum
-from mtrec.tables import TABLE
+from mtrec.tables import TABLE, tables_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Step:
         self.balancer = balancer
         self.optimizers = optimizers
         self.strategy = strategy
-        self.tables = [v for v in model.trainable_variables if v.name == TABLE]
+        self.tables = tables_of(model)
         self.dense = [v for v in model.trainable_variables if v.name != TABLE]
         self.dense += balancer.trainable_variables
         with strategy.scope():
@@ -129,10 +129,11 @@ class Step:
 
     def _step(self, batches: Mapping[str, tf.Tensor], k: tf.Tensor) -> tf.Tensor:
         batch = {name: value[k] for name, value in batches.items()}
+        variables = [v.value for v in self.tables + self.dense]
         with tf.GradientTape() as tape:
+            tape.watch(variables)  # tapes do not see a sharded table by themselves
             losses = self.losses(batch)
             objective = self.balancer.combine(losses, self.strategy.num_replicas_in_sync)
-        variables = [v.value for v in self.tables + self.dense]
         gradients = tape.gradient(objective, variables)
         pairs = list(zip(gradients, self.tables + self.dense, strict=True))
         for optimizer, part in (

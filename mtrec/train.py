@@ -13,6 +13,7 @@ from mtrec.checkpoint import Checkpoints
 from mtrec.data.batches import Batches, stack
 from mtrec.errors import PreemptedError, UserError
 from mtrec.model import Recommender
+from mtrec.sharding import gathered
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import from_chief, is_chief, local_replicas
 
@@ -196,11 +197,15 @@ class _Trainer:
             steps = min(steps, schedule.max_steps - (state.epoch - 1) * steps)
         while state.step < steps:
             self._call(min(state.step + schedule.steps_per_call, steps))
-            if from_chief(self.step.strategy, self.stop):
+            # The chief's clock alone says what is due: workers save sharded tables together.
+            stop, due = from_chief(
+                self.step.strategy,
+                lambda: (self.stop(), state.step < steps and self.due(self.steps_done)),
+            )
+            if stop or due:
                 self._save()
+            if stop:
                 raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
-            if state.step < steps and self.due(self.steps_done):
-                self._save()
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= self._mean_losses() | {"train/seconds": time.perf_counter() - started}
 
@@ -209,10 +214,11 @@ class _Trainer:
             _check_selectable(schedule.select_by, found)
             return found
 
-        metrics = from_chief(self.step.strategy, validated)
-        state.history.append(metrics)
-        state.epoch, state.step, state.losses = state.epoch + 1, 0, []
-        self._save()
+        with gathered(self.saved.variables):
+            metrics = from_chief(self.step.strategy, validated)
+            state.history.append(metrics)
+            state.epoch, state.step, state.losses = state.epoch + 1, 0, []
+            self._save()
         return metrics
 
     def _call(self, stop: int) -> None:
@@ -234,8 +240,12 @@ class _Trainer:
         return metrics
 
     def _save(self) -> None:
-        if not is_chief(self.step.strategy):
-            return
+        """Writes a checkpoint; all workers take part, the chief writes."""
+        with gathered(self.saved.variables):
+            if is_chief(self.step.strategy):
+                self._write()
+
+    def _write(self) -> None:
         # Between epochs, the last step of the one before names the checkpoint.
         step = int(self.state.history[-1]["step"]) if self.state.step == 0 else self.steps_done
         self.saved.save(step, vars(self.state))
