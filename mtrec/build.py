@@ -1,11 +1,12 @@
 """From a config to the objects it describes."""
 
+import math
 from dataclasses import fields
 from typing import Any
 
 import keras
 import numpy as np
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 
 from mtrec.balance import Balancer
 from mtrec.config import Config
@@ -14,6 +15,8 @@ from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 from mtrec.index import IndexBuilder
 from mtrec.model import Recommender
+from mtrec.optimizers import TableOptimizer
+from mtrec.sharding import sharded_above
 from mtrec.step import Optimizers
 from mtrec.train import Schedule
 
@@ -30,7 +33,24 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
         for side in ("query", "candidate")
     )
     recommender = Recommender(query=query, candidate=candidate, heads=heads)
-    return recommender.adapt(dataset, fit, seed=config.seed)
+    with sharded_above(_largest_replicated(config)):
+        return recommender.adapt(dataset, fit, seed=config.seed)
+
+
+def _largest_replicated(config: Config) -> float:
+    """The size in MiB above which a table is sharded."""
+    how, target = config.model.table_placement, config.optimizer["tables"]["_target_"]
+    optimizer = get_object(target)
+    able = isinstance(optimizer, type) and issubclass(optimizer, TableOptimizer)
+    if how == "sharded" and not able:
+        raise UserError(
+            "optimizer.tables must be a mtrec.optimizers.TableOptimizer with "
+            f"model.table_placement=sharded; got {target}. Set optimizer=lazy_adam or "
+            "model.table_placement=replicated."
+        )
+    if how == "sharded":
+        return 0.0
+    return config.model.shard_above_mib if how == "auto" and able else math.inf
 
 
 def batches(

@@ -7,16 +7,20 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mtrec.errors import UserError
+from mtrec.sharding import ShardedVariable
 
 STATE = "state.json"
 WEIGHTS = "weights"
 SELECTED = "selected"
+
+Parts: TypeAlias = Mapping[str, Sequence[keras.Variable]]
 
 
 class Checkpoints:
@@ -28,11 +32,17 @@ class Checkpoints:
     Args:
         directory: The run's `checkpoints/`.
         parts: The variables to save, such as those of the model and of each optimizer, by name.
+            Sharded ones are saved whole, so that any number of replicas can read them.
     """
 
-    def __init__(self, directory: Path, parts: Mapping[str, Sequence[keras.Variable]]) -> None:
+    def __init__(self, directory: Path, parts: Parts) -> None:
         self.directory = directory
-        self._checkpoint = _checkpoint(parts)
+        self._parts = parts
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All variables that are saved."""
+        return [variable for group in self._parts.values() for variable in group]
 
     def path(self, step: int) -> Path:
         """Where the checkpoint after `step` steps lives."""
@@ -43,7 +53,8 @@ class Checkpoints:
         aside = self.directory / f".step-{step:08d}.partial"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        self._checkpoint.write(str(aside / WEIGHTS))
+        values = {id(v): v.numpy() for v in _sharded(self._parts)}
+        _checkpoint(self._parts, _on_host(values)).write(str(aside / WEIGHTS))
         content = {"state": state, "files": _digests(aside)}
         (aside / STATE).write_text(json.dumps(content))
         _delete(self.path(step))
@@ -63,7 +74,7 @@ class Checkpoints:
 
     def restore(self, step: int) -> None:
         """Reads all variables from the checkpoint after `step` steps."""
-        self._checkpoint.read(str(self.path(step) / WEIGHTS)).assert_consumed()
+        _read(self.path(step), self._parts).assert_consumed()
 
     def select(self, step: int) -> None:
         """Makes the checkpoint of `step` the one that later stages read."""
@@ -93,8 +104,7 @@ def read_selected(directory: Path, **parts: Sequence[keras.Variable]) -> None:
     path = directory / (directory / SELECTED).read_text().strip()
     if _whole(path) is None:
         raise UserError(f"The selected checkpoint {path} is damaged. Run the job again.")
-    status = _checkpoint(parts).read(str(path / WEIGHTS))
-    status.assert_existing_objects_matched().expect_partial()
+    _read(path, parts).assert_existing_objects_matched().expect_partial()
 
 
 def is_selected(directory: Path) -> bool:
@@ -102,14 +112,33 @@ def is_selected(directory: Path) -> bool:
     return (directory / SELECTED).is_file()
 
 
-def _checkpoint(parts: Mapping[str, Sequence[keras.Variable]]) -> tf.train.Checkpoint:
+def _read(path: Path, parts: Parts) -> Any:
+    """Reads a checkpoint into `parts`; returns TensorFlow's account of what it found."""
+    whole = _on_host({id(v): np.zeros(v.shape, np.float32) for v in _sharded(parts)})
+    status = _checkpoint(parts, whole).read(str(path / WEIGHTS))
+    for variable in _sharded(parts):
+        variable.assign(whole[id(variable)].numpy())
+    return status
+
+
+def _checkpoint(parts: Parts, whole: Mapping[int, tf.Variable]) -> tf.train.Checkpoint:
     # TensorFlow does not find variables below the dictionaries of a Keras layer, and says nothing:
     # name each one. Order and name identify it, since Keras numbers layers within a process.
     named = {
-        part: {f"{place}_{v.name}": v.value for place, v in enumerate(variables)}
+        part: {f"{place}_{v.name}": whole.get(id(v), v.value) for place, v in enumerate(variables)}
         for part, variables in parts.items()
     }
     return tf.train.Checkpoint(**named)
+
+
+def _on_host(values: Mapping[int, np.ndarray]) -> dict[int, tf.Variable]:
+    """What stands in a checkpoint for each sharded variable, by the latter's `id`."""
+    with tf.device("CPU:0"):
+        return {key: tf.Variable(whole) for key, whole in values.items()}
+
+
+def _sharded(parts: Parts) -> list[ShardedVariable]:
+    return [v for group in parts.values() for v in group if isinstance(v, ShardedVariable)]
 
 
 def _delete(path: Path) -> None:

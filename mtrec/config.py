@@ -108,8 +108,19 @@ class TaskConfig:
 
 @dataclass
 class ModelConfig:
-    """The two towers, see `mtrec.model.Tower`; `sharing` holds what is in each, by its name."""
+    """The two towers, what their heads share, and where their tables are.
 
+    Attributes:
+        table_placement: `replicated` keeps embedding tables and their optimizer's slots on every
+            replica, `sharded` divides their rows among the replicas, `auto` shards the large ones.
+        shard_above_mib: The size above which `auto` shards a table, in MiB without its slots.
+        query: See `mtrec.model.Tower`.
+        candidate: See `mtrec.model.Tower`.
+        sharing: What the heads share in the tower of either name; see `mtrec.sharing`.
+    """
+
+    table_placement: str
+    shard_above_mib: float
     query: dict[str, Any]
     candidate: dict[str, Any]
     sharing: Any
@@ -119,6 +130,11 @@ class ModelConfig:
             raise UserError(
                 f"model.sharing must be chosen as a group; got {self.sharing}. "
                 f"Write model/sharing={self.sharing}."
+            )
+        if self.table_placement not in ("replicated", "sharded", "auto"):
+            raise UserError(
+                "model.table_placement must be replicated, sharded or auto; "
+                f"got {self.table_placement}."
             )
 
 

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.errors import UserError
-from mtrec.tables import Table, normal_rows, seed_for, unnumbered
+from mtrec.sharding import make_table
+from mtrec.tables import normal_rows, seed_for, unnumbered
 
 SECONDS_PER_DAY = 86_400
 
@@ -100,7 +101,7 @@ class _Lookup(Feature):
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
         """Makes the table."""
         values = normal_rows(self.num_rows, dim, stddev=stddev, seed=seed_for(seed, name))
-        self.table = Table(values, name=name.replace("/", "_"))
+        self.table = make_table(values, name=name.replace("/", "_"))
         self.built = True
 
     def call(self, encoded: tf.Tensor) -> tf.Tensor:

@@ -5,20 +5,66 @@ a batch their sparse path accumulates Σg² instead of (Σg)². Here the gradien
 by row first, so a step equals the one that the dense gradient would give.
 
 Keras sums gradients over the replicas before it calls `update_step`, and calls it once for each
-device's copy of a table. The sum by row therefore already holds every replica's share.
+device's copy of a table. The sum by row therefore already holds every replica's share. So does the
+gradient of a sharded table as it comes: see `mtrec.sharding`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
+
+from mtrec.sharding import ShardedVariable
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
-class RowWiseAdagrad(keras.optimizers.Optimizer):
+class TableOptimizer(keras.optimizers.Optimizer, ABC):
+    """What optimizers for tables share: they keep and update a sharded table's rows where they are.
+
+    Args:
+        learning_rate: A float or a Keras schedule.
+    """
+
+    def __init__(self, *, learning_rate: LearningRate) -> None:
+        super().__init__(learning_rate=learning_rate)
+
+    @abstractmethod
+    def update_step(
+        self, gradient: Gradient, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Updates the touched rows of one device's copy or shard of a table."""
+
+    def add_slot(
+        self, table: keras.Variable, name: str, *, shape: Sequence[int], start: float
+    ) -> keras.Variable:
+        """Makes a slot `[rows, ...]` of a table, sharded as the table is."""
+        name = f"{table.path.replace('/', '_')}_{name}"
+        if isinstance(table, ShardedVariable):
+            slot = ShardedVariable(shape, start=start, trainable=False, name=name)
+            self._track_variable(slot)
+            return slot
+        with self._distribution_strategy.extended.colocate_vars_with(table.value):
+            initializer = keras.initializers.Constant(start)
+            return self.add_variable(shape, initializer, dtype=table.dtype, name=name)
+
+    def _backend_update_step(
+        self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable], rate: Any
+    ) -> None:
+        pairs = list(zip(grads, trainable_variables, strict=True))
+        # Nobody else holds these rows: nothing is summed over replicas, nor does one wait.
+        for gradient, table in pairs:
+            if isinstance(table, ShardedVariable):
+                self.update_step(gradient, table.value, rate)
+        mirrored = [(g, v) for g, v in pairs if not isinstance(v, ShardedVariable)]
+        if mirrored:
+            super()._backend_update_step(*zip(*mirrored, strict=True), rate)
+
+
+class RowWiseAdagrad(TableOptimizer):
     """Adagrad with one accumulator a row: the sum over steps of the row's mean squared gradient.
 
     For a touched row with summed gradient g `[D]`: `a += mean(g²)`, then
@@ -43,22 +89,17 @@ class RowWiseAdagrad(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._accumulators = [self._add_accumulator(variable) for variable in variables]
-
-    def _add_accumulator(self, variable: keras.Variable) -> keras.Variable:
-        table = variable.value if isinstance(variable, keras.Variable) else variable
-        with self._distribution_strategy.extended.colocate_vars_with(table):
-            return self.add_variable(
-                shape=variable.shape[:1],
-                initializer=keras.initializers.Constant(self.initial_accumulator),
-                dtype=variable.dtype,
-                name="accumulator",
+        self._accumulators = [
+            self.add_slot(
+                table, "accumulator", shape=table.shape[:1], start=self.initial_accumulator
             )
+            for table in variables
+        ]
 
     def update_step(
         self, gradient: Gradient, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
-        """Updates the touched rows of one device's copy of a table."""
+        """See `TableOptimizer`."""
         rows, gradients = sum_by_row(gradient)
         accumulator = self._accumulators[self._get_variable_index(variable)]
         width_axes = list(range(1, variable.shape.rank))
@@ -69,7 +110,7 @@ class RowWiseAdagrad(keras.optimizers.Optimizer):
         self.assign_sub(variable, tf.IndexedSlices(rates * gradients, rows))
 
 
-class LazyAdam(keras.optimizers.Optimizer):
+class LazyAdam(TableOptimizer):
     """Adam whose moments move only in the rows that a batch touched.
 
     A row that is touched on every step moves as under `keras.optimizers.Adam`. A row that is not
@@ -97,12 +138,15 @@ class LazyAdam(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._first, self._second = self.add_optimizer_variables(variables, ["first", "second"])
+        self._first, self._second = (
+            [self.add_slot(table, name, shape=table.shape, start=0.0) for table in variables]
+            for name in ("first", "second")
+        )
 
     def update_step(
         self, gradient: Gradient, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
-        """Updates the touched rows of one device's copy of a table."""
+        """See `TableOptimizer`."""
         rows, gradients = sum_by_row(gradient)
         index = self._get_variable_index(variable)
         first = self._decayed(self._first[index], rows, gradients, self.beta_1)

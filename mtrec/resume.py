@@ -15,7 +15,8 @@ from mtrec.tracking import PENDING_RUN_ID, RUN_ID_FILE, UNSENT_FILE
 
 FINISHED = ".finished"
 # What may differ between the command that began a job and the one that goes on with it.
-MAY_DIFFER = ("cluster", "tracking", "train.resume")
+PLACEMENT = ("table_placement", "shard_above_mib")
+MAY_DIFFER = ("cluster", "tracking", "train.resume", *(f"model.{name}" for name in PLACEMENT))
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,13 @@ def mark_finished(directory: Path) -> None:
 
 def _saved(config: Config, directory: Path) -> Config:
     saved = run_dir.load_config(directory)
-    train = replace(saved.train, resume=config.train.resume)
-    return replace(saved, cluster=config.cluster, tracking=config.tracking, train=train)
+    return replace(
+        saved,
+        cluster=config.cluster,
+        tracking=config.tracking,
+        train=replace(saved.train, resume=config.train.resume),
+        model=replace(saved.model, **{name: getattr(config.model, name) for name in PLACEMENT}),
+    )
 
 
 def _differences(config: Config, directory: Path) -> Iterator[str]:

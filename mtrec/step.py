@@ -17,10 +17,11 @@ from mtrec.balance import Balancer
 from mtrec.data.batches import Batch
 from mtrec.heads.head import Examples
 from mtrec.model import Recommender
+from mtrec.sharding import ShardedVariable
 from mtrec.strategy import all_sum
 from mtrec.surgery import gram_matrix, weighted_sum
-from mtrec.tables import TABLE
-from mtrec.telemetry import as_metrics, touched_rows, update_norm
+from mtrec.tables import TABLE, tables_of
+from mtrec.telemetry import as_metrics, moved_by, touched_rows
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ class Step:
         self.balancer = balancer
         self.optimizers = optimizers
         self.strategy = strategy
-        self.tables = [v for v in model.trainable_variables if v.name == TABLE]
+        self.tables = tables_of(model)
         self.dense = [v for v in model.trainable_variables if v.name != TABLE]
         with strategy.scope():
             optimizers.tables.build(self.tables)
             optimizers.dense.build(self.dense + balancer.trainable_variables)
+        # Of a sharded table, a replica has the whole batch's gradient, but of its own rows alone.
+        self._sharded = [isinstance(v, ShardedVariable) for v in self.tables + self.dense]
         self._clock = (optimizers.tables if self.tables else optimizers.dense).iterations
         self._compiled: dict[bool, Callable[[Mapping[str, Any]], dict[str, tf.Tensor]]] = {}
 
@@ -166,6 +169,7 @@ class Step:
         apart = balancer.of_gradients or observe
         variables = [v.value for v in self.tables + self.dense]
         with tf.GradientTape(persistent=apart) as tape:
+            tape.watch(variables)  # tapes do not see a sharded table by themselves
             shares = self.losses(batch)
             losses = all_sum(tf.stop_gradient(tf.stack(shares)))
             parts = _times(configured, shares)
@@ -174,7 +178,7 @@ class Step:
                 objective = tf.add_n(_times(tf.stop_gradient(factors), parts))
         if apart:
             tasks = [tape.gradient(part, variables) for part in parts]
-            gram = gram_matrix(tasks)
+            gram = gram_matrix(tasks, self._sharded)
         if balancer.of_gradients:
             factors = balancer.factors(configured * losses, gram, self._clock.value)
             gradients = [weighted_sum(each, factors) for each in zip(*tasks, strict=True)]
@@ -184,14 +188,14 @@ class Step:
         if not observe:
             self._apply(gradients, configured * losses)
             return found
-        rows = [touched_rows(g) for g in gradients[: len(self.tables)]]
+        rows = [
+            touched_rows(g, sharded=s)
+            for g, s in zip(gradients[: len(self.tables)], self._sharded, strict=False)
+        ]
         before = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
         self._apply(gradients, configured * losses)
-        updates = [
-            update_norm(tf.gather(v.value, r), old)
-            for v, r, old in zip(self.tables, rows, before, strict=True)
-        ]
-        return found | {"gram": gram, "updates": tf.stack(updates)}
+        after = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
+        return found | {"gram": gram, "updates": moved_by(before, after, self._sharded)}
 
     def _apply(self, gradients: Sequence[Any], losses: tf.Tensor) -> None:
         """Moves all weights by this replica's share of the gradients."""

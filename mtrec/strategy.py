@@ -98,6 +98,12 @@ def local_replicas(strategy: tf.distribute.Strategy) -> list[int]:
     return list(range(first, first + mine))
 
 
+def own_replica() -> int:
+    """Number of the replica whose step is being traced."""
+    number = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return int(tf.get_static_value(number) if tf.is_tensor(number) else number)
+
+
 def all_sum(value: tf.Tensor) -> tf.Tensor:
     """Sum of every replica's `value`, the same on all; its gradient is summed as well."""
     context = tf.distribute.get_replica_context()

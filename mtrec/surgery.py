@@ -7,7 +7,7 @@ replica. g_t is taken over all parameters that two or more tasks share, as one v
 has to itself moves by its own gradient, at its configured weight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -20,7 +20,7 @@ from mtrec.strategy import all_gather, all_sum
 Gradient: TypeAlias = Any
 
 
-def gram_matrix(tasks: Sequence[Sequence[Gradient]]) -> tf.Tensor:
+def gram_matrix(tasks: Sequence[Sequence[Gradient]], sharded: Sequence[bool]) -> tf.Tensor:
     """Inner products `[T, T]` of the tasks' gradients over the global batch.
 
     Tables stay sparse: for each, the union of the rows that tasks and replicas touched is summed by
@@ -29,15 +29,20 @@ def gram_matrix(tasks: Sequence[Sequence[Gradient]]) -> tf.Tensor:
     Args:
         tasks: For each task, this replica's share of its gradients, in the order of variables; None
             where the task does not reach a variable.
+        sharded: Whether a replica has all of the batch's gradient of a variable, but of its own
+            rows alone.
     """
+    of_shards = tf.zeros([len(tasks), len(tasks)])
     gram = tf.zeros([len(tasks), len(tasks)])
     dense = []
-    for gradients in zip(*tasks, strict=True):
+    for apart, *gradients in zip(sharded, *tasks, strict=True):
         present = [g for g in gradients if g is not None]
         if len(present) < min(2, len(tasks)):
             continue
-        if isinstance(present[0], tf.IndexedSlices):
-            gram += _of_rows(gradients)
+        if apart:
+            of_shards += _of_rows(gradients, lambda mine: mine)
+        elif isinstance(present[0], tf.IndexedSlices):
+            gram += _of_rows(gradients, all_gather)
         else:
             zeros = tf.zeros_like(present[0])
             filled = [zeros if g is None else g for g in gradients]
@@ -45,19 +50,19 @@ def gram_matrix(tasks: Sequence[Sequence[Gradient]]) -> tf.Tensor:
     if dense:
         summed = all_sum(tf.concat(dense, axis=1))  # [T, parameters], in one message
         gram += tf.matmul(summed, summed, transpose_b=True)
-    return gram
+    return gram + all_sum(of_shards) if any(sharded) else gram
 
 
-def _of_rows(gradients: Sequence[Gradient]) -> tf.Tensor:
+def _of_rows(gradients: Sequence[Gradient], gather: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     present = [g for g in gradients if g is not None]
-    indices = [all_gather(g.indices) for g in present]
+    indices = [gather(g.indices) for g in present]
     rows, position = tf.unique(tf.concat(indices, axis=0))
     parts = iter(tf.split(position, [tf.size(i) for i in indices], num=len(present)))
     width = present[0].values.shape[1]
     sums = [
         tf.zeros([tf.size(rows), width])
         if g is None
-        else tf.math.unsorted_segment_sum(all_gather(g.values), next(parts), tf.size(rows))
+        else tf.math.unsorted_segment_sum(gather(g.values), next(parts), tf.size(rows))
         for g in gradients
     ]
     flat = tf.reshape(tf.stack(sums), [len(gradients), -1])

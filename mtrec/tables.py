@@ -31,6 +31,11 @@ def normal_rows(rows: int, dim: int, *, stddev: float, seed: int) -> np.ndarray:
     return values
 
 
+def tables_of(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables of all tables in a layer, `[rows, D]` each."""
+    return [v for v in layer.trainable_variables if v.name == TABLE]
+
+
 class Table(keras.layers.Layer):
     """An embedding table `[rows, D]` whose lookups and gradients touch only the rows asked for.
 

@@ -12,21 +12,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.strategy import all_gather
+from mtrec.strategy import all_gather, all_sum
 
 
-def touched_rows(gradient: tf.Tensor | tf.IndexedSlices | None) -> tf.Tensor:
-    """Rows of a table that any replica's gradient touches, `[n]`, each once."""
+def touched_rows(gradient: tf.Tensor | tf.IndexedSlices | None, *, sharded: bool) -> tf.Tensor:
+    """Rows of a table that the batch touches, `[n]`, each once; of this replica's if sharded."""
     if gradient is None:
         return tf.zeros([0], tf.int32)
     if not isinstance(gradient, tf.IndexedSlices):
         return tf.range(tf.shape(gradient)[0])
-    return tf.unique(all_gather(gradient.indices))[0]
+    return tf.unique(gradient.indices if sharded else all_gather(gradient.indices))[0]
 
 
-def update_norm(after: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
-    """Root of the summed squared differences of rows `[n, D]`."""
-    return tf.sqrt(tf.reduce_sum(tf.square(after - before)))
+def moved_by(
+    before: Sequence[tf.Tensor], after: Sequence[tf.Tensor], sharded: Sequence[bool]
+) -> tf.Tensor:
+    """How far the rows `[n, D]` of each table moved: roots of summed squares, one a table."""
+    squares = tf.stack(
+        [tf.reduce_sum(tf.square(new - old)) for new, old in zip(after, before, strict=True)]
+    )
+    apart = tf.constant(sharded[: len(before)])
+    return tf.sqrt(tf.where(apart, all_sum(squares), squares))
 
 
 def as_metrics(

@@ -14,6 +14,7 @@ from mtrec.data.batches import Batches, stack
 from mtrec.errors import PreemptedError, UserError
 from mtrec.metrics import better
 from mtrec.model import Recommender
+from mtrec.sharding import gathered
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import from_chief, is_chief, local_replicas
 
@@ -197,11 +198,15 @@ class _Trainer:
             steps = min(steps, schedule.max_steps - (state.epoch - 1) * steps)
         while state.step < steps:
             self._call(min(state.step + schedule.steps_per_call, steps))
-            if from_chief(self.step.strategy, self.stop):
+            # The chief's clock alone says what is due: workers save sharded tables together.
+            stop, due = from_chief(
+                self.step.strategy,
+                lambda: (self.stop(), state.step < steps and self.due(self.steps_done)),
+            )
+            if stop or due:
                 self._save()
+            if stop:
                 raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
-            if state.step < steps and self.due(self.steps_done):
-                self._save()
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
 
@@ -210,11 +215,12 @@ class _Trainer:
             _check_selectable(schedule.select_by, found)
             return found
 
-        metrics = from_chief(self.step.strategy, validated)
-        state.history.append(metrics)
-        state.epoch, state.step = state.epoch + 1, 0
-        state.losses, state.weights, state.telemetry = [], [], []
-        self._save()
+        with gathered(self.saved.variables):
+            metrics = from_chief(self.step.strategy, validated)
+            state.history.append(metrics)
+            state.epoch, state.step = state.epoch + 1, 0
+            state.losses, state.weights, state.telemetry = [], [], []
+            self._save()
         return metrics
 
     def _call(self, stop: int) -> None:
@@ -249,8 +255,12 @@ class _Trainer:
         return metrics
 
     def _save(self) -> None:
-        if not is_chief(self.step.strategy):
-            return
+        """Writes a checkpoint; all workers take part, the chief writes."""
+        with gathered(self.saved.variables):
+            if is_chief(self.step.strategy):
+                self._write()
+
+    def _write(self) -> None:
         # Between epochs, the last step of the one before names the checkpoint.
         step = int(self.state.history[-1]["step"]) if self.state.step == 0 else self.steps_done
         self.saved.save(step, vars(self.state))

@@ -11,6 +11,7 @@ from mtrec.data.split import Split
 from mtrec.evaluate import Evaluator, flat_metrics
 from mtrec.startup import describe
 from mtrec.strategy import is_chief, make_strategy
+from mtrec.tables import tables_of
 from mtrec.train import Metrics, State, fit
 
 
@@ -41,9 +42,10 @@ def train(
         batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
+        optimizers.tables.build(tables_of(model))
     evaluator = Evaluator(dataset, known=parts.fit, held_out=parts.validation)
     if is_chief(strategy):
-        listener.say(describe(model, strategy, config.train.global_batch))
+        listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
     return fit(
         model,
         batches,

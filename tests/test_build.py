@@ -8,6 +8,8 @@ from small_data import planted, written_out
 from mtrec import build
 from mtrec.data.load import load
 from mtrec.errors import UserError
+from mtrec.sharding import ShardedVariable
+from mtrec.tables import Table
 
 
 def batches_of(dataset, *overrides):
@@ -62,3 +64,22 @@ def test_learning_rates_fall_to_zero_over_the_steps_that_are_taken():
     assert float(rates(20)) == pytest.approx(0, abs=1e-9)
     short = build.optimizers(config_of(*SMALL, "train.max_steps=6"), 4).tables._learning_rate
     assert float(short(6)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("how", ["auto", "replicated", "sharded"])
+def test_an_optimizer_that_cannot_update_shards_is_refused_with_sharded_tables(how):
+    overrides = ("optimizer.tables._target_=keras.optimizers.Adam", f"model.table_placement={how}")
+    config = config_of(*SMALL, *overrides)
+    if how != "sharded":
+        build.model(config, planted(), np.arange(100))
+        return
+    with pytest.raises(UserError, match=r"TableOptimizer .*; got keras.optimizers.Adam"):
+        build.model(config, planted(), np.arange(100))
+
+
+def test_sharded_tables_of_one_replica_are_plain_ones():
+    model = build.model(
+        config_of(*SMALL, "model.table_placement=sharded"), planted(), np.arange(100)
+    )
+    assert not [v for v in model.weights if isinstance(v, ShardedVariable)]
+    assert isinstance(model.heads["rating"].user_bias, Table)

@@ -180,7 +180,7 @@ def test_inner_products_count_repeated_rows_once_and_leave_out_what_one_task_own
     a = [sparse([7, 3, 7], [[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]), tf.constant([[1.0, 2.0]]), None]
     b = [sparse([7, 9], [[1.0, 1.0], [5.0, 5.0]]), None, tf.constant([4.0])]
     # a: row 7 is (2, 1), row 3 is (0, 2); b: row 7 is (1, 1), row 9 is (5, 5). The rest is owned.
-    np.testing.assert_allclose(gram_matrix([a, b]), [[4 + 1 + 4, 2 + 1], [3, 2 + 50]])
+    np.testing.assert_allclose(gram_matrix([a, b], [False] * 3), [[4 + 1 + 4, 2 + 1], [3, 2 + 50]])
 
 
 def test_inner_products_of_dense_parameters_take_a_missing_gradient_as_zero():
@@ -188,11 +188,11 @@ def test_inner_products_of_dense_parameters_take_a_missing_gradient_as_zero():
     b = [tf.constant([2.0, -1.0]), tf.constant([[1.0]])]
     c = [None, tf.constant([[2.0]])]
     expected = np.array([[14.0, 3.0, 6.0], [3.0, 6.0, 2.0], [6.0, 2.0, 4.0]])
-    np.testing.assert_allclose(gram_matrix([a, b, c]), expected)
+    np.testing.assert_allclose(gram_matrix([a, b, c], [False] * 2), expected)
 
 
 def test_one_task_shares_everything_with_itself():
-    np.testing.assert_allclose(gram_matrix([[tf.constant([3.0, 4.0])]]), [[25.0]])
+    np.testing.assert_allclose(gram_matrix([[tf.constant([3.0, 4.0])]], [False]), [[25.0]])
 
 
 def test_a_weighted_sum_stays_sparse_and_leaves_an_owned_gradient_alone():

@@ -10,7 +10,8 @@ import tensorflow as tf
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
-from mtrec.tables import Table, seed_for
+from mtrec.sharding import make_table
+from mtrec.tables import seed_for
 
 
 class Rating(Head):
@@ -42,8 +43,8 @@ class Rating(Head):
         self.mean.assign(self.train_mean)
         users = np.zeros((dataset.num_users + 1, 1), np.float32)
         items = np.zeros((dataset.num_items + 1, 1), np.float32)
-        self.user_bias = Table(users, name="user_bias")
-        self.item_bias = Table(items, name="item_bias")
+        self.user_bias = make_table(users, name="user_bias")
+        self.item_bias = make_table(items, name="item_bias")
         self.mlp = []
         width = 3 * (self.dim or 0)
         for position, units in enumerate([*self.layers, 1] if self.layers else []):

@@ -40,6 +40,13 @@ def train(directory, *, workers, devices, overrides=()):
     return left_in(directory)
 
 
+def bytes_on_each_device(devices, *overrides):
+    """What `memory_job.py` prints."""
+    command = [sys.executable, str(HERE / "memory_job.py"), str(devices), *overrides]
+    printed = subprocess.run(command, env=environment([], 0), capture_output=True, check=True)
+    return json.loads(printed.stdout)
+
+
 def free_ports(count):
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:

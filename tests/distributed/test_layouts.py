@@ -1,8 +1,9 @@
 """The same model on any layout of workers and devices."""
 
 import pytest
-from layouts import largest_difference, train
+from layouts import LAYOUTS, bytes_on_each_device, largest_difference, train
 
+SHARDED = "model.table_placement=sharded"
 SOFTMAX = ("head@task.heads.retrieval=softmax", "train.batch_of=rows", "train.global_batch=64")
 
 
@@ -75,16 +76,82 @@ def test_every_scheme_of_sharing_is_trained_alike(tmp_path, sharing):
     assert difference <= 1e-5, name
 
 
-def test_a_checkpoint_goes_on_with_another_number_of_workers(one_replica, tmp_path):
-    stop = ["train.checkpoint_every=4"]
-    train(tmp_path, workers=2, devices=1, overrides=stop)
-    # As if the job had been killed: the last checkpoint that is left is within an epoch.
-    steps = sorted((tmp_path / "checkpoints").glob("step-*"))
+def cut_within_an_epoch(directory):
+    """Leaves a job of `train.checkpoint_every=4` as if it had been killed within an epoch."""
+    steps = sorted((directory / "checkpoints").glob("step-*"))
     assert int(steps[-2].name.removeprefix("step-")) % 7
     for path in steps[-1].iterdir():
         path.unlink()
     steps[-1].rmdir()
 
+
+def test_a_checkpoint_goes_on_with_another_number_of_workers(one_replica, tmp_path):
+    stop = ["train.checkpoint_every=4"]
+    train(tmp_path, workers=2, devices=1, overrides=stop)
+    cut_within_an_epoch(tmp_path)
+
     found = train(tmp_path, workers=1, devices=1, overrides=stop)
     difference, name = largest_difference(one_replica, found)
     assert difference <= 1e-5, name
+
+
+@pytest.mark.parametrize(
+    ("workers", "devices"),
+    [(2, 2), *(pytest.param(*layout, marks=pytest.mark.slow) for layout in LAYOUTS[:3])],
+)
+def test_sharded_tables_end_like_whole_ones(one_replica, tmp_path, workers, devices):
+    found = train(tmp_path, workers=workers, devices=devices, overrides=[SHARDED])
+    difference, name = largest_difference(one_replica, found)
+    assert difference <= 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "devices"), LAYOUTS)
+def test_sharded_tables_end_like_whole_ones_with_adagrad_and_rows(tmp_path, workers, devices):
+    overrides = ("optimizer=rowwise_adagrad", *SOFTMAX)
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    many = tmp_path / "many"
+    found = train(many, workers=workers, devices=devices, overrides=[*overrides, SHARDED])
+    difference, name = largest_difference(one, found)
+    assert difference <= 1e-5, name
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (((1, 4), "sharded"), ((1, 1), "replicated")),
+        pytest.param(((1, 1), "replicated"), ((2, 1), "sharded"), marks=pytest.mark.slow),
+        pytest.param(((2, 2), "sharded"), ((1, 2), "sharded"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_checkpoint_goes_on_with_another_placement(one_replica, tmp_path, first, then):
+    def trained(layout, placement):
+        overrides = ["train.checkpoint_every=4", f"model.table_placement={placement}"]
+        return train(tmp_path, workers=layout[0], devices=layout[1], overrides=overrides)
+
+    trained(*first)
+    cut_within_an_epoch(tmp_path)
+    found = trained(*then)
+    difference, name = largest_difference(one_replica, found)
+    assert difference <= 1e-5, name
+
+
+@pytest.mark.parametrize("optimizer", ["lazy_adam", "rowwise_adagrad"])
+def test_four_replicas_hold_a_quarter_of_the_tables_and_their_slots_each(optimizer):
+    replicated, sharded = (
+        bytes_on_each_device(4, f"model.table_placement={placement}", f"optimizer={optimizer}")
+        for placement in ("replicated", "sharded")
+    )
+    assert len(sharded) == 4
+    assert max(sharded) <= 0.26 * min(replicated)
+
+
+def test_auto_shards_the_tables_above_a_size():
+    # The largest table has 1,001 rows of 64 numbers: 256,256 bytes. With an accumulator a row, a
+    # quarter of it is 251 rows of 260 bytes. The others: 2,001 x (16 + 1) and 1,001 x (16 + 1)
+    # numbers, and 2 x 2,001 + 2 x 1,001 accumulators. The optimizer counts steps in 8 bytes.
+    others = 4 * (3_002 * 17 + 6_004) + 8
+    auto = ("optimizer=rowwise_adagrad", "model.shard_above_mib={}")
+    for mib, largest in ((256_255 / 2**20, 251 * 260), (256_256 / 2**20, 1_001 * 260)):
+        held = bytes_on_each_device(4, auto[0], auto[1].format(mib))
+        assert held == [largest + others] * 4

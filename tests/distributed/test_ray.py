@@ -1,4 +1,4 @@
-"""The main job on two Ray workers ends like the one in this process."""
+"""The main job on two Ray workers, or with sharded tables, ends like the one in this process."""
 
 import json
 
@@ -14,19 +14,35 @@ def finished(cwd, *overrides):
     return cwd
 
 
-def test_two_ray_workers_end_like_one_process(tmp_path_factory):
-    here = finished(tmp_path_factory.mktemp("here"))
-    ray = finished(tmp_path_factory.mktemp("ray"), *TWO_WORKERS)
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return finished(tmp_path_factory.mktemp("here"))
+
+
+def assert_same_metrics(here, there):
     expected, found = (
         {
             name: value
             for name, value in json.loads((cwd / "run" / "metrics.json").read_text()).items()
             if name.startswith("test/")
         }
-        for cwd in (here, ray)
+        for cwd in (here, there)
     )
     assert {"test/retrieval/recall_at_10", "test/rating/rmse"} <= found.keys()
     assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_two_ray_workers_end_like_one_process(here, tmp_path):
+    ray = finished(tmp_path, *TWO_WORKERS)
+    assert_same_metrics(here, ray)
     assert mlflow_runs(ray) == ["FINISHED"]
     assert logged(ray) == logged(here)
     assert set(logged(ray).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [("cluster.devices_per_worker=2",), pytest.param(TWO_WORKERS, marks=pytest.mark.slow)],
+)
+def test_a_job_with_sharded_tables_ends_like_one_process(here, tmp_path, cluster):
+    assert_same_metrics(here, finished(tmp_path, "model.table_placement=sharded", *cluster))
