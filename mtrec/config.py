@@ -13,7 +13,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from mtrec.errors import UserError
-from mtrec.union_sweeper import UnionSweeper, UnionSweeperConf
 
 
 @dataclass
@@ -318,9 +317,13 @@ class DoctorConfig:
 
 def register() -> None:
     """Tells Hydra the schemas that the YAML files name in their defaults, and our sweeper."""
+    # Hydra loads its own plugins anew when it starts: a class made before would extend another.
+    plugins = Plugins.instance()
+    from mtrec.union_sweeper import UnionSweeper, UnionSweeperConf
+
+    plugins.register(UnionSweeper)
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="union", node=UnionSweeperConf)
-    Plugins.instance().register(UnionSweeper)
     store.store(name="schema", node=Config)
     store.store(name="schema_recommend", node=RecommendConfig)
     store.store(name="schema_compare", node=CompareConfig)
