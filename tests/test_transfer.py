@@ -16,7 +16,7 @@ NARROW = (
     "~data.features.query.shared.history",
     "+data.features.query.shared.user_id={_target_:mtrec.features.Categorical,column:user_id}",
     "model.query.dim=3",
-    "model.query.layers=[]",
+    "model.sharing.query.layers=[]",
     "model.candidate.dim=3",
     "optimizer.tables.learning_rate=0.05",
     "train.epochs=20",
