@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "mtrec.balance": ["Fixed", "Uncertainty"],
+    "mtrec.balance": ["DynamicWeightAverage", "Famo", "Fixed", "RandomWeights", "Uncertainty"],
     "mtrec.data.batches": ["Batches"],
     "mtrec.data.dataset": ["Dataset"],
     "mtrec.data.split": ["keep_ratings", "split"],
@@ -33,6 +33,7 @@ _HOMES = {
     "mtrec.run": ["Run"],
     "mtrec.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
     "mtrec.step": ["Optimizers"],
+    "mtrec.surgery": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
     "mtrec.train": ["Schedule", "fit"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -104,20 +104,19 @@ class Step:
         self, function: Callable[..., Any], replicas: Mapping[int, Batch]
     ) -> Callable[[Mapping[str, Any]], Any]:
         """Compiles for batches of any size: tracing is most of a short job's time."""
-        batches, larger = (
-            {
-                r: {n: np.zeros(np.add(v.shape, more), v.dtype) for n, v in batch.items()}
-                for r, batch in replicas.items()
+        larger = {
+            r: {
+                name: np.zeros(np.add(value.shape, 1), value.dtype) for name, value in batch.items()
             }
-            for more in (0, 1)
-        )
-        specs = [
+            for r, batch in replicas.items()
+        }
+        specs, others = (
             {name: tf.type_spec_from_value(value) for name, value in values.items()}
-            for values in (self._distributed(batches), self._distributed(larger))
-        ]
+            for values in (self._distributed(replicas), self._distributed(larger))
+        )
         any_size = {
-            name: spec.most_specific_common_supertype([specs[1][name]])
-            for name, spec in specs[0].items()
+            name: spec.most_specific_common_supertype([others[name]])
+            for name, spec in specs.items()
         }
         return tf.function(function, autograph=False, input_signature=[any_size])
 

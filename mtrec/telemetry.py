@@ -3,6 +3,7 @@
 `gradient/<head>/norm` is the length of a task's gradient, at its configured weight, with respect to
 the parameters that tasks share; `gradient/<head>/<other>/cosine` how far two tasks agree there: -1
 for opposed, 1 for equal directions. `update/<table>/norm` is how far a step moved a table's rows.
+An observed step moves the weights as any other does, up to rounding.
 """
 
 from collections.abc import Mapping, Sequence

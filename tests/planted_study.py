@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from silent import Silent
 from small_config import composed, config_of
 
 from mtrec import per_user, run, stages, worker
@@ -11,19 +12,6 @@ from mtrec.records import flatten
 from mtrec.run_dir import USERS
 from mtrec.tracked import TrackedRun
 from mtrec.tradeoff import tradeoff
-
-
-class Silent:
-    """Follows a training and says nothing."""
-
-    def on_epoch(self, metrics):
-        pass
-
-    def say(self, text):
-        pass
-
-    def should_stop(self):
-        return False
 
 
 def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):

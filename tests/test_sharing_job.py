@@ -5,25 +5,13 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from silent import Silent
 from small_config import SMALL, config_of
 
 from mtrec import run, run_dir, stages, worker
 from mtrec.data.load import load
 from mtrec.evaluate import embed_items, embed_users
 from mtrec.index import ExactBuilder
-
-
-class Silent:
-    """Listens to nothing."""
-
-    def on_epoch(self, metrics):
-        pass
-
-    def say(self, text):
-        pass
-
-    def should_stop(self):
-        return False
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from planted_study import trade
 
-# User and item ids alone, through three shared dimensions: just enough for the three factors that
-# choices follow.
-NARROW = (
+PLANTED = (
     "data=synthetic",
     "data.num_users=300",
     "data.num_items=150",
@@ -13,6 +11,12 @@ NARROW = (
     "data.noise=0.2",
     "~data.features.query.rating",
     "~data.features.candidate.rating",
+    "train.global_batch=60",
+)
+# User and item ids alone, through three shared dimensions: just enough for the three factors that
+# choices follow.
+NARROW = (
+    *PLANTED,
     "~data.features.query.shared.history",
     "+data.features.query.shared.user_id={_target_:mtrec.features.Categorical,column:user_id}",
     "model.query.dim=3",
@@ -20,21 +24,12 @@ NARROW = (
     "model.candidate.dim=3",
     "optimizer.tables.learning_rate=0.05",
     "train.epochs=20",
-    "train.global_batch=60",
 )
 # The history is shared, and few rows tell how people like what they choose.
 SCARCE = (
-    "data=synthetic",
-    "data.num_users=300",
-    "data.num_items=150",
-    "data.num_interactions=9000",
-    "data.num_factors=3",
-    "data.noise=0.2",
+    *PLANTED,
     "data.split.rating_share=0.05",
-    "~data.features.query.rating",
-    "~data.features.candidate.rating",
     "train.epochs=15",
-    "train.global_batch=60",
     "train.select_by=val/rating/rmse",
 )
 

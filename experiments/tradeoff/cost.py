@@ -17,18 +17,7 @@ from omegaconf import OmegaConf
 from mtrec.config import Config, conf_directory, register
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
-METHODS = (
-    "fixed",
-    "uncertainty",
-    "dwa",
-    "random",
-    "famo",
-    "gradnorm",
-    "imtl_g",
-    "metabalance",
-    "pcgrad",
-    "cagrad",
-)
+METHODS = sorted(path.stem for path in (conf_directory() / "balance").iterdir())
 ROUNDS, STEPS = 15, 8
 LARGE_TABLE = (
     "data=synthetic",
@@ -95,7 +84,7 @@ def step_costs(overrides: list[str]) -> None:
         observed.append(trainings["fixed"].cpu_seconds(1, observe=True))
     fixed = seconds["fixed"]
     print(f"a step under fixed weights: {1000 * median(fixed):.1f} CPU ms")
-    for method in METHODS[1:]:
+    for method in METHODS:
         ratio = median(a / b for a, b in zip(seconds[method], fixed, strict=True))
         print(f"{method:12} {ratio:.3f} of fixed")
     extra = median(a / b for a, b in zip(observed, fixed, strict=True)) - 1

@@ -7,6 +7,7 @@ different size in one process abort each other's collectives.
 import sys
 from pathlib import Path
 
+from silent import Silent
 from small_config import config_of
 
 from mtrec import run_dir, worker
@@ -24,19 +25,6 @@ JOB = (
     "train.epochs=20",
     "train.max_steps=20",
 )
-
-
-class Silent:
-    """Listens to nothing."""
-
-    def on_epoch(self, metrics):
-        pass
-
-    def say(self, text):
-        pass
-
-    def should_stop(self):
-        return False
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 import pytest
 from layouts import LAYOUTS, bytes_on_each_device, largest_difference, train
 
+from mtrec.config import conf_directory
+
+METHODS = sorted({path.stem for path in (conf_directory() / "balance").iterdir()} - {"fixed"})
 SHARDED = "model.table_placement=sharded"
 SOFTMAX = ("head@task.heads.retrieval=softmax", "train.batch_of=rows", "train.global_batch=64")
 
@@ -43,20 +46,7 @@ def test_negatives_come_from_all_replicas(tmp_path, workers, devices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "balance",
-    [
-        "dwa",
-        "random",
-        "famo",
-        "uncertainty",
-        "gradnorm",
-        "pcgrad",
-        "cagrad",
-        "imtl_g",
-        "metabalance",
-    ],
-)
+@pytest.mark.parametrize("balance", METHODS)
 def test_every_balancing_method_takes_the_same_steps_on_two_replicas(tmp_path, balance):
     overrides = [f"balance={balance}", "train.telemetry_every=5"]
     one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
