@@ -266,6 +266,8 @@ class Recommender(keras.layers.Layer):
         history_items: tf.Tensor,
         owners: tf.Tensor,
         replaced: Mapping[str, tf.Tensor] | None = None,
+        *,
+        places: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Query representations of user rows `[Q]` with the items each is known to have chosen.
 
@@ -274,10 +276,18 @@ class Recommender(keras.layers.Layer):
             history_items: Item rows of all histories side by side, `[H]`.
             owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
             replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
+            places: Position in `history_items`, now `[M]`, of each entry's item, `[H]`: an item of
+                many histories is then looked up, and its gradient summed, once.
         """
-        return self.query(rows, self._pooled(rows, history_items, owners), replaced)
+        return self.query(rows, self._pooled(rows, history_items, owners, places), replaced)
 
-    def _pooled(self, rows: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor) -> Pooled:
+    def _pooled(
+        self,
+        rows: tf.Tensor,
+        history_items: tf.Tensor,
+        owners: tf.Tensor,
+        places: tf.Tensor | None = None,
+    ) -> Pooled:
         histories = self.query.histories.get(SHARED, {})
         pooled: dict[str, dict[str, tf.Tensor]] = {space: {} for space in self.query.spaces}
         for name, history in histories.items():
@@ -285,6 +295,7 @@ class Recommender(keras.layers.Layer):
             items = tf.gather(encoded, history_items)
             for space in pooled:
                 vectors = self.candidate.spaces[space][history.candidate](items)
+                vectors = vectors if places is None else tf.gather(vectors, places)
                 pooled[space][name] = history(vectors, owners, tf.shape(rows)[0])
         return pooled
 

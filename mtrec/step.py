@@ -144,8 +144,9 @@ class Step:
         """This replica's share of every task's mean loss over the global batch."""
         query = self.model.queries(
             batch["query"],
-            tf.gather(batch["item"], batch["history_item"]),
+            batch["item"],
             batch["history_query"],
+            places=batch["history_item"],
         )
         item, pool = self.model.candidates(batch["item"]), self.model.candidates(batch["pool"])
         sums, counts = [], []
