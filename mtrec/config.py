@@ -5,8 +5,10 @@ are plug points: the constructor they name is their schema.
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -319,11 +321,15 @@ def register() -> None:
     """Tells Hydra the schemas that the YAML files name in their defaults, and our sweeper."""
     # Hydra loads its own plugins anew when it starts: a class made before would extend another.
     plugins = Plugins.instance()
-    from mtrec.union_sweeper import UnionSweeper, UnionSweeperConf
+    from mtrec import union_sweeper
 
-    plugins.register(UnionSweeper)
+    # Hydra finds the class of a sweeper by its name, and trusts none outside this package.
+    package = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    vars(package).setdefault("__path__", [])
+    vars(package)["mtrec"] = union_sweeper
+    plugins.register(union_sweeper.UnionSweeper)
     store = ConfigStore.instance()
-    store.store(group="hydra/sweeper", name="union", node=UnionSweeperConf)
+    store.store(group="hydra/sweeper", name="union", node=union_sweeper.UnionSweeperConf)
     store.store(name="schema", node=Config)
     store.store(name="schema_recommend", node=RecommendConfig)
     store.store(name="schema_compare", node=CompareConfig)

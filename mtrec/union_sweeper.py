@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 class UnionSweeperConf(BasicSweeperConf):
     """Hydra's basic sweeper, and the sweeps to go through."""
 
-    _target_: str = "mtrec.union_sweeper.UnionSweeper"
+    _target_: str = "hydra_plugins.mtrec.UnionSweeper"
     union: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -26,6 +26,9 @@ class UnionSweeper(BasicSweeper):
         params: Lists that belong to every sweep.
         max_batch_size: See Hydra's basic sweeper.
     """
+
+    # See `mtrec.config.register`.
+    __module__ = "hydra_plugins.mtrec"
 
     def __init__(
         self,

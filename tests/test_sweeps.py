@@ -1,5 +1,7 @@
 """Experiments sweep over what their files say, and every job of theirs composes."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -61,7 +63,7 @@ def test_jobs_come_in_batches_of_the_size_that_was_asked_for(loader):
 def test_the_trade_off_holds_both_ends_and_every_method_and_every_job_composes(loader):
     config = compose("config", ["experiment=tradeoff"], return_hydra_config=True)
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
-    assert sweeper.pop("_target_") == "mtrec.union_sweeper.UnionSweeper"
+    assert sweeper.pop("_target_") == "hydra_plugins.mtrec.UnionSweeper"
     (found,) = jobs(loader, **sweeper)
     points = [next(o for o in job if not o.startswith("seed=")) for job in found[::3]]
 
@@ -72,3 +74,26 @@ def test_the_trade_off_holds_both_ends_and_every_method_and_every_job_composes(l
     assert len(found) == 3 * len(points)
     for job in found[::3]:
         assert compose("config", ["experiment=tradeoff", *job])
+
+
+def test_the_command_goes_through_a_union(tmp_path):
+    command = """
+from mtrec.command import command
+
+@command("config")
+def main(config):
+    print(*config.task.weights, config.seed)
+
+main()
+"""
+    overrides = ["experiment=tradeoff", "hydra.sweeper.union=[{task: 'rating,retrieval'}]"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, "--multirun", *overrides, f"hydra.sweep.dir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    heads = ("rating", "retrieval")
+    assert done.stdout.splitlines() == [f"{head} {seed}" for head in heads for seed in (1, 2, 3)]
