@@ -61,11 +61,15 @@ def batches(
     Raises:
         UserError: If two heads ask for different candidate pools.
     """
-    pools = {head.pool for head in heads.values() if hasattr(head, "pool")}
-    if len(pools) > 1:
+    asked = {
+        name: config.task.heads[name]["negatives"]
+        for name, head in heads.items()
+        if hasattr(head, "negatives")
+    }
+    if any(node != next(iter(asked.values())) for node in asked.values()):
         raise UserError(
-            f"All heads must score against one pool; got {', '.join(sorted(pools))}. "
-            "Set the same pool in task.heads."
+            f"The heads {', '.join(asked)} must have the same negatives, because they share one "
+            "pool. Write task.heads.<head>.negatives alike."
         )
     times = np.asarray(dataset.interactions["timestamp"])[fit]
     # Without times nothing is earlier than anything, and no row would ever see a history.
@@ -77,7 +81,7 @@ def batches(
         global_batch=config.train.global_batch,
         history_share=config.train.history_share,
         chronological=bool(ordered),
-        pool=pools.pop() if pools else None,
+        negatives=heads[next(iter(asked))].negatives if asked else None,
         num_replicas=num_replicas,
         seed=config.seed,
     )

@@ -1,61 +1,159 @@
 """The candidate pool that a retrieval loss scores against, and log Q of what is in it.
 
-A pool holds every item at most once, and all replicas share it: each embeds its own slice.
+A pool holds every item at most once, the targets of the batch among them. Unless it is local, all
+replicas share it, and each embeds its own slice.
 """
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-
-class Catalogue:
-    """All items, every step. Nothing is sampled, so log Q is 0."""
-
-    def __init__(self, num_items: int) -> None:
-        self._items = np.arange(1, num_items + 1, dtype=np.int32)
-
-    def items(self, targets: np.ndarray) -> np.ndarray:
-        """Item rows of the pool, ascending, given the target items of the global batch."""
-        return self._items
-
-    def log_q(self, items: np.ndarray, batch_share: float) -> np.ndarray:
-        """Log of the probability that each item is in the pool."""
-        return np.zeros(len(items), np.float32)
+from mtrec.errors import UserError
 
 
-class InBatch:
-    """The distinct target items of the global batch.
+@dataclass(frozen=True)
+class Pool:
+    """The candidates of one step.
 
-    A batch holds `batch_share` of all units (users or rows), and a training row is a target with
-    probability `target_share` where its unit is in the batch. An item is then in the pool with
-    probability `1 - prod (1 - batch_share * target_share)` over its rows. Training counts are known
-    exactly, so nothing is estimated from the stream, and no floor is needed on large catalogues.
-
-    Args:
-        row_items: Item of each training row.
-        num_items: Items in the catalogue.
-        target_share: Probability that each of those rows is a target, its unit being in the batch.
+    Attributes:
+        items: Item rows, ascending and distinct, `[P]`.
+        frozen: Whether an item takes part without being moved itself, `[P]`.
+        log_q: Log of the probability that each item is in the pool, `[C + 1]` by item row; 0 for an
+            item that never is.
     """
 
-    def __init__(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+    items: np.ndarray
+    frozen: np.ndarray
+    log_q: np.ndarray
+
+    @classmethod
+    def empty(cls, num_items: int) -> "Pool":
+        """The pool of a model that scores against none."""
+        return cls(np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(num_items + 1, np.float32))
+
+
+class Negatives(ABC):
+    """What a retrieval head's positives are told from.
+
+    Attributes:
+        past_batches: Batches before the current one whose targets it asks for.
+        local: Whether each replica has a pool of its own.
+    """
+
+    past_batches = 0
+    local = False
+
+    @abstractmethod
+    def adapt(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+        """Takes the training rows.
+
+        Args:
+            row_items: Item of each.
+            num_items: Items in the catalogue.
+            target_share: Probability that each is a target, its unit (user or row) being in the
+                batch.
+        """
+
+    @abstractmethod
+    def pool(
+        self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
+    ) -> Pool:
+        """The pool of a step.
+
+        Args:
+            targets: Target items of the batch, then those of the batches before it.
+            shares: The share of all units that each of those batches held.
+            rng: Draws what is drawn; seeded by the step.
+        """
+
+
+class Catalogue(Negatives):
+    """All items, every step. Nothing is sampled, so log Q is 0."""
+
+    def adapt(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+        """See `Negatives`."""
+        items = np.arange(1, num_items + 1, dtype=np.int32)
+        self._pool = Pool(items, np.zeros(num_items, bool), np.zeros(num_items + 1, np.float32))
+
+    def pool(
+        self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
+    ) -> Pool:
+        """See `Negatives`."""
+        return self._pool
+
+
+class InBatch(Negatives):
+    """The distinct targets of the global batch, and if asked for, more.
+
+    A batch holds a share of all units, and a training row is a target with some probability where
+    its unit is in the batch. An item is then in the pool with probability
+    `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over its rows and `share`
+    counting past batches too. Training counts are known exactly, so nothing is estimated from the
+    stream, and no floor is needed on large catalogues.
+
+    Args:
+        uniform: Items drawn from the catalogue beside, so that those nobody takes are told from
+            positives too (Yang et al., WWW 2020).
+        past_batches: Batches whose targets stay in the pool, embedded anew but not moved; an item
+            of the current batch is moved as ever (in the sense of Wang et al. 2021,
+            arXiv:2110.15154, without stale embeddings).
+        local: Each replica takes its own share of the batch alone, and nothing travels. The
+            objective then depends on the number of replicas.
+
+    Raises:
+        UserError: If a number is negative.
+    """
+
+    def __init__(self, *, uniform: int, past_batches: int, local: bool) -> None:
+        for name, value in (("uniform", uniform), ("past_batches", past_batches)):
+            if value < 0:
+                raise UserError(f"negatives.{name} must be at least 0; got {value}.")
+        self.uniform = uniform
+        self.past_batches = past_batches
+        self.local = local
+
+    def adapt(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+        """See `Negatives`.
+
+        Raises:
+            UserError: If more items are to be drawn than there are.
+        """
+        if self.uniform > num_items:
+            raise UserError(
+                f"negatives.uniform must be at most the number of items ({num_items}); got "
+                f"{self.uniform}. Use the whole catalogue instead."
+            )
         self._row_items = row_items
         self._num_items = num_items
         self._target_share = target_share
-        # One entry for whole batches and one for the short batch that ends an epoch.
+        # Few shares occur: whole batches, and those with the short batch that ends an epoch.
         self._log_q: dict[float, np.ndarray] = {}
 
-    def items(self, targets: np.ndarray) -> np.ndarray:
-        """Item rows of the pool, ascending, given the target items of the global batch."""
-        return np.unique(targets)
+    def pool(
+        self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
+    ) -> Pool:
+        """See `Negatives`."""
+        moved = np.unique(targets[0])
+        if self.uniform:
+            drawn = rng.choice(self._num_items, self.uniform, replace=False, shuffle=False) + 1
+            moved = np.union1d(moved, drawn)
+        items = np.unique(np.concatenate([moved, *targets[1:]]))
+        share = min(float(np.sum(shares)), 1.0)
+        if share not in self._log_q:
+            self._log_q[share] = self._log_of_probability(share)
+        frozen = np.isin(items, moved, assume_unique=True, invert=True)
+        return Pool(items.astype(np.int32), frozen, self._log_q[share])
 
-    def log_q(self, items: np.ndarray, batch_share: float) -> np.ndarray:
-        """Log of the probability that each item, chosen in some row, is in the pool."""
-        if batch_share not in self._log_q:
-            # A probability of 1 would have no logarithm of what is left.
-            share = np.minimum(batch_share * self._target_share, 1 - 1e-12)
-            missed = np.bincount(
-                self._row_items, weights=np.log1p(-share), minlength=self._num_items + 1
-            )
-            probability = -np.expm1(missed)
-            chosen = probability > 0
-            log_q = np.log(probability, out=np.zeros_like(probability), where=chosen)
-            self._log_q[batch_share] = log_q.astype(np.float32)
-        return self._log_q[batch_share][items]
+    def _log_of_probability(self, share: float) -> np.ndarray:
+        # A probability of 1 would have no logarithm of what is left.
+        of_rows = np.minimum(share * self._target_share, 1 - 1e-12)
+        missed = np.bincount(
+            self._row_items, weights=np.log1p(-of_rows), minlength=self._num_items + 1
+        )
+        missed[1:] += np.log1p(-min(self.uniform / self._num_items, 1 - 1e-12))
+        probability = -np.expm1(missed)
+        possible = probability > 0
+        log_q = np.log(probability, out=np.zeros_like(probability), where=possible)
+        return log_q.astype(np.float32)

@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 
 from mtrec.data.batches import Batch
-from mtrec.heads.retrieval import ImplicitSquared, Retrieval, Softmax
+from mtrec.heads.retrieval import Retrieval
+from mtrec.heads.retrieval_losses import ImplicitSquared
 from mtrec.model import SHARED, Recommender
 from mtrec.sharding import ShardedVariable
 from mtrec.step import Optimizers
@@ -70,10 +71,9 @@ def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[
                 f"  {name}: {_size(2 * 4 * ring * width**2)} of the {width} x {width} Gramian and "
                 "its gradient, whatever the batch"
             )
-        if isinstance(head.loss, Softmax):
-            about = 4 + 4 * head.loss.log_q_correction
+        elif not head.negatives.local:
             yield (
-                f"  {name}: {_size(others * pool * (12 * width + about))} of {pool:,} candidates "
+                f"  {name}: {_size(others * pool * (12 * width + 8))} of {pool:,} candidates "
                 "gathered by all and their gradients"
             )
 
@@ -83,7 +83,7 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
 
     Tables that belong to heads are not among them: they are looked up once for a training row.
     """
-    with_pool = {SHARED: False} | {n: hasattr(h, "pool") for n, h in model.heads.items()}
+    with_pool = {SHARED: False} | {n: hasattr(h, "negatives") for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
     found = {}
     for tower in (model.query, model.candidate):
@@ -94,7 +94,7 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
                 rows = len(batch["item"]) + with_pool[scope] * len(batch["pool"])
             for history in model.query.histories.get(SHARED, {}).values():
                 if path == f"candidate/{SHARED}/{history.candidate}":
-                    rows += len(batch["history_item"])
+                    rows += len(batch["item"])
             found[path.replace("/", "_")] = rows * math.prod(encoded.shape[1:])
     return found
 

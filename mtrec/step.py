@@ -149,6 +149,8 @@ class Step:
             places=batch["history_item"],
         )
         item, pool = self.model.candidates(batch["item"]), self.model.candidates(batch["pool"])
+        frozen = batch["pool_frozen"][:, tf.newaxis] > 0
+        pool = {n: tf.where(frozen, tf.stop_gradient(v), v) for n, v in pool.items()}
         sums, counts = [], []
         for name, head in self.model.heads.items():
             examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)

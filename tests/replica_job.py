@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
+from small_negatives import negatives
 
 from mtrec.balance import Uncertainty
 from mtrec.data.batches import Batches, stack
@@ -56,7 +57,7 @@ def train(strategy, *, pool, batch_of, balancer, scheme=None):
         global_batch=16 if batch_of == "users" else 64,
         history_share=0.6,
         chronological=batch_of == "rows",
-        pool=pool,
+        negatives=negatives(pool),
         num_replicas=strategy.num_replicas_in_sync,
         seed=3,
     )

@@ -1,24 +1,26 @@
 """Small models that several tests build on."""
 
 from small_data import all_rows
+from small_negatives import negatives
 
 from mtrec.features import Categorical, History
 from mtrec.heads.rating import Rating
-from mtrec.heads.retrieval import ImplicitSquared, Retrieval, Softmax
+from mtrec.heads.retrieval import Retrieval
+from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
 from mtrec.model import Recommender, Tower
 from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
 
 
 def implicit_squared(*, pool="catalogue", dim=None):
     """A retrieval head with the implicit squared loss."""
-    loss = ImplicitSquared(all_pairs_weight=0.15)
-    return Retrieval(dim=dim, normalize=False, temperature=1.0, pool=pool, loss=loss)
+    loss, made = ImplicitSquared(all_pairs_weight=0.15), negatives(pool)
+    return Retrieval(dim=dim, normalize=False, temperature=1.0, negatives=made, loss=loss)
 
 
 def softmax(*, pool="in_batch", dim=None):
     """A retrieval head with the sampled softmax."""
-    loss = Softmax(log_q_correction=True)
-    return Retrieval(dim=dim, normalize=True, temperature=0.2, pool=pool, loss=loss)
+    loss = Softmax(log_q_correction="all", hardest=None)
+    return Retrieval(dim=dim, normalize=True, temperature=0.2, negatives=negatives(pool), loss=loss)
 
 
 def rating(*, dim=4, layers=()):

@@ -39,8 +39,8 @@ def test_rows_without_times_see_histories_all_the_same():
     assert (batch["history_query"] >= 0).any()
 
 
-def test_heads_with_different_pools_are_refused():
-    with pytest.raises(UserError, match=r"must score against one pool; got catalogue, in_batch"):
+def test_heads_with_different_negatives_are_refused():
+    with pytest.raises(UserError, match=r"heads retrieval, other must have the same negatives"):
         batches_of(planted(), "+head@task.heads.other=softmax", "+task.weights.other=1")
 
 

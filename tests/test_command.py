@@ -49,8 +49,8 @@ def test_a_command_runs_with_its_config(tmp_path):
             "data.num_users must be at least 1; got 0. Set data.num_users=100.",
         ),
         (
-            "task.heads.retrieval.pool=queue",
-            "A retrieval head's pool must be catalogue or in_batch; got queue.",
+            "task.heads.retrieval.dim=0",
+            "The dim of a head must be at least 1, or null; got 0.",
         ),
     ],
 )

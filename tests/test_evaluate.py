@@ -10,7 +10,9 @@ from small_model import rating, recommender, softmax
 
 from mtrec import evaluate, metrics, per_user
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
-from mtrec.heads.retrieval import ImplicitSquared, Retrieval
+from mtrec.heads.retrieval import Retrieval
+from mtrec.heads.retrieval_losses import ImplicitSquared
+from mtrec.negatives import Catalogue
 
 
 class Scores:
@@ -19,7 +21,7 @@ class Scores:
     def __init__(self, scores, **heads):
         self.scores = np.float32(scores)
         loss = ImplicitSquared(all_pairs_weight=0.1)
-        how = {"dim": None, "normalize": False, "temperature": 1.0, "pool": "catalogue"}
+        how = {"dim": None, "normalize": False, "temperature": 1.0, "negatives": Catalogue()}
         self.heads = {"retrieval": Retrieval(**how, loss=loss), **heads}
         self.asked = []
 

@@ -48,8 +48,8 @@ def test_parameters_memory_and_the_batch_are_stated(lines_of):
 @pytest.mark.parametrize(
     ("table", "lookups", "width"),
     [
-        # In thousands: items of rows and histories, the pool, and the history that is pooled.
-        ("candidate_shared_item_id: 31 rows x 8 = 248", 2 + 1 + 3, 8),
+        # In thousands: items of rows and histories, the pool, and again what is in histories.
+        ("candidate_shared_item_id: 31 rows x 8 = 248", 2 + 1 + 2, 8),
         # No loss reads this head's representation of the pool.
         ("candidate_rating_item_id: 31 rows x 4 = 124", 2, 4),
         ("query_rating_user_id: 41 rows x 4 = 164", 1, 4),

@@ -49,7 +49,7 @@ def observed(signs, weights):
         global_batch=16,
         history_share=0.6,
         chronological=False,
-        pool=None,
+        negatives=None,
         num_replicas=1,
         seed=3,
     )

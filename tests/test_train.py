@@ -43,7 +43,7 @@ class Job:
             tables=LazyAdam(learning_rate=rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8),
             dense=keras.optimizers.Adam(rate),
         )
-        pools = [head.pool for head in self.model.heads.values() if hasattr(head, "pool")]
+        asked = [h.negatives for h in self.model.heads.values() if hasattr(h, "negatives")]
         self.batches = Batches(
             data,
             self.rows,
@@ -51,7 +51,7 @@ class Job:
             global_batch=16,
             history_share=0.6,
             chronological=False,
-            pool=pools[0] if pools else None,
+            negatives=asked[0] if asked else None,
             num_replicas=1,
             seed=3,
         )

@@ -17,24 +17,42 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 | row_query, row_item | N | query of a training row, position of its target in `item` |
 | row_rating, row_weight | N | rating (NaN: none), 1 for a row and 0 for padding |
 | row_first | N | 1 for the first row with its query and target, 0 for repeats and padding |
+| row_pool | N | position of the row's target in the whole pool; -1: not there, or padding |
 | row_log_q | N | log Q of the row's target |
 | pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
+| pool_frozen | P | 1 for an item that the pool's gradient does not move |
+
+The whole pool is that of all replicas or, with local negatives, the replica's own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mtrec import negatives
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.errors import UserError
+from mtrec.negatives import Negatives, Pool
 
 Batch = dict[str, np.ndarray]
 
-PADDING = {"history_query": -1, "history_pool": -1, "row_rating": np.nan}
+PADDING = {"history_query": -1, "history_pool": -1, "row_pool": -1, "row_rating": np.nan}
+# Tells a pool's random stream from the batch's.
+_POOL = 1
 # Lengths that vary are padded to a multiple of this, so that few shapes occur.
 ROUND_TO = 256
+
+
+@dataclass(frozen=True)
+class _Global:
+    """The batch of a step before it is cut: positions of training rows, owners among queries."""
+
+    query: np.ndarray
+    row: np.ndarray
+    row_owner: np.ndarray
+    shown: np.ndarray
+    shown_owner: np.ndarray
 
 
 class Batches:
@@ -48,7 +66,7 @@ class Batches:
         history_share: Probability that an item is shown as history. With `users`, the items not
             shown are the targets; with `rows`, the other items of the row's user are thinned.
         chronological: Whether only earlier items are shown (by time, ties excluded).
-        pool: `catalogue` or `in_batch`; null if no head needs a pool.
+        negatives: What the pool is made of; null if no head needs one.
         num_replicas: Replicas that share a batch.
         seed: Seed of all random choices.
     """
@@ -62,7 +80,7 @@ class Batches:
         global_batch: int,
         history_share: float,
         chronological: bool,
-        pool: str | None,
+        negatives: Negatives | None,
         num_replicas: int,
         seed: int,
     ) -> None:
@@ -88,21 +106,15 @@ class Batches:
             self._units = np.arange(len(self._user))
         self._num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
-        self._pool = self._make_pool(pool, columns["timestamp"])
-        self.steps_per_epoch = -(-len(self._units) // global_batch)
-
-    def _make_pool(
-        self, pool: str | None, time: np.ndarray
-    ) -> negatives.Catalogue | negatives.InBatch | None:
-        if pool == "catalogue":
-            return negatives.Catalogue(self._num_items)
-        if pool == "in_batch":
-            return negatives.InBatch(
+        self.negatives = negatives
+        if negatives:
+            negatives.adapt(
                 self.histories.items,
                 num_items=self._num_items,
-                target_share=self._target_share(time),
+                target_share=self._target_share(columns["timestamp"]),
             )
-        return None
+        self._made: dict[int, _Global] = {}
+        self.steps_per_epoch = -(-len(self._units) // global_batch)
 
     def _target_share(self, time: np.ndarray) -> np.ndarray:
         """Probability that a training row is a target where its user or itself is in the batch."""
@@ -123,70 +135,86 @@ class Batches:
 
     def step(self, epoch: int, step: int) -> list[Batch]:
         """The batch of one step, a slice for each replica."""
-        units = self._order(epoch)[step * self.global_batch : (step + 1) * self.global_batch]
-        rng = np.random.default_rng([self.seed, epoch, step])
-        make = self._of_users if self.batch_of == "users" else self._of_rows
-        query, row, row_owner, shown, shown_owner = make(units, rng)
-        items = self.histories.items
-        pool = self._pool.items(items[row]) if self._pool else np.zeros(0, np.int32)
-        size = self.global_batch // self.num_replicas
-        share = len(units) / len(self._units)
-        slices = []
-        for replica in range(self.num_replicas):
-            first = replica * size
-            mine = (row_owner >= first) & (row_owner < first + size)
-            seen = (shown_owner >= first) & (shown_owner < first + size)
-            slices.append(
-                self._slice(
-                    query[first : first + size],
-                    (row[mine], row_owner[mine] - first),
-                    (shown[seen], shown_owner[seen] - first),
-                    pool,
-                    pool[replica :: self.num_replicas],
-                    lambda ids: self._pool.log_q(ids, share) if self._pool else np.zeros(len(ids)),
-                )
-            )
+        place = (epoch - 1) * self.steps_per_epoch + step
+        past = self.negatives.past_batches if self.negatives else 0
+        # This batch, then those before it that the pool asks for.
+        wanted = range(place, max(place - past, 0) - 1, -1)
+        self._made = {p: self._made.get(p) or self._make(p) for p in wanted}
+        batches = list(self._made.values())
+        replicas = self.num_replicas
+        size = self.global_batch // replicas
+        starts = range(0, self.global_batch, size)
+        if self.negatives and self.negatives.local:
+            pools = [self._pool(batches, first, size, place) for first in starts]
+            own = [slice(None)] * replicas
+        else:
+            pools = [self._pool(batches, 0, self.global_batch, place)] * replicas
+            own = [slice(replica, None, replicas) for replica in range(replicas)]
+        slices = [
+            self._slice(batches[0], first, size, pool, part)
+            for first, pool, part in zip(starts, pools, own, strict=True)
+        ]
         return pad_together(slices, queries=size)
 
-    def _slice(
-        self,
-        query: np.ndarray,
-        rows: tuple[np.ndarray, np.ndarray],
-        shown: tuple[np.ndarray, np.ndarray],
-        pool: np.ndarray,
-        own_pool: np.ndarray,
-        log_q: Callable[[np.ndarray], np.ndarray],
-    ) -> Batch:
+    def _make(self, place: int) -> _Global:
+        epoch, step = place // self.steps_per_epoch + 1, place % self.steps_per_epoch
+        units = self._order(epoch)[step * self.global_batch : (step + 1) * self.global_batch]
+        rng = np.random.default_rng([self.seed, epoch, step])
+        return (self._of_users if self.batch_of == "users" else self._of_rows)(units, rng)
+
+    def _pool(self, batches: Sequence[_Global], first: int, size: int, place: int) -> Pool:
+        """The pool over the `size` queries from `first` on."""
+        if self.negatives is None:
+            return Pool.empty(self._num_items)
+        targets, shares = [], []
+        for batch in batches:
+            mine = (batch.row_owner >= first) & (batch.row_owner < first + size)
+            targets.append(self.histories.items[batch.row[mine]])
+            shares.append(len(batch.query[first : first + size]) / len(self._units))
+        return self.negatives.pool(
+            targets, shares, np.random.default_rng([self.seed, place, first, _POOL])
+        )
+
+    def _slice(self, batch: _Global, first: int, size: int, pool: Pool, own: slice) -> Batch:
         items = self.histories.items
-        target, history = items[rows[0]], items[shown[0]]
+        mine = (batch.row_owner >= first) & (batch.row_owner < first + size)
+        seen = (batch.shown_owner >= first) & (batch.shown_owner < first + size)
+        row, row_query = batch.row[mine], batch.row_owner[mine] - first
+        target, history = items[row], items[batch.shown[seen]]
+        history_query = batch.shown_owner[seen] - first
         item, position = np.unique(np.concatenate([target, history]), return_inverse=True)
-        target_pair, history_pair = self._pair(rows[1], target), self._pair(shown[1], history)
+        target_pair, history_pair = (
+            self._pair(row_query, target),
+            self._pair(history_query, history),
+        )
         masked = first_of_each(history_pair) & ~np.isin(history_pair, target_pair)
         return {
-            "query": query,
-            "history_query": shown[1],
+            "query": batch.query[first : first + size],
+            "history_query": history_query,
             "history_item": position[len(target) :],
-            "history_pool": np.where(masked, _positions(pool, history), -1),
-            "history_log_q": log_q(history),
+            "history_pool": np.where(masked, _positions(pool.items, history), -1),
+            "history_log_q": pool.log_q[history],
             "item": item,
-            "row_query": rows[1],
+            "row_query": row_query,
             "row_item": position[: len(target)],
-            "row_rating": self._rating[rows[0]],
+            "row_rating": self._rating[row],
             "row_weight": np.ones(len(target), np.float32),
             "row_first": first_of_each(target_pair),
-            "row_log_q": log_q(target),
-            "pool": own_pool,
-            "pool_log_q": log_q(own_pool),
+            "row_pool": _positions(pool.items, target),
+            "row_log_q": pool.log_q[target],
+            "pool": pool.items[own],
+            "pool_log_q": pool.log_q[pool.items[own]],
+            "pool_frozen": pool.frozen[own],
         }
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
         return owner.astype(np.int64) * (self._num_items + 1) + item
 
-    def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> _Global:
         entries, owners = self.histories.entries(users)
         kept = rng.random(len(entries)) < self.history_share
         if not self.chronological:
-            return users, entries[~kept], owners[~kept], entries[kept], owners[kept]
+            return _Global(users, entries[~kept], owners[~kept], entries[kept], owners[kept])
         counts = np.bincount(owners, minlength=len(users))
         starts = np.cumsum(counts) - counts
         # The first target of each user; whatever is strictly earlier may be shown.
@@ -195,9 +223,9 @@ class Batches:
         place = np.arange(len(entries))
         before = place < cut[owners]
         shown = before & kept
-        return users, entries[~before], owners[~before], entries[shown], owners[shown]
+        return _Global(users, entries[~before], owners[~before], entries[shown], owners[shown])
 
-    def _of_rows(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def _of_rows(self, rows: np.ndarray, rng: np.random.Generator) -> _Global:
         users = self._user[rows]
         entries, owners = self.histories.entries(users)
         row = rows[owners]
@@ -207,7 +235,7 @@ class Batches:
         else:
             allowed = self.histories.items[entries] != self.histories.items[row]
         shown = allowed & (rng.random(len(entries)) < self.history_share)
-        return users, rows, np.arange(len(rows)), entries[shown], owners[shown]
+        return _Global(users, rows, np.arange(len(rows)), entries[shown], owners[shown])
 
 
 def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:

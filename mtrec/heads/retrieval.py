@@ -1,6 +1,5 @@
 """Retrieval: which items a user will choose, out of the whole catalogue."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,102 +9,9 @@ import tensorflow as tf
 
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
-from mtrec.errors import UserError
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
-from mtrec.strategy import all_gather, all_sum
-
-
-class RetrievalLoss(ABC):
-    """What a row costs, given its score and the candidate pool."""
-
-    @abstractmethod
-    def __call__(self, examples: Examples, temperature: float) -> tf.Tensor:
-        """Loss of every row, `[N]`; scores are `<query, candidate> / temperature`."""
-
-
-class ImplicitSquared(RetrievalLoss):
-    """Squared error on positives plus a small weight on all pairs of query and candidate.
-
-    `(1 - s_ui)^2 + w * sum_j s_uj^2`, the sum over the catalogue less the items in the query's
-    history (Hu, Koren, Volinsky 2008). A query's sum is shared out over its rows. It is computed
-    as `u^T G u` with the Gramian `G = sum_j v_j v_j^T`, so that B queries and C candidates cost
-    O((B + C) D^2) and no B x C matrix exists (Krichene et al. 2019, arXiv:1807.07187). Replicas
-    exchange D x D numbers.
-
-    Args:
-        all_pairs_weight: The weight w, relative to a positive's.
-    """
-
-    def __init__(self, *, all_pairs_weight: float) -> None:
-        self.all_pairs_weight = all_pairs_weight
-
-    def __call__(self, examples: Examples, temperature: float) -> tf.Tensor:
-        """See the class."""
-        batch = examples.batch
-        query, pool = examples.query / temperature, examples.pool
-        num_queries = tf.shape(query)[0]
-        # A pool that is a sample stands for the catalogue: weight by 1 / P(in the pool).
-        weight = tf.where(batch["pool"] > 0, tf.exp(-batch["pool_log_q"]), 0.0)
-        gramian = all_sum(tf.matmul(pool, pool * weight[:, tf.newaxis], transpose_a=True))
-        all_pairs = tf.reduce_sum(tf.matmul(query, gramian) * query, axis=-1)  # [Q]
-        # What the Gramian has too much: a query's own targets, which are in the pool for certain
-        # and stand for themselves alone, and the items of its history, which do not count.
-        score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
-        surplus = tf.where(batch["row_first"] > 0, tf.exp(-batch["row_log_q"]) - 1.0, 0.0)
-        all_pairs -= tf.math.unsorted_segment_sum(
-            surplus * tf.square(score), batch["row_query"], num_queries
-        )
-        history_query = tf.maximum(batch["history_query"], 0)  # padding is nowhere in the pool
-        history_score = _dots(query, examples.item, history_query, batch["history_item"])
-        surplus = tf.where(batch["history_pool"] >= 0, tf.exp(-batch["history_log_q"]), 0.0)
-        all_pairs -= tf.math.unsorted_segment_sum(
-            surplus * tf.square(history_score), history_query, num_queries
-        )
-        rows = tf.math.unsorted_segment_sum(batch["row_weight"], batch["row_query"], num_queries)
-        all_pairs = tf.math.divide_no_nan(all_pairs, rows)
-        shared = tf.gather(all_pairs, batch["row_query"])
-        return tf.square(1.0 - score) + self.all_pairs_weight * shared
-
-
-class Softmax(RetrievalLoss):
-    """Cross-entropy of the positive against the candidate pool of all replicas.
-
-    In this order: scores over the temperature, minus log Q where the pool is a sample (Yi et al.
-    2019), items of the query's history masked, then the softmax. The pool holds each item once,
-    the positive included, so that no accidental hit can occur beside it.
-
-    Args:
-        log_q_correction: Whether to subtract the log of each candidate's probability of being in
-            the pool, which undoes the over-sampling of popular items.
-    """
-
-    def __init__(self, *, log_q_correction: bool) -> None:
-        self.log_q_correction = log_q_correction
-
-    def __call__(self, examples: Examples, temperature: float) -> tf.Tensor:
-        """See the class."""
-        batch = examples.batch
-        query = examples.query / temperature
-        pool, ids = all_gather(examples.pool), all_gather(batch["pool"])
-        scores = tf.matmul(query, pool, transpose_b=True)  # [Q, D] x [D, P] -> [Q, P]
-        score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
-        if self.log_q_correction:
-            scores -= all_gather(batch["pool_log_q"])
-            score -= batch["row_log_q"]
-        # Replica r embeds the pool's items r, r + R, ...; gathering puts its slice after r others.
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        place = batch["history_pool"]
-        place = place % replicas * tf.shape(batch["pool"])[0] + place // replicas
-        pairs = tf.boolean_mask(
-            tf.stack([batch["history_query"], place], axis=1), batch["history_pool"] >= 0
-        )
-        masked = tf.scatter_nd(pairs, tf.ones_like(pairs[:, 0]), tf.shape(scores))
-        scores = tf.where((masked > 0) | (ids == 0), scores.dtype.min, scores)
-        return tf.gather(tf.reduce_logsumexp(scores, axis=1), batch["row_query"]) - score
-
-
-def _dots(query: tf.Tensor, item: tf.Tensor, owners: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.gather(query, owners) * tf.gather(item, items), axis=-1)
+from mtrec.heads.retrieval_losses import RetrievalLoss
+from mtrec.negatives import Negatives
 
 
 class Retrieval(Head):
@@ -115,7 +21,7 @@ class Retrieval(Head):
         dim: Width of its representations; null for the towers' shared output.
         normalize: Whether to scale both sides to length 1.
         temperature: Scores are divided by it in training.
-        pool: `catalogue`, or `in_batch` for the items of the global batch.
+        negatives: What positives are told from; all heads of a model share it.
         loss: The loss over rows and pool.
     """
 
@@ -125,15 +31,13 @@ class Retrieval(Head):
         dim: int | None,
         normalize: bool,
         temperature: float,
-        pool: str,
+        negatives: Negatives,
         loss: RetrievalLoss,
     ) -> None:
         super().__init__(dim=dim)
-        if pool not in ("catalogue", "in_batch"):
-            raise UserError(f"A retrieval head's pool must be catalogue or in_batch; got {pool}.")
         self.normalize = normalize
         self.temperature = temperature
-        self.pool = pool
+        self.negatives = negatives
         self.loss = loss
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
@@ -156,7 +60,8 @@ class Retrieval(Head):
             pool=self.embed(examples.pool),
             batch=examples.batch,
         )
-        return self.loss(embedded, self.temperature), examples.batch["row_weight"]
+        losses = self.loss(embedded, self.temperature, local=self.negatives.local)
+        return losses, examples.batch["row_weight"]
 
     def evaluate(self, held_out: HeldOut, *, full: bool) -> Report:
         """Ranks of the held-out items in the whole catalogue, exact."""

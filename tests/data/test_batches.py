@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from small_data import all_rows, planted, written_out
+from small_negatives import in_batch, negatives
 
 from mtrec.data.batches import ROUND_TO, Batches, stack
 from mtrec.errors import UserError
@@ -16,11 +17,13 @@ def batches(dataset, fit=None, **changed):
         "global_batch": 16,
         "history_share": 0.6,
         "chronological": False,
-        "pool": "in_batch",
+        "negatives": "in_batch",
         "num_replicas": 1,
         "seed": 3,
     }
-    return Batches(dataset, all_rows(dataset) if fit is None else fit, **{**how, **changed})
+    how |= changed
+    how["negatives"] = negatives(how["negatives"])
+    return Batches(dataset, all_rows(dataset) if fit is None else fit, **how)
 
 
 def columns_of(dataset, rows=slice(None)):
@@ -208,6 +211,8 @@ variants = pytest.mark.parametrize(
         ("users", True, "catalogue"),
         ("rows", True, "in_batch"),
         ("rows", False, None),
+        ("users", False, in_batch(uniform=5, past_batches=2)),
+        ("rows", True, in_batch(past_batches=1)),
     ],
 )
 
@@ -217,14 +222,17 @@ def joined(replicas, size):
     rows, shown, pool, masked = Counter(), Counter(), {}, Counter()
     place = {}  # position in the whole pool -> item
     for replica, batch in enumerate(replicas):
-        for slot, (item, log_q) in enumerate(zip(batch["pool"], batch["pool_log_q"], strict=True)):
+        fields = zip(batch["pool"], batch["pool_log_q"], batch["pool_frozen"], strict=True)
+        for slot, (item, log_q, frozen) in enumerate(fields):
             if item:
-                pool[item] = log_q
+                pool[item] = log_q, frozen
                 place[slot * len(replicas) + replica] = item
     for replica, batch in enumerate(replicas):
         first = replica * size
         log_q = batch["row_log_q"][batch["row_weight"] == 1]
-        for (query, *row), q in zip(rows_of(batch), log_q, strict=True):
+        pool_of_rows = batch["row_pool"][batch["row_weight"] == 1]
+        for (query, *row), q, position in zip(rows_of(batch), log_q, pool_of_rows, strict=True):
+            assert place.get(position, row[1]) == row[1]
             rows[(first + query, *row, q)] += 1
         for query, *entry in shown_of(batch):
             shown[(first + query, *entry)] += 1
@@ -239,7 +247,7 @@ def joined(replicas, size):
 
 @variants
 def test_any_number_of_replicas_shares_the_same_batch(data, batch_of, chronological, pool):
-    how = {"batch_of": batch_of, "chronological": chronological, "pool": pool}
+    how = {"batch_of": batch_of, "chronological": chronological, "negatives": pool}
     for step in range(3):  # the last batch of users is short: two of four replicas have none
         one, two, four = (
             joined(batches(data, num_replicas=r, **how).step(2, step), 16 // r) for r in (1, 2, 4)
@@ -250,7 +258,7 @@ def test_any_number_of_replicas_shares_the_same_batch(data, batch_of, chronologi
 
 @variants
 def test_a_step_asked_for_again_is_the_same(data, batch_of, chronological, pool):
-    how = {"batch_of": batch_of, "chronological": chronological, "pool": pool}
+    how = {"batch_of": batch_of, "chronological": chronological, "negatives": pool}
     source = batches(data, num_replicas=2, **how)
     inorder = {(epoch, step): source.step(epoch, step) for epoch in (1, 2) for step in (0, 1, 2)}
 
@@ -283,9 +291,11 @@ def test_padding_has_the_values_that_are_promised(data):
         "row_rating": "f",
         "row_weight": "f",
         "row_first": "i",
+        "row_pool": "i",
         "row_log_q": "f",
         "pool": "i",
         "pool_log_q": "f",
+        "pool_frozen": "i",
     }
     assert empty["query"].tolist() == [0, 0, 0, 0]
     assert set(empty["history_query"]) == set(empty["history_pool"]) == {-1}
@@ -306,15 +316,43 @@ def test_lengths_are_rounded_up_so_that_few_shapes_occur():
     assert len(batch["history_query"]) == ROUND_TO
 
 
+def test_local_negatives_are_each_replica_s_own(data):
+    source = batches(data, num_replicas=2, negatives=in_batch(local=True))
+    for batch in source.step(1, 0):
+        targets = {item for _, _, item, _ in rows_of(batch)}
+        assert batch["pool"][batch["pool"] > 0].tolist() == sorted(targets)
+        real = batch["row_weight"] > 0
+        own = batch["pool"][batch["row_pool"][real]]
+        assert own.tolist() == batch["item"][batch["row_item"][real]].tolist()
+        # As if eight users were the batch.
+        (eight,) = batches(data, global_batch=8).step(1, 0)
+        assert len(np.unique(eight["pool"])) < 31
+        at = dict(zip(eight["pool"], eight["pool_log_q"], strict=True))
+        both = np.isin(batch["pool"], eight["pool"]) & (batch["pool"] > 0)
+        assert both.sum() > 5
+        assert batch["pool_log_q"][both].tolist() == [at[item] for item in batch["pool"][both]]
+
+
+def test_the_batches_before_go_into_the_pool_across_the_end_of_an_epoch(data):
+    (last,) = batches(data).step(1, 2)
+    (first,) = batches(data).step(2, 0)
+    (both,) = batches(data, negatives=in_batch(past_batches=1)).step(2, 0)
+    pool, frozen = both["pool"], both["pool_frozen"]
+
+    assert set(pool) == set(last["pool"]) | set(first["pool"])
+    moved = set(pool[(pool > 0) & (frozen == 0)])
+    assert moved == set(first["pool"]) - {0}
+
+
 def test_the_pool_holds_each_target_of_the_global_batch_once(data):
     (batch,) = batches(data).step(1, 0)
     targets = {item for _, _, item, _ in rows_of(batch)}
 
     assert batch["pool"][batch["pool"] > 0].tolist() == sorted(targets)
-    (whole,) = batches(data, pool="catalogue").step(1, 0)
+    (whole,) = batches(data, negatives="catalogue").step(1, 0)
     assert whole["pool"][whole["pool"] > 0].tolist() == list(range(1, 31))
     assert not whole["pool_log_q"].any()
-    (none,) = batches(data, pool=None).step(1, 0)
+    (none,) = batches(data, negatives=None).step(1, 0)
     assert not none["pool"].any()
 
 

@@ -6,6 +6,7 @@ from layouts import LAYOUTS, bytes_on_each_device, largest_difference, train
 from mtrec.config import conf_directory
 
 METHODS = sorted({path.stem for path in (conf_directory() / "balance").iterdir()} - {"fixed"})
+NEGATIVES = "task.heads.retrieval.negatives"
 SHARDED = "model.table_placement=sharded"
 SOFTMAX = ("head@task.heads.retrieval=softmax", "train.batch_of=rows", "train.global_batch=64")
 
@@ -34,6 +35,33 @@ def test_another_seed_gives_another_model(one_replica, tmp_path):
     found = train(tmp_path, workers=1, devices=1, overrides=["seed=43"])
     difference, _ = largest_difference(one_replica, found)
     assert difference > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (*SOFTMAX, f"{NEGATIVES}.uniform=40", f"{NEGATIVES}.past_batches=2"),
+        (*SOFTMAX, "task.heads.retrieval.loss.log_q_correction=negatives"),
+        (*SOFTMAX, "task.heads.retrieval.loss.hardest=10"),
+        ("head@task.heads.retrieval=bpr", f"{NEGATIVES}.uniform=40"),
+        ("head@task.heads.retrieval=hinge", "task.heads.retrieval.loss.hardest=5"),
+    ],
+)
+def test_every_kind_of_negatives_and_loss_is_trained_alike(tmp_path, overrides):
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    two = train(tmp_path / "two", workers=1, devices=2, overrides=overrides)
+    difference, name = largest_difference(one, two)
+    assert difference <= 1e-5, name
+
+
+@pytest.mark.slow
+def test_local_negatives_make_another_model_of_two_replicas(tmp_path):
+    overrides = (*SOFTMAX, f"{NEGATIVES}.local=true")
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    two = train(tmp_path / "two", workers=1, devices=2, overrides=overrides)
+    difference, _ = largest_difference(one, two)
+    assert difference > 1e-3
 
 
 @pytest.mark.slow

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_data import all_rows, planted, written_out
+from small_negatives import negatives
 
 from mtrec.data.batches import PADDING, Batches
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
-from mtrec.heads.retrieval import ImplicitSquared, Retrieval, Softmax
+from mtrec.heads.retrieval import Retrieval
+from mtrec.heads.retrieval_losses import Bpr, Hinge, ImplicitSquared, Softmax
+from mtrec.negatives import Catalogue
 
 D = 5
 WEIGHT = 0.15
@@ -32,7 +35,11 @@ def batches(dataset, *, batch_of="users", pool="catalogue", **changed):
         "seed": 3,
     }
     how |= changed
-    return Batches(dataset, all_rows(dataset), batch_of=batch_of, pool=pool, **how)
+    return Batches(dataset, all_rows(dataset), batch_of=batch_of, negatives=negatives(pool), **how)
+
+
+def softmax(**changed):
+    return Softmax(**({"log_q_correction": "all", "hardest": None} | changed))
 
 
 def vectors(rows, seed, scale=0.6):
@@ -94,7 +101,7 @@ def test_implicit_squared_equals_all_pairs_written_out(make, batch_of, chronolog
         q, v = tf.Variable(query), tf.Variable(catalogue)
         with tf.GradientTape() as tape:
             losses = (
-                loss(examples(batch, q, v), 1.0)
+                loss(examples(batch, q, v), 1.0, local=False)
                 if compute is None
                 else compute(batch, q, v, data.num_items)
             )
@@ -115,26 +122,35 @@ def test_implicit_squared_divides_scores_by_the_temperature():
     query, catalogue = vectors(16, 1), vectors(31, 2)
     loss = ImplicitSquared(all_pairs_weight=WEIGHT)
 
-    hot = loss(examples(batch, query, catalogue), 4.0)
-    np.testing.assert_allclose(hot, loss(examples(batch, query / 4.0, catalogue), 1.0), rtol=1e-5)
-    assert not np.allclose(hot, loss(examples(batch, query, catalogue), 1.0))
+    hot = loss(examples(batch, query, catalogue), 4.0, local=False)
+    np.testing.assert_allclose(
+        hot, loss(examples(batch, query / 4.0, catalogue), 1.0, local=False), rtol=1e-5
+    )
+    assert not np.allclose(hot, loss(examples(batch, query, catalogue), 1.0, local=False))
 
 
 @pytest.mark.parametrize("pool", ["catalogue", "in_batch"])
 @pytest.mark.parametrize(
-    "loss", [ImplicitSquared(all_pairs_weight=WEIGHT), Softmax(log_q_correction=True)]
+    "loss",
+    [
+        ImplicitSquared(all_pairs_weight=WEIGHT),
+        softmax(),
+        softmax(log_q_correction="negatives", hardest=3),
+        Bpr(log_q_correction=True, hardest=None),
+        Hinge(margin=1.0, log_q_correction=True, hardest=3),
+    ],
 )
 def test_padding_changes_nothing(loss, pool):
     data = planted()
     (batch,) = batches(data, pool=pool).step(1, 2)
     query, catalogue = vectors(16, 1), vectors(31, 2)
     real = int(batch["row_weight"].sum())
-    plain = loss(examples(batch, query, catalogue), 1.0)[:real]
+    plain = loss(examples(batch, query, catalogue), 1.0, local=False)[:real]
     # Nothing may come of the unknown item's vector, nor of the queries that are padding.
     catalogue[0], query[batch["query"] == 0] = 50.0, 50.0
     wider = padded_further(batch)
     query = np.concatenate([query, np.full((7, D), 50.0, np.float32)])
-    padded = loss(examples(wider, query, catalogue), 1.0)[:real]
+    padded = loss(examples(wider, query, catalogue), 1.0, local=False)[:real]
 
     assert 0 < real < len(batch["row_weight"])
     assert (batch["query"] == 0).any()
@@ -154,7 +170,7 @@ def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
 
     @tf.function
     def estimate(item, pool, fields):
-        return loss(Examples(query=query, item=item, pool=pool, batch=fields), 1.0)
+        return loss(Examples(query=query, item=item, pool=pool, batch=fields), 1.0, local=False)
 
     row_query, row_item = batch["row_query"], batch["item"][batch["row_item"]]
     real = (batch["row_weight"] > 0) & (row_query == 0)
@@ -197,7 +213,7 @@ def test_in_batch_pools_estimate_the_sum_over_the_catalogue():
         real = batch["row_weight"] > 0
         item = batch["item"][batch["row_item"][real]]
         score = (query[batch["row_query"][real]] * catalogue[item]).sum(axis=1)
-        found = loss(examples(batch, query, catalogue), 1.0).numpy()[real]
+        found = loss(examples(batch, query, catalogue), 1.0, local=False).numpy()[real]
         np.add.at(estimated, batch["query"][batch["row_query"][real]], found - (1 - score) ** 2)
         has_rows = np.bincount(batch["row_query"][real], minlength=50) > 0
         scores = query @ catalogue.T
@@ -222,7 +238,7 @@ def test_a_querys_own_items_count_the_same_in_a_sampled_pool(make):
         (batch,) = batches(data, pool="in_batch", global_batch=8).step(1, step)
         query = of_user[batch["query"]]
         expected = every_pair_squared(batch, query, chose, data.num_items, weight=1.0)
-        found = loss(examples(batch, query, chose), 1.0)
+        found = loss(examples(batch, query, chose), 1.0, local=False)
         real = batch["row_weight"] > 0
         np.testing.assert_allclose(found[real], expected[real], rtol=1e-4, atol=1e-5)
 
@@ -235,6 +251,7 @@ def written_batch(**fields):
         "history_item": [0],
         "history_pool": [-1],
         "history_log_q": [0.0],
+        "row_pool": [0],
         "item": [1],
         "row_query": [0],
         "row_item": [0],
@@ -244,6 +261,7 @@ def written_batch(**fields):
         "row_log_q": [0.0],
         "pool": [1],
         "pool_log_q": [0.0],
+        "pool_frozen": [0],
     }
     batch |= fields
     floats = ("history_log_q", "row_rating", "row_weight", "row_log_q", "pool_log_q")
@@ -267,11 +285,12 @@ def test_the_softmax_is_hand_worked_in_its_order():
     catalogue = np.float32([[9, 9], [0.5, 0], [0.2, 0], [0.9, 0]])
     query = np.float32([[1, 0]])
 
-    (loss,) = Softmax(log_q_correction=True)(examples(batch, query, catalogue), 0.5).numpy()
+    (loss,) = softmax()(examples(batch, query, catalogue), 0.5, local=False).numpy()
     positive, other = np.exp(1.0) / 0.5, np.exp(0.4) / 0.25
     assert loss == pytest.approx(-np.log(positive / (positive + other)), rel=1e-6)
 
-    (loss,) = Softmax(log_q_correction=False)(examples(batch, query, catalogue), 0.5).numpy()
+    plain = softmax(log_q_correction=None)
+    (loss,) = plain(examples(batch, query, catalogue), 0.5, local=False).numpy()
     assert loss == pytest.approx(np.log(1 + np.exp(0.4 - 1.0)), rel=1e-6)
 
 
@@ -295,7 +314,7 @@ def test_an_item_of_the_history_gets_no_gradient_and_a_target_of_the_history_doe
             pool=tf.gather(pool, batch["pool"]),
             batch=given.batch,
         )
-        loss = Softmax(log_q_correction=True)(given, 1.0)
+        loss = softmax()(given, 1.0, local=False)
     gradient = tf.convert_to_tensor(tape.gradient(loss, pool)).numpy()
 
     assert not gradient[3].any()
@@ -307,7 +326,7 @@ def test_the_softmax_over_the_catalogue_equals_numpy():
     data = planted()
     (batch,) = batches(data).step(1, 0)
     query, catalogue = vectors(16, 1), vectors(31, 2)
-    losses = Softmax(log_q_correction=True)(examples(batch, query, catalogue), 0.7).numpy()
+    losses = softmax()(examples(batch, query, catalogue), 0.7, local=False).numpy()
 
     scores = (query @ catalogue.T / 0.7).astype(np.float64)
     allowed = counted(batch, 30) > 0
@@ -318,13 +337,89 @@ def test_the_softmax_over_the_catalogue_equals_numpy():
         assert losses[row] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_target_is_in_its_own_pool_for_certain():
+    """One over Q of the negatives alone; the query's other target counts once as well."""
+    batch = written_batch(
+        item=[1, 2, 3],
+        row_query=[0, 0],
+        row_item=[0, 1],
+        row_pool=[0, 1],
+        row_rating=[np.nan, np.nan],
+        row_weight=[1.0, 1.0],
+        row_first=[1, 1],
+        row_log_q=np.log([0.5, 0.2]),
+        pool=[1, 2, 3],
+        pool_log_q=np.log([0.5, 0.2, 0.25]),
+        pool_frozen=[0, 0, 0],
+    )
+    query, catalogue = np.float32([[1.0]]), np.float32([[0.0], [0.3], [0.6], [0.9]])
+
+    corrected = softmax(log_q_correction="negatives")
+    loss = corrected(examples(batch, query, catalogue), 1.0, local=False)
+    total = np.exp(0.3) + np.exp(0.6) + np.exp(0.9) / 0.25
+    np.testing.assert_allclose(loss, np.log(total) - [0.3, 0.6], rtol=1e-6)
+
+
+def cases():
+    """Batches as training makes them, with a pool that is a sample and one that is not."""
+    data = planted()
+    for pool in ("catalogue", "in_batch"):
+        yield data, batches(data, pool=pool).step(1, 1)[0]
+
+
+def negatives_of(batch, query):
+    """Items of the pool that are neither targets nor history of a query, their log Q; targets."""
+    real, shown = batch["row_weight"] > 0, batch["history_query"] >= 0
+    own = batch["item"][batch["row_item"][real]][batch["row_query"][real] == query]
+    seen = batch["item"][batch["history_item"][shown]][batch["history_query"][shown] == query]
+    left = (batch["pool"] > 0) & ~np.isin(batch["pool"], np.concatenate([own, seen]))
+    return batch["pool"][left], batch["pool_log_q"][left].astype(np.float64), own
+
+
+@pytest.mark.parametrize("hardest", [None, 1, 4])
+@pytest.mark.parametrize("corrected", [True, False])
+@pytest.mark.parametrize("name", ["bpr", "hinge"])
+def test_pairwise_losses_equal_plain_loops(name, corrected, hardest):
+    how = {"log_q_correction": corrected, "hardest": hardest}
+    loss, cost = {
+        "bpr": (Bpr(**how), lambda lead: np.log1p(np.exp(-lead))),
+        "hinge": (Hinge(margin=0.5, **how), lambda lead: np.maximum(0.5 - lead, 0)),
+    }[name]
+    for data, batch in cases():
+        query, catalogue = vectors(16, 1), vectors(data.num_items + 1, 2)
+        found = loss(examples(batch, query, catalogue), 0.7, local=False).numpy()
+        scores = (query @ catalogue.T / 0.7).astype(np.float64)
+        for row in np.flatnonzero(batch["row_weight"]):
+            q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
+            items, log_q, _ = negatives_of(batch, q)
+            order = np.argsort(-scores[q, items])[:hardest]
+            weights = np.exp(-log_q[order]) if corrected else np.ones(len(order))
+            costs = cost(scores[q, i] - scores[q, items[order]])
+            expected = (weights * costs).sum() / weights.sum()
+            assert found[row] == pytest.approx(expected, rel=2e-5, abs=1e-6)
+
+
+def test_the_hardest_negatives_alone_are_in_the_softmax():
+    for data, batch in cases():
+        query, catalogue = vectors(16, 1), vectors(data.num_items + 1, 2)
+        loss = softmax(log_q_correction=None, hardest=3)
+        found = loss(examples(batch, query, catalogue), 0.7, local=False).numpy()
+        scores = (query @ catalogue.T / 0.7).astype(np.float64)
+        for row in np.flatnonzero(batch["row_weight"]):
+            q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
+            items, _, own = negatives_of(batch, q)
+            kept = [*np.sort(scores[q, items])[-3:], *scores[q, np.unique(own)]]
+            expected = np.log(np.exp(kept).sum()) - scores[q, i]
+            assert found[row] == pytest.approx(expected, rel=2e-5)
+
+
 def head(**changed):
     how = {
         "dim": None,
         "normalize": True,
         "temperature": 0.5,
-        "pool": "catalogue",
-        "loss": Softmax(log_q_correction=True),
+        "negatives": Catalogue(),
+        "loss": softmax(),
     }
     return Retrieval(**{**how, **changed})
 
@@ -357,6 +452,13 @@ def test_a_representation_of_zeros_has_a_gradient_like_any_other():
     np.testing.assert_allclose(gradient, [[1, 0], [0.128, -0.096]], rtol=1e-5)
 
 
-def test_an_unknown_pool_is_refused():
-    with pytest.raises(UserError, match=r"pool must be catalogue or in_batch; got queue"):
-        head(pool="queue")
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"log_q_correction": "some"}, "must be all, negatives or null; got some"),
+        ({"hardest": 0}, "hardest of a loss must be at least 1, or null; got 0"),
+    ],
+)
+def test_an_argument_that_a_loss_does_not_know_is_refused(changed, sentence):
+    with pytest.raises(UserError, match=sentence):
+        softmax(**changed)

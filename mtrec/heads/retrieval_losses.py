@@ -1,0 +1,237 @@
+"""What a chosen item costs among the candidates that it is told from."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from mtrec.errors import UserError
+from mtrec.heads.head import Examples
+from mtrec.strategy import all_gather, all_sum
+
+
+class RetrievalLoss(ABC):
+    """What a row costs, given its score and the candidate pool."""
+
+    @abstractmethod
+    def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
+        """Loss of every row, `[N]`; scores are `<query, candidate> / temperature`.
+
+        Args:
+            examples: The rows, and this replica's slice of the pool.
+            temperature: See above.
+            local: Whether the slice is the whole pool.
+        """
+
+
+class ImplicitSquared(RetrievalLoss):
+    """Squared error on positives plus a small weight on all pairs of query and candidate.
+
+    `(1 - s_ui)^2 + w * sum_j s_uj^2`, the sum over the catalogue less the items in the query's
+    history (Hu, Koren, Volinsky 2008). A query's sum is shared out over its rows. It is computed
+    as `u^T G u` with the Gramian `G = sum_j v_j v_j^T`, so that B queries and C candidates cost
+    O((B + C) D^2) and no B x C matrix exists (Krichene et al. 2019, arXiv:1807.07187). Replicas
+    exchange D x D numbers.
+
+    Args:
+        all_pairs_weight: The weight w, relative to a positive's.
+    """
+
+    def __init__(self, *, all_pairs_weight: float) -> None:
+        self.all_pairs_weight = all_pairs_weight
+
+    def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
+        """See the class."""
+        batch = examples.batch
+        query, pool = examples.query / temperature, examples.pool
+        num_queries = tf.shape(query)[0]
+        # A pool that is a sample stands for the catalogue: weight by 1 / P(in the pool).
+        weight = tf.where(batch["pool"] > 0, tf.exp(-batch["pool_log_q"]), 0.0)
+        gramian = tf.matmul(pool, pool * weight[:, tf.newaxis], transpose_a=True)
+        gramian = gramian if local else all_sum(gramian)
+        all_pairs = tf.reduce_sum(tf.matmul(query, gramian) * query, axis=-1)  # [Q]
+        # What the Gramian has too much: a query's own targets, which are in the pool for certain
+        # and stand for themselves alone, and the items of its history, which do not count.
+        score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
+        surplus = tf.where(batch["row_first"] > 0, tf.exp(-batch["row_log_q"]) - 1.0, 0.0)
+        all_pairs -= tf.math.unsorted_segment_sum(
+            surplus * tf.square(score), batch["row_query"], num_queries
+        )
+        history_query = tf.maximum(batch["history_query"], 0)  # padding is nowhere in the pool
+        history_score = _dots(query, examples.item, history_query, batch["history_item"])
+        surplus = tf.where(batch["history_pool"] >= 0, tf.exp(-batch["history_log_q"]), 0.0)
+        all_pairs -= tf.math.unsorted_segment_sum(
+            surplus * tf.square(history_score), history_query, num_queries
+        )
+        rows = tf.math.unsorted_segment_sum(batch["row_weight"], batch["row_query"], num_queries)
+        all_pairs = tf.math.divide_no_nan(all_pairs, rows)
+        shared = tf.gather(all_pairs, batch["row_query"])
+        return tf.square(1.0 - score) + self.all_pairs_weight * shared
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Scores of a replica's queries with the whole pool, and of its rows.
+
+    Attributes:
+        pool: `[Q, P]`, the lowest number for padding and for items of the query's history.
+        log_q: Log Q of the pool's items, `[P]`.
+        targets: Whether an item is a target of the query, `[Q, P]`.
+        positive: `[N]`.
+    """
+
+    pool: tf.Tensor
+    log_q: tf.Tensor
+    targets: tf.Tensor
+    positive: tf.Tensor
+
+    @classmethod
+    def of(cls, examples: Examples, temperature: float, local: bool) -> "_Scored":
+        batch = examples.batch
+        query = examples.query / temperature
+        pool, ids, log_q = (
+            value if local else all_gather(value)
+            for value in (examples.pool, batch["pool"], batch["pool_log_q"])
+        )
+        scores = tf.matmul(query, pool, transpose_b=True)  # [Q, D] x [D, P] -> [Q, P]
+        replicas = 1 if local else tf.distribute.get_replica_context().num_replicas_in_sync
+
+        def marked(owner: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+            # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
+            gathered = place % replicas * tf.shape(batch["pool"])[0] + place // replicas
+            pairs = tf.boolean_mask(tf.stack([owner, gathered], axis=1), place >= 0)
+            return tf.scatter_nd(pairs, tf.ones_like(pairs[:, 0]), tf.shape(scores)) > 0
+
+        out = marked(batch["history_query"], batch["history_pool"]) | (ids == 0)
+        return cls(
+            pool=tf.where(out, scores.dtype.min, scores),
+            log_q=log_q,
+            targets=marked(batch["row_query"], batch["row_pool"]),
+            positive=_dots(query, examples.item, batch["row_query"], batch["row_item"]),
+        )
+
+
+def _dots(query: tf.Tensor, item: tf.Tensor, owners: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.gather(query, owners) * tf.gather(item, items), axis=-1)
+
+
+class Softmax(RetrievalLoss):
+    """Cross-entropy of the positive against the candidate pool.
+
+    In this order: scores over the temperature, minus log Q where the pool is a sample, items of the
+    query's history masked, then the softmax. The pool holds each item once, the positive included,
+    so that no accidental hit can occur beside it.
+
+    Args:
+        log_q_correction: Whose scores lose the log of their probability of being in the pool, which
+            undoes the over-sampling of popular items: `all` (Yi et al., RecSys 2019); `negatives`,
+            since a query's own targets are in its pool for certain, which weighs a row by the
+            probability of getting it wrong (Khrylchenko et al., RecSys 2025, arXiv:2507.09331);
+            null for none.
+        hardest: Negatives that count, those with the highest scores; null for all.
+
+    Raises:
+        UserError: If an argument is none of these.
+    """
+
+    def __init__(self, *, log_q_correction: str | None, hardest: int | None) -> None:
+        if log_q_correction not in ("all", "negatives", None):
+            raise UserError(
+                "log_q_correction of the softmax must be all, negatives or null; got "
+                f"{log_q_correction}."
+            )
+        _check_hardest(hardest)
+        self.log_q_correction = log_q_correction
+        self.hardest = hardest
+
+    def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
+        """See the class."""
+        batch = examples.batch
+        scored = _Scored.of(examples, temperature, local)
+        scores, score = scored.pool, scored.positive
+        if self.log_q_correction == "all":
+            scores, score = scores - scored.log_q, score - batch["row_log_q"]
+        elif self.log_q_correction == "negatives":
+            scores = tf.where(scored.targets, scores, scores - scored.log_q)
+        if self.hardest is not None:
+            scores = _hardest(scores, scored.targets, self.hardest)
+        return tf.gather(tf.reduce_logsumexp(scores, axis=1), batch["row_query"]) - score
+
+
+def _check_hardest(hardest: int | None) -> None:
+    if hardest is not None and hardest < 1:
+        raise UserError(f"hardest of a loss must be at least 1, or null; got {hardest}.")
+
+
+def _hardest(scores: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
+    """The scores `[Q, P]` with all but the targets and the highest `count` others taken out."""
+    others = tf.where(targets, scores.dtype.min, scores)
+    best = tf.math.top_k(tf.stop_gradient(others), tf.minimum(count, tf.shape(scores)[1]))
+    return tf.where(targets | (others >= best.values[:, -1:]), scores, scores.dtype.min)
+
+
+class _Pairwise(RetrievalLoss):
+    """The mean over negatives of what it costs that a positive leads by `s_ui - s_uj`.
+
+    Negatives are the pool but for the query's targets and history. Rows times negatives are held in
+    memory.
+
+    Args:
+        log_q_correction: Whether a negative weighs one over its probability of being in the pool.
+        hardest: Negatives that count, those with the highest scores; null for all.
+
+    Raises:
+        UserError: If `hardest` is below 1.
+    """
+
+    def __init__(self, *, log_q_correction: bool, hardest: int | None) -> None:
+        _check_hardest(hardest)
+        self.log_q_correction = log_q_correction
+        self.hardest = hardest
+
+    @abstractmethod
+    def cost(self, lead: tf.Tensor) -> tf.Tensor:
+        """What a lead costs, number by number."""
+
+    def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
+        """See the class."""
+        scored = _Scored.of(examples, temperature, local)
+        lowest = scored.pool.dtype.min
+        others = tf.where(scored.targets, lowest, scored.pool)
+        weights = tf.exp(-scored.log_q) if self.log_q_correction else tf.ones_like(scored.log_q)
+        weights = tf.where(others > lowest, weights, 0.0)  # [Q, P]
+        others = tf.where(others > lowest, others, 0.0)
+        if self.hardest is not None:
+            ranked = tf.stop_gradient(tf.where(weights > 0, others, lowest))
+            _, best = tf.math.top_k(ranked, tf.minimum(self.hardest, tf.shape(ranked)[1]))
+            others, weights = (tf.gather(x, best, batch_dims=1) for x in (others, weights))
+        rows = examples.batch["row_query"]
+        costs = self.cost(scored.positive[:, tf.newaxis] - tf.gather(others, rows))  # [N, P]
+        total = tf.reduce_sum(tf.gather(weights, rows) * costs, axis=1)
+        return tf.math.divide_no_nan(total, tf.gather(tf.reduce_sum(weights, axis=1), rows))
+
+
+class Bpr(_Pairwise):
+    """Bayesian personalised ranking: `-log sigmoid(s_ui - s_uj)` (Rendle et al., UAI 2009)."""
+
+    def cost(self, lead: tf.Tensor) -> tf.Tensor:
+        """See the class."""
+        return tf.math.softplus(-lead)
+
+
+class Hinge(_Pairwise):
+    """`max(0, margin - (s_ui - s_uj))`.
+
+    Args:
+        margin: The lead that costs nothing.
+        log_q_correction: As for `Bpr`.
+        hardest: As for `Bpr`.
+    """
+
+    def __init__(self, *, margin: float, log_q_correction: bool, hardest: int | None) -> None:
+        super().__init__(log_q_correction=log_q_correction, hardest=hardest)
+        self.margin = margin
+
+    def cost(self, lead: tf.Tensor) -> tf.Tensor:
+        """See the class."""
+        return tf.nn.relu(self.margin - lead)

@@ -1,0 +1,14 @@
+"""Negatives for tests."""
+
+from mtrec.negatives import Catalogue, InBatch, Negatives
+
+
+def in_batch(**changed):
+    """The targets of the batch alone, but for what is changed."""
+    return InBatch(**({"uniform": 0, "past_batches": 0, "local": False} | changed))
+
+
+def negatives(kind):
+    """Negatives by the name of their kind; others as they are."""
+    made = {"catalogue": Catalogue, "in_batch": in_batch}
+    return kind if kind is None or isinstance(kind, Negatives) else made[kind]()
