@@ -1,4 +1,7 @@
-"""Evaluation on held-out interactions: the whole catalogue, exact, every head."""
+"""Evaluation on held-out interactions: the whole catalogue, exact, every head.
+
+Each worker measures users of its own; the figures are made out of what all of them measured.
+"""
 
 from collections.abc import Mapping
 
@@ -8,9 +11,14 @@ import tensorflow as tf
 from mtrec import metrics
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
-from mtrec.heads.head import HeldOut, Report
+from mtrec.data.split import Split
+from mtrec.heads.head import Head, HeldOut, Report
+from mtrec.measured import Measured, joined, of_head
 from mtrec.model import Recommender
+from mtrec.strategy import from_workers, num_workers, worker_number
 
+# The parts of a run's data that its figures are of.
+SPLITS = ("val", "test")
 USERS_AT_ONCE = 1024
 ITEMS_AT_ONCE = 65_536
 # Users, and items, that gates are averaged over.
@@ -24,42 +32,74 @@ class Evaluator:
         dataset: The data.
         known: Rows the model may know of each user: they form the histories and are masked.
         held_out: Rows to judge it on.
+
+    Attributes:
+        held_out: Those rows, by user.
     """
+
+    held_out: HeldOut
 
     def __init__(self, dataset: Dataset, *, known: np.ndarray, held_out: np.ndarray) -> None:
         columns = {name: np.asarray(c)[held_out] for name, c in dataset.interactions.items()}
         order = np.argsort(columns["user"], kind="stable")
-        self.dataset = dataset
-        self.known = Histories.of(dataset, known)
-        self.users, self.owner = np.unique(columns["user"][order], return_inverse=True)
-        self.item = columns["item"][order]
-        self.rating = columns["rating"][order]
-        entries, owners = self.known.entries(self.users)
+        histories = Histories.of(dataset, known)
+        users, owner = np.unique(columns["user"][order], return_inverse=True)
+        item = columns["item"][order]
+        entries, owners = histories.entries(users)
         width = dataset.num_items + 1
-        pairs = owners.astype(np.int64) * width + self.known.items[entries]
-        mine = self.owner.astype(np.int64) * width + self.item
-        self.new = ~np.isin(mine, pairs) & first_of_each(mine)
+        pairs = owners.astype(np.int64) * width + histories.items[entries]
+        mine = owner.astype(np.int64) * width + item
+        self.held_out = HeldOut(
+            users=users,
+            owner=owner,
+            item=item,
+            rating=columns["rating"][order],
+            new=~np.isin(mine, pairs) & first_of_each(mine),
+            known=histories,
+            dataset=dataset,
+        )
 
     def __call__(self, model: Recommender, *, full: bool) -> dict[str, Report]:
-        """The report of each head; see `Head.evaluate`."""
-        query = embed_users(model, self.users, self.known)
-        candidate = embed_items(model, self.dataset.num_items)
+        """The report of each head, all of it measured in this process; see `Head.report`."""
+        (everybody,) = self.shares(1)
+        return self.report(self.measure(model, everybody, full=full), model.heads, full=full)
+
+    def shares(self, workers: int) -> list[slice]:
+        """The users that each worker measures, as positions: equally many, in their order."""
+        total = len(self.held_out.users)
+        return [slice(total * w // workers, total * (w + 1) // workers) for w in range(workers)]
+
+    def measure(self, model: Recommender, users: slice, *, full: bool) -> Measured:
+        """What each head measures on the users of a share, nothing if it has none."""
+        if users.start == users.stop:
+            return {}
+        mine = self.held_out.of(users)
+        query = embed_users(model, mine.users, mine.known)
+        candidate = embed_items(model, mine.dataset.num_items)
         return {
-            name: head.evaluate(
-                HeldOut(
-                    users=self.users,
-                    query=query[name],
-                    candidate=candidate[name],
-                    owner=self.owner,
-                    item=self.item,
-                    rating=self.rating,
-                    new=self.new,
-                    known=self.known,
-                    dataset=self.dataset,
-                ),
-                full=full,
-            )
+            f"{name}/{kind}": values
             for name, head in model.heads.items()
+            for kind, values in head.measure(mine, query[name], candidate[name], full=full).items()
+        }
+
+    def measure_together(
+        self, model: Recommender, strategy: tf.distribute.Strategy, *, full: bool
+    ) -> Measured:
+        """What the workers measured, each on its share of the users; all of them call this.
+
+        Raises:
+            UserError: On every worker, if a head raises it on one.
+        """
+        users = self.shares(num_workers(strategy))[worker_number(strategy)]
+        return joined(from_workers(strategy, lambda: self.measure(model, users, full=full)))
+
+    def report(
+        self, measured: Measured, heads: Mapping[str, Head], *, full: bool
+    ) -> dict[str, Report]:
+        """The report of each head, from what was measured of all users; see `Head.report`."""
+        return {
+            name: head.report(self.held_out, of_head(measured, name), full=full)
+            for name, head in heads.items()
         }
 
     def gates(self, model: Recommender) -> dict[str, float]:
@@ -70,11 +110,12 @@ class Evaluator:
             rows in nats: 0 where each row uses one expert, log K where it uses all K alike. With
             more than one level of gates, `.../level_<n>/...`. Nothing for a model without gates.
         """
-        users = _spread(self.users)
-        entries, owners = self.known.entries(users)
-        items = _spread(np.arange(1, self.dataset.num_items + 1))
+        known = self.held_out.known
+        users = _spread(self.held_out.users)
+        entries, owners = known.entries(users)
+        items = _spread(np.arange(1, self.held_out.dataset.num_items + 1))
         towers = model.gates(
-            users.astype(np.int32), self.known.items[entries], owners, items.astype(np.int32)
+            users.astype(np.int32), known.items[entries], owners, items.astype(np.int32)
         )
         flat: dict[str, float] = {}
         for tower, heads in towers.items():
@@ -87,6 +128,15 @@ class Evaluator:
                     entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-30)), axis=0)
                     flat[f"{path}/entropy"] = float(np.mean(entropy))
         return flat
+
+
+def evaluator_of(split: str, dataset: Dataset, parts: Split) -> Evaluator:
+    """What judges a trained model on a split, `val` or `test`."""
+    known, held_out = {
+        "val": (parts.fit, parts.validation),
+        "test": (parts.train, parts.test),
+    }[split]
+    return Evaluator(dataset, known=known, held_out=held_out)
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:

@@ -90,11 +90,12 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
         history = train(config, dataset, parts, directory, listener)
     # Not before: while workers train, this process does without TensorFlow.
     import_tensorflow()
-    from mtrec import build, export, run, stages
+    from mtrec import build, export, measured, run, run_dir, stages
 
     trained = run.restore(config, dataset, parts, directory)
     with reporter.stage("evaluate"):
-        metrics, reports = stages.evaluate(trained)
+        found = measured.load(directory / run_dir.MEASURED)
+        metrics, reports = stages.evaluate(trained, found)
     reporter.evaluation(history, metrics, reports)
     index = None
     if trained.retrieval:
@@ -111,7 +112,7 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
 def train(
     config: Config, dataset: "Dataset", parts: "Split", directory: Path, listener: "Listener"
 ) -> "list[Metrics]":
-    """Trains in this process or on Ray workers; leaves the selected checkpoint in `checkpoints/`.
+    """Trains in this process or on Ray workers; see `mtrec.worker.train`.
 
     Returns:
         The metrics of every epoch; `selected` is 1 in the one that was kept.

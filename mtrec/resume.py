@@ -138,5 +138,5 @@ def _discard(directory: Path) -> None:
     """Deletes what an earlier job left in the run directory, and nothing else."""
     for name in (FINISHED, run_dir.CONFIG, run_dir.METRICS, RUN_ID_FILE):
         (directory / name).unlink(missing_ok=True)
-    for name in (run_dir.CHECKPOINTS, run_dir.INDEX, run_dir.MODEL):
+    for name in (run_dir.CHECKPOINTS, run_dir.MEASURED, run_dir.INDEX, run_dir.MODEL):
         shutil.rmtree(directory / name, ignore_errors=True)

@@ -11,6 +11,7 @@ from mtrec.config import Config, DataConfig
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+MEASURED = "measured"
 EVALUATION = "evaluation.json"
 USERS = "evaluation_users.parquet"
 CHECKPOINTS = "checkpoints"

@@ -1,37 +1,48 @@
 """The stages of the main job after training, in order; each works in the run directory."""
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 
 from mtrec import export as exporting
 from mtrec import index as indexing
 from mtrec import per_user, run, run_dir
-from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
+from mtrec.evaluate import SPLITS, embed_items, embed_users, evaluator_of, flat_metrics
 from mtrec.heads.head import Report
+from mtrec.measured import Measured
 from mtrec.train import Metrics
 
 # Users whose queries the index is measured with.
 MOST_QUERIES = 1024
 
 
-def evaluate(trained: run.Run) -> tuple[Metrics, dict[str, Report]]:
+def evaluate(
+    trained: run.Run, measured: Mapping[str, Measured] | None = None
+) -> tuple[Metrics, dict[str, Report]]:
     """Looks at the test part, once.
 
     Writes `metrics.json`, `evaluation.json` and, for tests over users, `evaluation_users.parquet`.
+
+    Args:
+        trained: The run.
+        measured: What the workers that trained it measured of each split, which `mtrec.measured`
+            reads; without it, the run's model is judged here, in this process.
+
+    Returns:
+        The metrics of both splits, and the report of each head on the test part.
     """
-    parts = trained.parts
     metrics: Metrics = {}
-    for split, known, held_out in (
-        ("val", parts.fit, parts.validation),
-        ("test", parts.train, parts.test),
-    ):
-        evaluator = Evaluator(trained.dataset, known=known, held_out=held_out)
-        reports = evaluator(trained.model, full=True)
+    for split in SPLITS:
+        evaluator = evaluator_of(split, trained.dataset, trained.parts)
+        if measured is None:
+            reports = evaluator(trained.model, full=True)
+        else:
+            reports = evaluator.report(measured[split], trained.model.heads, full=True)
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
     (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
-    user_ids = np.asarray(trained.dataset.users[trained.dataset.user_key])[evaluator.users]
+    user_ids = np.asarray(trained.dataset.users[trained.dataset.user_key])[evaluator.held_out.users]
     per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
     run_dir.save_metrics(metrics, trained.directory)
     return metrics, reports

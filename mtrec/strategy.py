@@ -1,6 +1,7 @@
 """Where training runs: the strategy, and what its replicas and workers tell each other."""
 
 import functools
+import io
 import json
 import os
 from collections.abc import Callable
@@ -11,8 +12,11 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from mtrec.errors import UserError
+from mtrec.metrics import chunks
 
 T = TypeVar("T")
+# Pairs of bytes that travel at once, in a number each.
+PAIRS_AT_ONCE = 2**22
 
 
 def make_strategy(devices: int | None) -> tf.distribute.Strategy:
@@ -86,15 +90,20 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     return len(resolver.cluster_spec().as_dict().get("worker", [0])) if resolver else 1
 
 
+def worker_number(strategy: tf.distribute.Strategy) -> int:
+    """Number of this process among those that train together, from 0."""
+    return int(strategy.cluster_resolver.task_id) if num_workers(strategy) > 1 else 0
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that evaluates, saves and reports."""
-    return num_workers(strategy) == 1 or strategy.cluster_resolver.task_id == 0
+    """Whether this process is the one that saves and reports."""
+    return worker_number(strategy) == 0
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> list[int]:
     """Numbers of this process' replicas among all."""
     mine = strategy.num_replicas_in_sync // num_workers(strategy)
-    first = mine * (strategy.cluster_resolver.task_id if num_workers(strategy) > 1 else 0)
+    first = mine * worker_number(strategy)
     return list(range(first, first + mine))
 
 
@@ -133,30 +142,77 @@ def from_chief(strategy: tf.distribute.Strategy, make: Callable[[], T]) -> T:
     """
     if num_workers(strategy) == 1:
         return make()
-    content = _outcome(make) if is_chief(strategy) else b""
-    length = int(_sum_over_workers(strategy, np.asarray([len(content)]))[0])
-    padded = np.zeros(length)
-    padded[: len(content)] = np.frombuffer(content, np.uint8)
-    outcome = json.loads(bytes(_sum_over_workers(strategy, padded).astype(np.uint8)))
-    if "error" in outcome:
-        raise UserError(outcome["error"])
-    return cast(T, outcome["value"])
+    mine = _outcome(lambda: json.dumps(make()).encode()) if is_chief(strategy) else b""
+    return cast(T, json.loads(_value(_of_all(strategy, mine)[0])))
 
 
-def _outcome(make: Callable[[], Any]) -> bytes:
+def from_workers(
+    strategy: tf.distribute.Strategy, make: Callable[[], dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """What `make` returns on each worker, in the order of their numbers, on every worker.
+
+    Args:
+        strategy: The strategy; all its workers must call this at the same place.
+        make: Called on every worker; returns arrays by name, of any shapes and types.
+
+    Raises:
+        UserError: On every worker, if `make` raises it on one.
+    """
+    if num_workers(strategy) == 1:
+        return [make()]
+    mine = _outcome(lambda: _packed(make()))
+    return [_unpacked(_value(outcome)) for outcome in _of_all(strategy, mine)]
+
+
+def _packed(arrays: dict[str, np.ndarray]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _unpacked(content: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content)) as arrays:
+        return dict(arrays)
+
+
+def _outcome(make: Callable[[], bytes]) -> bytes:
     try:
-        return json.dumps({"value": make()}).encode()
+        return b"+" + make()
     except UserError as error:
-        return json.dumps({"error": str(error)}).encode()
+        return b"-" + str(error).encode()
+
+
+def _value(outcome: bytes) -> bytes:
+    if outcome.startswith(b"-"):
+        raise UserError(outcome[1:].decode())
+    return outcome[1:]
+
+
+def _of_all(strategy: tf.distribute.Strategy, content: bytes) -> list[bytes]:
+    """The `content` of each worker, in the order of their numbers, on every worker."""
+    mine = worker_number(strategy)
+    lengths = np.zeros((num_workers(strategy), 2))
+    lengths[mine] = divmod(len(content), 2**16)
+    lengths = _sum_over_workers(strategy, lengths.ravel()).reshape(lengths.shape)
+    lengths = lengths.astype(np.int64) @ [2**16, 1]
+    ends = np.cumsum(lengths + lengths % 2)
+    starts = ends - lengths - lengths % 2
+    joined = np.zeros(ends[-1], np.uint8)
+    joined[starts[mine] :][: len(content)] = np.frombuffer(content, np.uint8)
+    pairs = joined.view(np.uint16)
+    for part in chunks(len(pairs), PAIRS_AT_ONCE):
+        pairs[part] = _sum_over_workers(strategy, pairs[part])
+    return [
+        joined[start:][:length].tobytes() for start, length in zip(starts, lengths, strict=True)
+    ]
 
 
 def _sum_over_workers(strategy: tf.distribute.Strategy, value: np.ndarray) -> np.ndarray:
     """Sum of the workers' arrays of whole numbers below 2^24, which float32 holds exactly."""
-    first = local_replicas(strategy)[0]
+    first, value = local_replicas(strategy)[0], value.astype(np.float32)
     shares = strategy.experimental_distribute_values_from_function(
         lambda context: tf.constant(
-            value if context.replica_id_in_sync_group == first else np.zeros_like(value),
-            tf.float32,
+            value if context.replica_id_in_sync_group == first else np.zeros_like(value)
         )
     )
     total = _summing(strategy)(shares)

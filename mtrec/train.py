@@ -90,8 +90,8 @@ def fit(
 ) -> list[Metrics]:
     """Trains, from the latest checkpoint if there is one, and leaves the model at the best epoch's.
 
-    Where several workers train, all of them call this. The chief alone validates, saves, reports
-    and is asked to stop; the others follow it.
+    Where several workers train, all of them call this, and all validate. The chief alone saves,
+    reports and is asked to stop; the others follow it.
 
     Args:
         model: The model, adapted in the scope of `strategy`.
@@ -100,7 +100,8 @@ def fit(
         optimizers: They move the weights.
         strategy: Where the replicas are.
         schedule: When to stop and what to select by.
-        validate: Returns validation metrics of the model as it is.
+        validate: Returns validation metrics of the model as it is, the chief's for all workers.
+            It must raise on all of them or on none, as `from_workers` does.
         checkpoints: The directory that checkpoints go to.
         on_epoch: Called with the metrics of each finished epoch; once more for those finished
             before a resume, so that none is lost.
@@ -136,9 +137,8 @@ def fit(
         if chief:
             on_epoch(metrics)
     best = state.best(schedule.select_by)
-    if chief:
-        saved.select(int(best["step"]))
-        saved.restore(int(best["step"]))
+    from_chief(strategy, lambda: saved.select(int(best["step"])))
+    saved.restore(int(best["step"]))
     return [m | {"selected": float(m is best)} for m in state.history]
 
 
@@ -209,14 +209,10 @@ class _Trainer:
                 raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
-
-        def validated() -> Metrics:
-            found = metrics | validate()
-            _check_selectable(schedule.select_by, found)
-            return found
-
         with gathered(self.saved.variables):
-            metrics = from_chief(self.step.strategy, validated)
+            metrics |= validate()
+            _check_selectable(schedule.select_by, metrics)
+            metrics = from_chief(self.step.strategy, lambda: metrics)
             state.history.append(metrics)
             state.epoch, state.step = state.epoch + 1, 0
             state.losses, state.weights, state.telemetry = [], [], []

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from mtrec import build, run_dir
+from mtrec import build, measured, run_dir
 from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
-from mtrec.evaluate import Evaluator, flat_metrics
+from mtrec.evaluate import SPLITS, evaluator_of, flat_metrics
+from mtrec.sharding import gathered
 from mtrec.startup import describe
 from mtrec.strategy import is_chief, make_strategy
 from mtrec.tables import tables_of
@@ -31,7 +32,10 @@ class Listener(Protocol):
 def train(
     config: Config, dataset: Dataset, parts: Split, directory: Path, listener: Listener
 ) -> list[Metrics]:
-    """Trains and leaves the selected checkpoint in `checkpoints/`; returns each epoch's metrics.
+    """Trains, and measures the model that is selected on the validation and the test part.
+
+    Leaves that model in `checkpoints/` and what was measured in `measured/`; returns the metrics
+    of each epoch.
 
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
     """
@@ -43,22 +47,36 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-    evaluator = Evaluator(dataset, known=parts.fit, held_out=parts.validation)
+    evaluator = evaluator_of("val", dataset, parts)
+
+    def validate() -> Metrics:
+        found = evaluator.measure_together(model, strategy, full=False)
+        reports = evaluator.report(found, model.heads, full=False)
+        return flat_metrics(reports, "val") | evaluator.gates(model)
+
     if is_chief(strategy):
         listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
-    return fit(
+    history = fit(
         model,
         batches,
         balancer=balancer,
         optimizers=optimizers,
         strategy=strategy,
         schedule=build.schedule(config),
-        validate=lambda: flat_metrics(evaluator(model, full=False), "val") | evaluator.gates(model),
+        validate=validate,
         checkpoints=directory / run_dir.CHECKPOINTS,
         on_epoch=listener.on_epoch,
         on_resume=_announce(listener.say),
         stop=listener.should_stop,
     )
+    with gathered(model.weights):
+        found = {
+            split: evaluator_of(split, dataset, parts).measure_together(model, strategy, full=True)
+            for split in SPLITS
+        }
+    if is_chief(strategy):
+        measured.save(found, directory / run_dir.MEASURED)
+    return history
 
 
 def _announce(say: Callable[[str], None]) -> Callable[[State], None]:

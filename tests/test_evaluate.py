@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_data import all_rows, planted, written_out
-from small_model import rating, recommender, softmax
+from small_model import implicit_squared, rating, recommender, softmax
 
 from mtrec import evaluate, metrics, per_user
 from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared
+from mtrec.measured import joined
 from mtrec.negatives import Catalogue
 
 
@@ -71,9 +72,9 @@ def test_a_pair_that_is_known_already_tests_ratings_but_not_retrieval():
     data = written_out([(1, 1, 3, 1), (1, 1, 5, 2), (1, 2, 4, 3), (2, 1, 2, 1), (2, 1, 2, 2)])
     evaluator = Evaluator(data, known=np.array([0, 3]), held_out=np.array([1, 2, 4]))
 
-    assert evaluator.item.tolist() == [1, 2, 1]
-    assert evaluator.rating.tolist() == [5, 4, 2]
-    assert evaluator.new.tolist() == [False, True, False]
+    assert evaluator.held_out.item.tolist() == [1, 2, 1]
+    assert evaluator.held_out.rating.tolist() == [5, 4, 2]
+    assert evaluator.held_out.new.tolist() == [False, True, False]
     found = evaluator(Scores([[0, 0, 0], [0, 1, 0], [0, 1, 0]]), full=True)["retrieval"]
     # User 2 has nothing new and is not counted; user 1's only other item is item 2.
     assert found.metrics["recall_at_1"] == 1.0
@@ -89,7 +90,7 @@ def test_a_pair_held_out_twice_is_found_once():
     evaluator = Evaluator(data, known=np.array([0]), held_out=np.array([1, 2, 3]))
     found = evaluator(Scores(scores), full=False)["retrieval"].metrics
 
-    assert evaluator.new.sum() == 2
+    assert evaluator.held_out.new.sum() == 2
     assert found["recall_at_1"] == 1 / 2
     assert found["ndcg_at_10"] == pytest.approx(1.0)
 
@@ -207,6 +208,79 @@ def test_chunks_of_any_size_give_the_same(split, scores, monkeypatch, size):
     assert retrieval_of(*split, scores).metrics == pytest.approx(whole)
 
 
+@pytest.mark.parametrize("size", [1, 7])
+def test_ties_are_broken_alike_in_chunks_of_any_size(split, monkeypatch, size):
+    few = np.random.default_rng(2).integers(0, 4, size=(41, 81))
+    whole = retrieval_of(*split, few, full=True)
+    real = metrics.chunks
+    monkeypatch.setattr(metrics, "chunks", lambda total, _: real(total, size))
+    found = retrieval_of(*split, few, full=True)
+
+    assert found.metrics == whole.metrics
+    assert found.baseline == whole.baseline
+
+
+def in_shares(evaluator, model, workers):
+    """Each worker's measurements, and the reports that are made of them."""
+    parts = [evaluator.measure(model, s, full=True) for s in evaluator.shares(workers)]
+    return parts, evaluator.report(joined(parts), model.heads, full=True)
+
+
+def assert_same_report(found, expected):
+    assert found.metrics == pytest.approx(expected.metrics, abs=1e-6)
+    assert found.baseline == pytest.approx(expected.baseline, abs=1e-6)
+    assert len(found.slices) == len(expected.slices)
+    for row, other in zip(found.slices, expected.slices, strict=True):
+        assert row == pytest.approx(other, abs=1e-6)
+    assert found.tables.keys() == expected.tables.keys()
+    for total, values in expected.per_user.totals.items():
+        np.testing.assert_allclose(found.per_user.totals[total], values, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [2, 4, 45])
+def test_shares_of_any_number_of_workers_give_the_figures_of_one(split, workers):
+    data, known, held_out = split
+    evaluator = Evaluator(data, known=known, held_out=held_out)
+    heads = {"retrieval": softmax(dim=5), "implicit": implicit_squared(), "rating": rating()}
+    model = recommender(data, heads, fit=known)
+    parts, found = in_shares(evaluator, model, workers)
+
+    # The 45 workers are more than there are users.
+    assert sum(len(part) > 0 for part in parts) == min(workers, len(evaluator.held_out.users))
+    whole = evaluator(model, full=True)
+    assert found.keys() == whole.keys() == heads.keys()
+    for name, report in whole.items():
+        assert_same_report(found[name], report)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_shares_break_ties_like_one_process(split, workers):
+    data, known, held_out = split
+    evaluator = Evaluator(data, known=known, held_out=held_out)
+    model = Scores(np.random.default_rng(2).integers(0, 4, size=(41, 81)))
+    _, found = in_shares(evaluator, model, workers)
+
+    expected = evaluator(model, full=True)["retrieval"]
+    assert found["retrieval"].metrics == expected.metrics
+    assert_same_report(found["retrieval"], expected)
+
+
+def test_a_share_asks_the_model_for_its_own_users_alone(split, scores):
+    data, known, held_out = split
+    evaluator = Evaluator(data, known=known, held_out=held_out)
+    users = np.unique(data.interactions["user"][held_out]).tolist()
+    asked = []
+    for share in evaluator.shares(3):
+        model = Scores(scores)
+        found = evaluator.measure(model, share, full=False)
+        asked.append([user for user, _ in model.asked])
+        mine = np.isin(data.interactions["user"][held_out], asked[-1])
+        assert len(found["retrieval/ranks_of_all"]) == mine.sum()
+
+    assert [user for share in asked for user in share] == users
+    assert max(map(len, asked)) - min(map(len, asked)) <= 1
+
+
 def test_slices_add_up_to_the_whole(split, scores):
     data, known, held_out = split
     report = retrieval_of(data, known, held_out, scores, full=True)
@@ -257,16 +331,17 @@ def test_embedding_in_parts_equals_the_whole(split, monkeypatch):
     data, known, held_out = split
     evaluator = Evaluator(data, known=known, held_out=held_out)
     model = recommender(data, {"retrieval": softmax(), "rating": rating()}, fit=known)
-    whole = embed_users(model, evaluator.users, evaluator.known), embed_items(model, 80)
+    users, histories = evaluator.held_out.users, evaluator.held_out.known
+    whole = embed_users(model, users, histories), embed_items(model, 80)
     monkeypatch.setattr(evaluate, "USERS_AT_ONCE", 7)
     monkeypatch.setattr(evaluate, "ITEMS_AT_ONCE", 9)
-    parts = embed_users(model, evaluator.users, evaluator.known), embed_items(model, 80)
+    parts = embed_users(model, users, histories), embed_items(model, 80)
 
     for one, other in zip(whole, parts, strict=True):
         assert set(one) == {"retrieval", "rating"}
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-6)
-    assert whole[0]["retrieval"].shape == (len(evaluator.users), 8)
+    assert whole[0]["retrieval"].shape == (len(users), 8)
     assert whole[1]["rating"].shape == (80, 4)
 
 
@@ -339,14 +414,14 @@ def test_metrics_come_again_out_of_what_each_user_adds_to_them(tmp_path):
     model = recommender(data, {"retrieval": softmax(), "rating": rating()}, fit=rows[:400])
     evaluator = Evaluator(data, known=rows[:400], held_out=rows[400:])
     reports = evaluator(model, full=True)
-    ids = data.users["user_id"][evaluator.users]
+    ids = data.users["user_id"][evaluator.held_out.users]
     per_user.save(reports, ids, tmp_path / "users.parquet")
     table = per_user.load(tmp_path / "users.parquet")
 
     assert table.index.tolist() == ids.tolist()
     rated = np.isfinite(data.interactions["rating"][rows[400:]])
     mine = np.bincount(data.interactions["user"][rows[400:]][rated], minlength=41)
-    assert table["rating/count"].tolist() == mine[evaluator.users].tolist()
+    assert table["rating/count"].tolist() == mine[evaluator.held_out.users].tolist()
     assert set(table["retrieval/count"]) <= {0, 1}
     for head, report in reports.items():
         for name in report.per_user.totals:

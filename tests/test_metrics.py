@@ -15,7 +15,7 @@ def rng():
 def test_the_rank_is_the_number_of_candidates_that_score_higher():
     scores = np.array([[0.1, 0.9, 0.5, 0.7], [4.0, 3.0, 2.0, 1.0]])
 
-    found = metrics.ranks(scores, [np.array([2, 1]), np.array([3])], rng())
+    found = metrics.ranks(scores, [np.array([2, 1]), np.array([3])], range(2))
     assert found.tolist() == [2, 0, 3]
 
 
@@ -28,13 +28,13 @@ def test_ranks_equal_plain_counting_on_random_scores():
         for row in range(20)
         for item in items[row]
     ]
-    assert metrics.ranks(scores, items, rng()).tolist() == expected
+    assert metrics.ranks(scores, items, range(20)).tolist() == expected
 
 
 def test_a_tied_item_gets_each_place_among_its_ties_equally_often():
     # Two items above, three tied with the target at places 2, 3, 4 and 5, one below.
     scores = np.array([[9.0, 8.0, 5.0, 5.0, 5.0, 5.0, 1.0]] * 4000)
-    found = metrics.ranks(scores, [np.array([4])] * 4000, rng())
+    found = metrics.ranks(scores, [np.array([4])] * 4000, range(4000))
 
     counts = np.bincount(found, minlength=7)
     assert counts[[0, 1, 6]].tolist() == [0, 0, 0]
@@ -42,22 +42,34 @@ def test_a_tied_item_gets_each_place_among_its_ties_equally_often():
     assert np.abs(counts[2:6] - 1000).max() < 4 * 27
 
 
+def test_a_row_draws_the_same_places_whatever_stands_beside_it():
+    scores = rng().integers(0, 3, size=(30, 40)).astype(np.float32)
+    items = [rng().permutation(40)[:5]] * 30
+    whole = metrics.ranks(scores, items, range(30)).reshape(30, 5)
+    alone = [metrics.ranks(scores[[row]], items[:1], [row]) for row in range(30)]
+
+    assert whole.tolist() == np.stack(alone).tolist()
+    # Equal rows with other seeds draw otherwise.
+    drawn = metrics.ranks(np.zeros((50, 40)), [np.array([7])] * 50, range(50))
+    assert len(np.unique(drawn)) > 20
+
+
 def test_two_tied_items_never_share_a_place():
     scores = np.zeros((200, 3))
-    found = metrics.ranks(scores, [np.array([0, 2])] * 200, rng()).reshape(200, 2)
+    found = metrics.ranks(scores, [np.array([0, 2])] * 200, range(200)).reshape(200, 2)
 
     assert (found[:, 0] != found[:, 1]).all()
     assert set(found.ravel()) == {0, 1, 2}
 
 
 def test_all_items_of_a_constant_model_fill_all_places():
-    (found,) = metrics.ranks(np.zeros((1, 6)), [np.arange(6)], rng()).reshape(1, 6)
+    (found,) = metrics.ranks(np.zeros((1, 6)), [np.arange(6)], [0]).reshape(1, 6)
 
     assert sorted(found) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_column_asked_for_twice_has_one_rank():
-    first, second = metrics.ranks(np.zeros((1, 100)), [np.array([7, 7])], rng())
+    first, second = metrics.ranks(np.zeros((1, 100)), [np.array([7, 7])], [0])
 
     assert first == second
 
@@ -65,14 +77,14 @@ def test_a_column_asked_for_twice_has_one_rank():
 def test_a_candidate_at_minus_infinity_is_behind_all_others():
     scores = np.array([[-np.inf, 1.0, -np.inf, -3.0]])
 
-    assert metrics.ranks(scores, [np.array([3, 1])], rng()).tolist() == [1, 0]
+    assert metrics.ranks(scores, [np.array([3, 1])], [0]).tolist() == [1, 0]
 
 
 def test_a_constant_model_finds_as_many_as_chance():
     """10 of 1,682 items: the share within three standard deviations, and recall like it."""
     users, held_out, items = 1000, 20, 1682
     columns = [rng().permutation(items)[:held_out]] * users
-    found = metrics.ranks(np.zeros((users, items), np.float32), columns, rng())
+    found = metrics.ranks(np.zeros((users, items), np.float32), columns, range(users))
 
     share = metrics.factorized_top_k(found)["factorized_top_10"]
     chance = 10 / items
@@ -84,7 +96,7 @@ def test_a_constant_model_finds_as_many_as_chance():
 
 
 def test_no_ranks_of_no_users():
-    assert metrics.ranks(np.zeros((0, 5)), [], rng()).tolist() == []
+    assert metrics.ranks(np.zeros((0, 5)), [], []).tolist() == []
 
 
 def test_top_k_is_in_order_of_the_score():

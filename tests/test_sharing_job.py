@@ -8,7 +8,7 @@ import tensorflow as tf
 from silent import Silent
 from small_config import SMALL, config_of
 
-from mtrec import run, run_dir, stages, worker
+from mtrec import measured, run, run_dir, stages, worker
 from mtrec.data.load import load
 from mtrec.evaluate import embed_items, embed_users
 from mtrec.index import ExactBuilder
@@ -25,6 +25,8 @@ def test_what_is_served_is_what_was_trained(tmp_path, scheme):
     history = worker.train(config, dataset, parts, tmp_path, Silent())
     trained = run.load(tmp_path)
     metrics, _ = stages.evaluate(trained)
+    # The saved model is judged as the trained one was.
+    assert stages.evaluate(trained, measured.load(tmp_path / "measured"))[0] == metrics
     index = stages.index(trained, "retrieval", ExactBuilder())
     stages.export(trained, index)
     served = tf.saved_model.load(str(tmp_path / "model")).signatures

@@ -34,7 +34,10 @@ class Product(Head):
         item = tf.gather(examples.item, batch["row_item"])
         return self.sign * tf.reduce_sum(query * item, axis=-1), batch["row_weight"]
 
-    def evaluate(self, held_out, *, full):
+    def measure(self, held_out, query, candidate, *, full):
+        return {}
+
+    def report(self, held_out, measured, *, full):
         return Report(metrics={})
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -34,12 +34,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out interactions and the representations needed to judge them.
+    """Held-out interactions, by user.
 
     Attributes:
         users: User row of each evaluated user, `[U]`, ascending.
-        query: This head's query representations of those users, `[U, D]`.
-        candidate: This head's representations of items 1..C, `[C, D]`; item row i is at i - 1.
         owner: Position in `users` of each held-out interaction, `[H]`, ascending.
         item: Item row of each held-out interaction, `[H]`.
         rating: Rating of each held-out interaction, `[H]`, NaN where there is none.
@@ -50,14 +48,24 @@ class HeldOut:
     """
 
     users: np.ndarray
-    query: np.ndarray
-    candidate: np.ndarray
     owner: np.ndarray
     item: np.ndarray
     rating: np.ndarray
     new: np.ndarray
     known: Histories
     dataset: Dataset
+
+    def of(self, users: slice) -> "HeldOut":
+        """Those of some users alone, given by their positions `start:stop` in `users`."""
+        rows = slice(*np.searchsorted(self.owner, [users.start, users.stop]))
+        return replace(
+            self,
+            users=self.users[users],
+            owner=self.owner[rows] - users.start,
+            item=self.item[rows],
+            rating=self.rating[rows],
+            new=self.new[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -135,5 +143,32 @@ class Head(keras.layers.Layer, ABC):
         """
 
     @abstractmethod
-    def evaluate(self, held_out: HeldOut, *, full: bool) -> Report:
-        """Metrics on held-out interactions; all else a report holds too where `full`."""
+    def measure(
+        self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
+    ) -> dict[str, np.ndarray]:
+        """What `report` needs to know of some of the held-out users.
+
+        Workers measure users of their own. Along the first axis of every array the users, or what
+        is counted of each, stand in their order, so that arrays of consecutive users are joined.
+
+        Args:
+            held_out: The interactions of those users.
+            query: This head's query representations of those users, `[U, D]`.
+            candidate: This head's representations of items 1..C, `[C, D]`; item row i is at i - 1.
+            full: Whether the report is to be full.
+
+        Returns:
+            Arrays by name, the same names for any users.
+        """
+
+    @abstractmethod
+    def report(
+        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
+    ) -> Report:
+        """Metrics on held-out interactions; all else a report holds too where `full`.
+
+        Args:
+            held_out: The interactions of all users.
+            measured: What was measured of all users; see `measure`.
+            full: Whether to report all.
+        """

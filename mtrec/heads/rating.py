@@ -1,6 +1,6 @@
 """Rating regression: how well a user will like an item they take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -89,19 +89,29 @@ class Rating(Head):
         mask = batch["row_weight"] * tf.cast(rated, tf.float32)
         return error + self.l2 * size, mask
 
-    def evaluate(self, held_out: HeldOut, *, full: bool) -> Report:
+    def measure(
+        self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
+    ) -> dict[str, np.ndarray]:
+        """`raw`: predictions of the interactions that carry a rating, not yet clipped."""
+        rated = np.isfinite(held_out.rating)
+        owner, item = held_out.owner[rated], held_out.item[rated]
+        raw = self.predict(
+            tf.gather(query, owner),
+            tf.gather(candidate, item - 1),
+            self.user_bias(held_out.users[owner])[:, 0],
+            self.item_bias(item)[:, 0],
+        )
+        return {"raw": raw.numpy()}
+
+    def report(
+        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
+    ) -> Report:
         """Errors on the held-out interactions that carry a rating."""
         rated = np.isfinite(held_out.rating)
         if not rated.any():
             return Report(metrics={})
         owner, item, truth = held_out.owner[rated], held_out.item[rated], held_out.rating[rated]
-        users = held_out.users[owner]
-        raw = self.predict(
-            tf.gather(held_out.query, owner),
-            tf.gather(held_out.candidate, item - 1),
-            self.user_bias(users)[:, 0],
-            self.item_bias(item)[:, 0],
-        ).numpy()
+        raw = measured["raw"]
         clipped = np.clip(raw, self.low, self.high)
         found = metrics.rating_errors(raw, clipped, truth)
         if not full:

@@ -1,6 +1,6 @@
 """Retrieval: which items a user will choose, out of the whole catalogue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ from mtrec.data.dataset import Dataset
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
 from mtrec.heads.retrieval_losses import RetrievalLoss
 from mtrec.negatives import Negatives
+
+# Before the names of what the baseline was measured to do.
+_POPULAR = "popular_"
 
 
 class Retrieval(Head):
@@ -63,19 +66,37 @@ class Retrieval(Head):
         losses = self.loss(embedded, self.temperature, local=self.negatives.local)
         return losses, examples.batch["row_weight"]
 
-    def evaluate(self, held_out: HeldOut, *, full: bool) -> Report:
-        """Ranks of the held-out items in the whole catalogue, exact."""
+    def measure(
+        self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
+    ) -> dict[str, np.ndarray]:
+        """Ranks in the whole catalogue, exact, and what is recommended.
+
+        Returns:
+            `ranks` of each new held-out item among the items the user does not have yet,
+            `ranks_of_all`, of every held-out item among all, and `top`: the ten best item rows, 0
+            where there are fewer, of each user with a new item, `[V, 10]`. If `full`, the same of
+            the baseline, which recommends by popularity, with `popular_` before the names.
+        """
+        query, candidate = (np.asarray(self.embed(side)) for side in (query, candidate))
+        measured = _rank_all(held_out, lambda rows: query[rows] @ candidate.T)
+        if full:
+            counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
+            popular = _rank_all(
+                held_out, lambda rows: np.tile(counts.astype(np.float32), (len(query[rows]), 1))
+            )
+            measured |= {f"{_POPULAR}{name}": values for name, values in popular.items()}
+        return measured
+
+    def report(
+        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
+    ) -> Report:
+        """Ranking metrics, means over users, beside those of the most popular items."""
         if not held_out.new.any():
             return Report(metrics={})
-        query = np.asarray(self.embed(held_out.query))
-        candidate = np.asarray(self.embed(held_out.candidate))
-        found = _rank_all(held_out, lambda rows: query[rows] @ candidate.T)
+        found = _Ranked.of(held_out, measured, prefix="")
         if not full:
             return Report(metrics=found.averages())
-        counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
-        popular = _rank_all(
-            held_out, lambda rows: np.tile(counts.astype(np.float32), (len(query[rows]), 1))
-        )
+        popular = _Ranked.of(held_out, measured, prefix=_POPULAR)
         return Report(
             metrics=found.averages(),
             baseline=popular.averages(),
@@ -94,6 +115,25 @@ class _Ranked:
     ranks_of_all: np.ndarray  # rank of every held-out item in the whole catalogue
     beyond: dict[str, float]  # coverage and popularity of the recommended items
 
+    @classmethod
+    def of(cls, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, prefix: str) -> "_Ranked":
+        """From what `Retrieval.measure` measured under names that begin with `prefix`."""
+        num_items = held_out.dataset.num_items
+        top = measured[f"{prefix}top"]
+        recommended = top[top > 0]
+        share = slices.popularity(held_out.known, num_items) / held_out.dataset.num_users
+        users, owner = np.unique(held_out.owner[held_out.new], return_inverse=True)
+        return cls(
+            users=users,
+            owner=owner,
+            ranks=measured[f"{prefix}ranks"],
+            ranks_of_all=measured[f"{prefix}ranks_of_all"],
+            beyond={
+                "coverage_at_10": len(np.unique(recommended)) / num_items,
+                "popularity_at_10": float(share[recommended].mean()),
+            },
+        )
+
     def per_user(self) -> dict[str, np.ndarray]:
         return metrics.ranking(self.ranks, self.owner, len(self.users))
 
@@ -102,37 +142,26 @@ class _Ranked:
         return averages | self.beyond | metrics.factorized_top_k(self.ranks_of_all)
 
 
-def _rank_all(held_out: HeldOut, scores_of: Callable[[slice], np.ndarray]) -> _Ranked:
+def _rank_all(held_out: HeldOut, scores_of: Callable[[slice], np.ndarray]) -> dict[str, np.ndarray]:
     """Ranks every new held-out item, in chunks of users that keep B x C scores in 64 MiB."""
-    num_items = len(held_out.candidate)
+    num_items = held_out.dataset.num_items
     starts = np.searchsorted(held_out.owner, np.arange(len(held_out.users) + 1))
-    rng = np.random.default_rng(0)
     ranks, ranks_of_all, top = [], [], []
     for rows in metrics.chunks(len(held_out.users), max(1, 2**24 // num_items)):
         scores = scores_of(rows)
+        users = held_out.users[rows]
         parts = [slice(starts[u], starts[u + 1]) for u in range(rows.start, rows.stop)]
         items = [held_out.item[part] - 1 for part in parts]
-        ranks_of_all.append(metrics.ranks(scores, items, rng))
-        entries, owners = held_out.known.entries(held_out.users[rows])
+        ranks_of_all.append(metrics.ranks(scores, items, users))
+        entries, owners = held_out.known.entries(users)
         scores[owners, held_out.known.items[entries] - 1] = -np.inf
         items = [held_out.item[part][held_out.new[part]] - 1 for part in parts]
-        ranks.append(metrics.ranks(scores, items, rng))
+        ranks.append(metrics.ranks(scores, items, users))
         scores = scores[[len(new) > 0 for new in items]]
         best = metrics.top_k(scores, min(10, num_items))
-        top.append(best[np.isfinite(np.take_along_axis(scores, best, axis=1))])
-    users, owner = np.unique(held_out.owner[held_out.new], return_inverse=True)
-    recommended = np.concatenate(top)
-    share = slices.popularity(held_out.known, num_items)[1:] / held_out.dataset.num_users
-    return _Ranked(
-        users=users,
-        owner=owner,
-        ranks=np.concatenate(ranks),
-        ranks_of_all=np.concatenate(ranks_of_all),
-        beyond={
-            "coverage_at_10": len(np.unique(recommended)) / num_items,
-            "popularity_at_10": float(share[recommended].mean()),
-        },
-    )
+        top.append(np.where(np.isfinite(np.take_along_axis(scores, best, axis=1)), best + 1, 0))
+    measured = {"ranks": ranks, "ranks_of_all": ranks_of_all, "top": top}
+    return {name: np.concatenate(parts).astype(np.int32) for name, parts in measured.items()}
 
 
 def _slices(held_out: HeldOut, found: _Ranked, popular: _Ranked) -> list[dict[str, Any]]:

@@ -20,10 +20,16 @@ LAYOUTS = ((1, 2), (1, 4), (2, 1), (2, 2))
 
 def train(directory, *, workers, devices, overrides=()):
     """Trains on `workers` processes of `devices` each; returns variables and metrics by name."""
+    run("layout_job.py", directory, devices, *overrides, workers=workers)
+    return left_in(directory)
+
+
+def run(script, *arguments, workers):
+    """Runs a script in `workers` processes that know of each other."""
     addresses = [f"localhost:{port}" for port in free_ports(workers)]
     processes = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "layout_job.py"), str(directory), str(devices), *overrides],
+            [sys.executable, str(HERE / script), *map(str, arguments)],
             env=environment(addresses, rank),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -37,7 +43,6 @@ def train(directory, *, workers, devices, overrides=()):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0] * workers, outputs
-    return left_in(directory)
 
 
 def bytes_on_each_device(devices, *overrides):
