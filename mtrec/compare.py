@@ -112,6 +112,7 @@ def difference(against: "Against") -> str:
 def write(found: "Tradeoff", config: CompareConfig) -> Path:
     """Writes the page and logs it as a run of the experiment; returns where it is."""
     from mtrec import tracking
+    from mtrec.tradeoff_figure import tradeoff_figure
     from mtrec.tradeoff_page import page
 
     directory = Path(config.output)
@@ -126,6 +127,7 @@ def write(found: "Tradeoff", config: CompareConfig) -> Path:
         run_dir=directory,
     )
     tracker.log_text(page(found, title=config.experiment, how=config.tradeoff), PAGE)
+    tracker.log_figure(tradeoff_figure(found), "tradeoff")
     tracker.finish("FINISHED")
     return (directory / PAGE).resolve()
 

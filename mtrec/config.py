@@ -72,6 +72,7 @@ class TableConfig(DataConfig):
     user_key: str
     item_key: str
     rating: str | None
+    labels: list[str]
     timestamp: str | None
     title: str | None
     rating_scale: list[float] | None

@@ -53,7 +53,7 @@ class Evaluator:
             users=users,
             owner=owner,
             item=item,
-            rating=columns["rating"][order],
+            labels={name: columns[name][order] for name in dataset.labels},
             new=~np.isin(mine, pairs) & first_of_each(mine),
             known=histories,
             dataset=dataset,

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.errors import UserError
+from mtrec.heads.pair import PairHead
 from mtrec.index import Index
 from mtrec.manifest import MANIFEST
 from mtrec.model import Recommender
@@ -119,7 +120,8 @@ class Served:
 
         Returns:
             `known` `[N]`, whether the model knows both; `score` `[N]`, the retrieval score, and
-            `rating` `[N]`, the predicted rating, where the run has a head for them.
+            `rating` `[N]`, the predicted rating, where the run has a head for them; what other
+            heads say of pairs, such as a probability, by their names, `[N]`.
         """
         users, items = self.user_rows(user_id), _rows(self._items, item_id)
         # Many pairs may be of one user: the query tower runs once for each.
@@ -132,9 +134,10 @@ class Served:
             embed = self._model.heads[self._retrieval].embed
             embedded = embed(query[self._retrieval]) * embed(candidate[self._retrieval])
             outputs["score"] = tf.reduce_sum(embedded, axis=-1)
-        if self._rating:
-            pair = query[self._rating], candidate[self._rating]
-            outputs["rating"] = self._model.heads[self._rating].score_pairs(*pair, users, items)
+        for name, head in self._model.heads.items():
+            if isinstance(head, PairHead):
+                scores = head.score_pairs(query[name], candidate[name], users, items)
+                outputs["rating" if name == self._rating else name] = scores
         return outputs
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE)
 INK, GREY = "#262626", "#767676"
-_WIDTH = 8.0  # Inches; 1200 pixels, so that the text stays readable at 800.
+WIDTH = 8.0  # Inches; 1200 pixels, so that the text stays readable at 800.
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": "figure",
@@ -53,9 +53,9 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(_STYLE)
 
 
-def titled_figure(title: str, detail: str, *, height: float) -> Figure:
-    """Returns an empty figure with a heading and a line below it; the height is in inches."""
-    figure = Figure(figsize=(_WIDTH, height))
+def titled_figure(title: str, detail: str, *, height: float, width: float = WIDTH) -> Figure:
+    """Returns an empty figure with a heading and a line below it; sizes are in inches."""
+    figure = Figure(figsize=(width, height))
     # Room in inches at the edges and for the title, and as a share of the panels between them.
     area = (0, 0, 1, 1 - 0.68 / height)
     room = {"w_pad": 0.12, "h_pad": 0.1, "hspace": 0.05, "wspace": 0.03}

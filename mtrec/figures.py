@@ -14,6 +14,7 @@ from mtrec.figure_style import (
     GREY,
     INK,
     ORANGE,
+    WIDTH,
     cycle,
     metric_name,
     note,
@@ -51,19 +52,20 @@ def loss_curves(history: Sequence[Mapping[str, float]], *, selected_epoch: int) 
     return figure
 
 
-def recall_curve(metrics: Mapping[str, float], *, split: str) -> Figure:
+def recall_curve(metrics: Mapping[str, float], *, split: str, head: str) -> Figure:
     """Returns recall at growing cut-offs, of the model and of recommending what is popular.
 
     Args:
-        metrics: Holds `<split>/retrieval/recall_at_k` and `baseline/<split>/retrieval/recall_at_k`
-            for the cut-offs 1, 5, 10, 20, 50 and 100; one that is missing is left out.
+        metrics: Holds `<split>/<head>/recall_at_k` and `baseline/<split>/<head>/recall_at_k` for
+            the cut-offs 1, 5, 10, 20, 50 and 100; one that is missing is left out.
         split: `train`, `val` or `test`.
+        head: The retrieval head.
     """
     with style():
         detail = f"{split} split, exact over the whole catalogue"
         figure = titled_figure("Recall@k", detail, height=4.8)
         axis = figure.subplots()
-        prefix = f"{split}/retrieval/recall_at_"
+        prefix = f"{split}/{head}/recall_at_"
         model = {k: metrics[f"{prefix}{k}"] for k in _CUTOFFS if f"{prefix}{k}" in metrics}
         prefix = f"baseline/{prefix}"
         popular = {k: metrics[f"{prefix}{k}"] for k in _CUTOFFS if f"{prefix}{k}" in metrics}
@@ -78,12 +80,13 @@ def recall_curve(metrics: Mapping[str, float], *, split: str) -> Figure:
     return figure
 
 
-def calibration(table: Sequence[Mapping[str, float]]) -> Figure:
-    """Returns the reliability diagram of predicted ratings, above the number of ratings behind it.
+def calibration(table: Sequence[Mapping[str, float]], *, head: str) -> Figure:
+    """Returns the reliability diagram of what a head predicts, above the number of rows behind it.
 
     Args:
         table: One mapping per bin of predictions: `predicted` and `observed` (the means of the
-            bin's predictions and of its true ratings), `count`, and `stderr` of `observed`.
+            bin's predictions and of its true values), `count`, and `stderr` of `observed`.
+        head: The head.
     """
     predicted, observed, count, stderr = (
         np.array([row[name] for row in table], dtype=float)
@@ -96,7 +99,7 @@ def calibration(table: Sequence[Mapping[str, float]]) -> Figure:
     gap = float(np.average(np.abs(observed - predicted), weights=count))
     with style():
         detail = f"predictions are off by {gap:.3f} on average over the bins, weighted by count"
-        figure = titled_figure("Calibration of ratings", detail, height=5.8)
+        figure = titled_figure(f"Calibration: {head}", detail, height=5.8)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.grid(visible=True, axis="x")
         upper.plot(ends, ends, color=GREY, linestyle="--", linewidth=1.2, label="perfect")
@@ -104,10 +107,10 @@ def calibration(table: Sequence[Mapping[str, float]]) -> Figure:
             predicted, observed, yerr=interval, color=BLUE, fmt="-o", elinewidth=1.2
         )
         bars.set_label("model, with 95 % interval")
-        upper.set(xlim=ends, ylim=ends, ylabel="mean true rating")
+        upper.set(xlim=ends, ylim=ends, ylabel="mean true value")
         upper.legend(loc="upper left")
         lower.bar(predicted, count, width=0.6 * _spacing(predicted), color=BLUE, alpha=0.45)
-        lower.set(xlabel="mean predicted rating of the bin", ylabel="ratings")
+        lower.set(xlabel="mean prediction of the bin", ylabel="rows")
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         figure.align_ylabels()
@@ -166,7 +169,8 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> Figure:
     depth = max(places.values()) + 0.6
     with style():
         detail = "bars: model, black ticks: baseline, n: size of the slice"
-        figure = titled_figure("Slices", detail, height=1.5 + 0.27 * depth)
+        width = WIDTH * max(1.0, len(metrics) / 2)
+        figure = titled_figure("Slices", detail, height=1.5 + 0.27 * depth, width=width)
         axes = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axis, metric, color in zip(axes, metrics, cycle(len(metrics)), strict=True):
             _draw_bars(axis, [row for row in rows if row["metric"] == metric], places, color)

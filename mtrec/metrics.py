@@ -12,7 +12,7 @@ import numpy as np
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
 FACTORIZED_AT = (1, 5, 10, 50, 100)
-LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss")
+LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss", "log_loss")
 # Metrics that are the root of a mean.
 ROOTS = ("rmse", "rmse_clipped")
 
@@ -141,6 +141,64 @@ def rating_errors(raw: np.ndarray, clipped: np.ndarray, truth: np.ndarray) -> di
         name: float(from_totals(name, rows.sum(), np.asarray(len(rows))))
         for name, rows in row_errors(raw, clipped, truth).items()
     }
+
+
+def log_losses(logits: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each row in nats, `[N]`, given its log odds and whether it is positive."""
+    return np.logaddexp(0, np.where(positive, -logits, logits))
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Probability that a positive row scores above a negative one; ties count a half.
+
+    NaN without a row of either kind.
+    """
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    below = np.cumsum(count) - count  # rows with a lower score
+    ranks_ = (below + (count - 1) / 2)[place]
+    number = int(positive.sum())
+    pairs = number * (len(scores) - number)
+    won = ranks_[positive].sum() - number * (number - 1) / 2
+    return float(won / pairs) if pairs else float("nan")
+
+
+def graded_ranking(
+    scores: np.ndarray, labels: np.ndarray, owner: np.ndarray, num_users: int
+) -> dict[str, np.ndarray]:
+    """How well the scores order each user's labelled items, `[U]` each.
+
+    NDCG at 10 has the label less the user's lowest as gain. Among equal scores the worst order is
+    assumed, and in a pair they count a half.
+
+    Args:
+        scores: Of each item, `[N]`.
+        labels: Of each item, `[N]`.
+        owner: The user each belongs to, `[N]` in 0..U-1, ascending.
+        num_users: Number of users U.
+
+    Returns:
+        `count`, 1 for a user with two labels that differ, and for these `ndcg_at_10` and
+        `pairs_in_order`, the share of the pairs with different labels; 0 for others.
+    """
+    names = ("count", "ndcg_at_10", "pairs_in_order")
+    found = {name: np.zeros(num_users) for name in names}
+    starts = np.searchsorted(owner, np.arange(num_users + 1))
+    discount = 1 / np.log2(np.arange(10) + 2)
+    for user in np.flatnonzero(np.diff(starts) > 1):
+        mine = slice(starts[user], starts[user + 1])
+        gain = labels[mine].astype(np.float64) - labels[mine].min()
+        if not gain.any():
+            continue
+        score = scores[mine].astype(np.float64)
+        order = np.lexsort((gain, -score))[:10]
+        ideal = -np.sort(-gain)[:10]
+        above = gain[:, np.newaxis] > gain
+        led = np.sign(score[:, np.newaxis] - score)[above]
+        found["count"][user] = 1
+        found["ndcg_at_10"][user] = gain[order] @ discount[: len(order)]
+        found["ndcg_at_10"][user] /= ideal @ discount[: len(order)]
+        found["pairs_in_order"][user] = np.mean((led + 1) / 2)
+    return found
 
 
 def calibration(predicted: np.ndarray, truth: np.ndarray, *, bins: int) -> list[dict[str, float]]:

@@ -223,8 +223,8 @@ class Recommender(keras.layers.Layer):
                 so that a head more or less changes no other weight.
         """
         self._check()
-        for head in self.heads.values():
-            head.adapt(dataset, fit, seed=seed)
+        for name, head in self.heads.items():
+            head.adapt(dataset, fit, name=name, seed=seed)
         self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
         self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
         return self

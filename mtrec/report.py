@@ -23,9 +23,9 @@ if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers d
     from mtrec.worker import Listener
 
 # The metrics of the table that ends a job, where a head has them.
-SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae")
+SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae", "auc", "log_loss")
 # What an epoch's line shows of each head.
-SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse")
+SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "auc")
 
 
 class Reporter:
@@ -153,19 +153,37 @@ def _results(metrics: "Metrics", reports: "Mapping[str, Report]") -> list[tuple[
 def _figures(
     history: "list[Metrics]", selected: int, metrics: "Metrics", reports: "Mapping[str, Report]"
 ) -> Iterator[tuple[str, Any]]:
+    """Figures by name; where a second head has one of a kind, its name follows."""
     yield "loss_curves", figures.loss_curves(history, selected_epoch=selected)
-    rows = [row for report in reports.values() for row in report.slices]
-    if rows:
-        yield "slices", figures.slices(rows)
-    for report in reports.values():
+    seen: set[str] = set()
+
+    def named(kind: str, head: str) -> str:
+        name = f"{kind}_{head}" if kind in seen else kind
+        seen.add(kind)
+        return name
+
+    together: dict[str, list[dict[str, Any]]] = {}
+    for head, report in reports.items():
+        if report.slices:
+            metric = report.slices[0]["metric"]
+            rows = together.setdefault(named("slices", head) if metric in seen else "slices", [])
+            rows += report.slices
+            seen.update((metric, "slices"))
+    for name, rows in together.items():
+        yield name, figures.slices(rows)
+    for head, report in reports.items():
         if "recall_at_10" in report.metrics:
-            yield "recall_curve", figures.recall_curve(metrics, split="test")
+            yield (
+                named("recall_curve", head),
+                figures.recall_curve(metrics, split="test", head=head),
+            )
         if "calibration" in report.tables:
-            yield "calibration", figures.calibration(report.tables["calibration"])
+            figure = figures.calibration(report.tables["calibration"], head=head)
+            yield named("calibration", head), figure
         if "predicted_against_true" in report.tables:
             heat = report.tables["predicted_against_true"]
             yield (
-                "predicted_against_true",
+                named("predicted_against_true", head),
                 figures.predicted_against_true(
                     np.asarray(heat["counts"]),
                     predicted_edges=np.asarray(heat["edges"]),

@@ -155,6 +155,7 @@ class Step:
         for name, head in self.model.heads.items():
             examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)
             losses, mask = head.losses(examples)
+            mask = tf.where(batch["row_draw"] < head.sampling_rate, mask, 0.0)
             sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
             counts.append(tf.reduce_sum(mask))
         totals = all_sum(tf.stack(counts))

@@ -8,10 +8,11 @@ from mtrec import build, measured, run_dir
 from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.errors import PreemptedError
 from mtrec.evaluate import SPLITS, evaluator_of, flat_metrics
 from mtrec.sharding import gathered
 from mtrec.startup import describe
-from mtrec.strategy import is_chief, make_strategy
+from mtrec.strategy import from_chief, is_chief, make_strategy
 from mtrec.tables import tables_of
 from mtrec.train import Metrics, State, fit
 
@@ -38,6 +39,10 @@ def train(
     of each epoch.
 
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
+
+    Raises:
+        UserError: If the config does not fit the data or the machine, or a loss stops being finite.
+        PreemptedError: If the listener said stop.
     """
     strategy = make_strategy(config.cluster.devices_per_worker)
     replicas = strategy.num_replicas_in_sync
@@ -74,6 +79,9 @@ def train(
             split: evaluator_of(split, dataset, parts).measure_together(model, strategy, full=True)
             for split in SPLITS
         }
+    # Training asks as well, but judging a large catalogue takes long.
+    if from_chief(strategy, listener.should_stop):
+        raise PreemptedError("stopped after training, which is saved")
     if is_chief(strategy):
         measured.save(found, directory / run_dir.MEASURED)
     return history

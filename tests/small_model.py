@@ -11,21 +11,22 @@ from mtrec.model import Recommender, Tower
 from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
 
 
-def implicit_squared(*, pool="catalogue", dim=None):
+def implicit_squared(*, pool="catalogue", dim=None, **changed):
     """A retrieval head with the implicit squared loss."""
     loss, made = ImplicitSquared(all_pairs_weight=0.15), negatives(pool)
-    return Retrieval(dim=dim, normalize=False, temperature=1.0, negatives=made, loss=loss)
+    how = {"normalize": False, "temperature": 1.0} | changed
+    return Retrieval(dim=dim, negatives=made, loss=loss, **how)
 
 
 def softmax(*, pool="in_batch", dim=None):
     """A retrieval head with the sampled softmax."""
-    loss = Softmax(log_q_correction="all", hardest=None)
-    return Retrieval(dim=dim, normalize=True, temperature=0.2, negatives=negatives(pool), loss=loss)
+    loss, made = Softmax(log_q_correction="all", hardest=None), negatives(pool)
+    return Retrieval(dim=dim, normalize=True, temperature=0.2, negatives=made, loss=loss)
 
 
 def rating(*, dim=4, layers=()):
     """A rating head."""
-    return Rating(dim=dim, layers=layers, l2=0.05)
+    return Rating(label="rating", dim=dim, layers=layers, l2=0.05)
 
 
 EXPERT = {"layers": [8], "activation": "relu", "initializer": "glorot_uniform"}

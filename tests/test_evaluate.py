@@ -73,7 +73,7 @@ def test_a_pair_that_is_known_already_tests_ratings_but_not_retrieval():
     evaluator = Evaluator(data, known=np.array([0, 3]), held_out=np.array([1, 2, 4]))
 
     assert evaluator.held_out.item.tolist() == [1, 2, 1]
-    assert evaluator.held_out.rating.tolist() == [5, 4, 2]
+    assert evaluator.held_out.labels["rating"].tolist() == [5, 4, 2]
     assert evaluator.held_out.new.tolist() == [False, True, False]
     found = evaluator(Scores([[0, 0, 0], [0, 1, 0], [0, 1, 0]]), full=True)["retrieval"]
     # User 2 has nothing new and is not counted; user 1's only other item is item 2.
@@ -350,8 +350,8 @@ class RatedScores(Scores):
 
     def __init__(self, scores, data, fit):
         head = rating(dim=scores.shape[1])
-        head.adapt(data, fit, seed=0)
-        head.mean.assign(0.0)
+        head.adapt(data, fit, name="rating", seed=0)
+        head.start.assign(0.0)
         super().__init__(scores, rating=head)
 
 

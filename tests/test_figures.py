@@ -68,8 +68,8 @@ RATINGS = np.array([1.0, 3.0, 5.0])
 def every_figure() -> dict[str, Figure]:
     return {
         "loss_curves": figures.loss_curves(HISTORY, selected_epoch=2),
-        "recall_curve": figures.recall_curve(RECALL, split="test"),
-        "calibration": figures.calibration(TABLE),
+        "recall_curve": figures.recall_curve(RECALL, split="test", head="retrieval"),
+        "calibration": figures.calibration(TABLE, head="rating"),
         "heat": figures.predicted_against_true(COUNTS, predicted_edges=EDGES, ratings=RATINGS),
         "slices": figures.slices(SLICES),
     }
@@ -129,7 +129,7 @@ def test_loss_curves_of_a_head_with_a_metric_of_its_own_leave_gaps_for_missing_v
 
 
 def test_the_recall_curve_plots_the_model_above_the_most_popular_items() -> None:
-    figure = figures.recall_curve(RECALL, split="test")
+    figure = figures.recall_curve(RECALL, split="test", head="retrieval")
     model, popular = figure.axes[0].lines
     assert xs(model) == xs(popular) == [1, 5, 10, 20, 50, 100]
     assert ys(model) == [0.04, 0.14, 0.24, 0.36, 0.56, 0.72]
@@ -139,12 +139,12 @@ def test_the_recall_curve_plots_the_model_above_the_most_popular_items() -> None
 
 def test_the_recall_curve_leaves_out_cutoffs_above_the_size_of_the_catalogue() -> None:
     small = {key: value for key, value in RECALL.items() if not key.endswith(("_50", "_100"))}
-    model, popular = figures.recall_curve(small, split="test").axes[0].lines
+    model, popular = figures.recall_curve(small, split="test", head="retrieval").axes[0].lines
     assert xs(model) == xs(popular) == [1, 5, 10, 20]
 
 
 def test_the_calibration_plots_means_intervals_and_counts_of_the_bins() -> None:
-    figure = figures.calibration(TABLE)
+    figure = figures.calibration(TABLE, head="rating")
     upper, lower = figure.axes
     diagonal, means = upper.lines[0], upper.containers[0]
     np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())

@@ -53,8 +53,8 @@ def test_parameters_memory_and_the_batch_are_stated(lines_of):
         # No loss reads this head's representation of the pool.
         ("candidate_rating_item_id: 31 rows x 4 = 124", 2, 4),
         ("query_rating_user_id: 41 rows x 4 = 164", 1, 4),
-        ("user_bias: 41 rows x 1 = 41", 4, 1),
-        ("item_bias: 31 rows x 1 = 31", 4, 1),
+        ("rating_user_bias: 41 rows x 1 = 41", 4, 1),
+        ("rating_item_bias: 31 rows x 1 = 31", 4, 1),
     ],
 )
 def test_what_a_table_sends_is_stated_for_each_placement(lines_of, table, lookups, width):

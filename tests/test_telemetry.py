@@ -25,7 +25,7 @@ class Product(Head):
         super().__init__(dim=None)
         self.sign = sign
 
-    def adapt(self, dataset, fit, *, seed):
+    def adapt(self, dataset, fit, *, name, seed):
         self.built = True
 
     def losses(self, examples):

@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from silent import Silent
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
 
-from mtrec import build
+from mtrec import build, worker
 from mtrec.balance import Fixed
 from mtrec.checkpoint import is_selected, read_selected
 from mtrec.data.batches import Batches, stack
@@ -158,7 +159,7 @@ def test_rows_that_no_batch_names_stay_where_they_are(data):
         step({0: stack(job.batches.step(epoch, 0))})
 
     for old, weight in zip(before, job.model.weights, strict=True):
-        if weight.path.startswith(("user_bias", "query_rating_user_id")):
+        if weight.path.startswith(("rating_user_bias", "query_rating_user_id")):
             moved = np.flatnonzero((old != weight.numpy()).any(axis=1))
             assert moved.tolist() == sorted(set(data.interactions["user"][rows]))
         elif weight.shape[:1] == (31,):
@@ -307,6 +308,31 @@ def test_a_finished_job_has_nothing_left_to_do(data, tmp_path):
 
     assert again.fit(tmp_path) == history
     assert again.optimizers.dense.iterations.numpy() == first.optimizers.dense.iterations.numpy()
+
+
+class StopsAfterTraining(Silent):
+    """Asks to stop once the first epoch is done."""
+
+    done = False
+
+    def on_epoch(self, metrics):
+        self.done = True
+
+    def should_stop(self):
+        return self.done
+
+
+def test_a_job_that_is_stopped_while_it_is_judged_is_judged_when_it_goes_on(tmp_path):
+    config = config_of(*SMALL, "train.epochs=1")
+    dataset, parts = load(config.data)
+    with pytest.raises(PreemptedError, match="stopped after training, which is saved"):
+        worker.train(config, dataset, parts, tmp_path, StopsAfterTraining())
+    assert is_selected(tmp_path / "checkpoints")
+    assert not (tmp_path / "measured").exists()
+
+    (metrics,) = worker.train(config, dataset, parts, tmp_path, Silent())
+    assert metrics["epoch"] == 1
+    assert {path.name for path in (tmp_path / "measured").iterdir()} == {"val.npz", "test.npz"}
 
 
 def built(*overrides):

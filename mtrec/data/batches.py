@@ -15,7 +15,9 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 | history_log_q | H | log Q of the entry's item |
 | item | M | distinct item rows of rows and histories; 0 for padding |
 | row_query, row_item | N | query of a training row, position of its target in `item` |
-| row_rating, row_weight | N | rating (NaN: none), 1 for a row and 0 for padding |
+| row_weight | N | 1 for a row and 0 for padding |
+| row_draw | N | drawn evenly from 0 to 1: a task that takes a share of the rows takes the lowest |
+| label_rating, ... | N | rating and other labels of the interactions, NaN where a row has none |
 | row_first | N | 1 for the first row with its query and target, 0 for repeats and padding |
 | row_pool | N | position of the row's target in the whole pool; -1: not there, or padding |
 | row_log_q | N | log Q of the row's target |
@@ -37,9 +39,8 @@ from mtrec.negatives import Negatives, Pool
 
 Batch = dict[str, np.ndarray]
 
-PADDING = {"history_query": -1, "history_pool": -1, "row_pool": -1, "row_rating": np.nan}
-# Tells a pool's random stream from the batch's.
-_POOL = 1
+# Tell the random streams of pools, and of draws for each row, from the batch's.
+_POOL, _DRAW = 1, 2
 # Lengths that vary are padded to a multiple of this, so that few shapes occur.
 ROUND_TO = 256
 
@@ -53,6 +54,7 @@ class _Global:
     row_owner: np.ndarray
     shown: np.ndarray
     shown_owner: np.ndarray
+    draw: np.ndarray  # a number from 0 to 1 for each row
 
 
 class Batches:
@@ -98,7 +100,8 @@ class Batches:
         self.num_replicas = num_replicas
         self.seed = seed
         columns = {n: np.asarray(c)[self.histories.rows] for n, c in dataset.interactions.items()}
-        self._user, self._rating = columns["user"], columns["rating"]
+        self._user = columns["user"]
+        self._labels = {f"label_{name}": columns[name] for name in dataset.labels}
         self._earlier = _strictly_earlier(self._user, columns["timestamp"])
         if batch_of == "users":
             self._units = np.unique(self._user)
@@ -160,7 +163,11 @@ class Batches:
         epoch, step = place // self.steps_per_epoch + 1, place % self.steps_per_epoch
         units = self._order(epoch)[step * self.global_batch : (step + 1) * self.global_batch]
         rng = np.random.default_rng([self.seed, epoch, step])
-        return (self._of_users if self.batch_of == "users" else self._of_rows)(units, rng)
+        make = self._of_users if self.batch_of == "users" else self._of_rows
+        query, row, row_owner, shown, shown_owner = make(units, rng)
+        draws = np.random.default_rng([self.seed, place, _DRAW])
+        draw = draws.random(len(row), np.float32)
+        return _Global(query, row, row_owner, shown, shown_owner, draw)
 
     def _pool(self, batches: Sequence[_Global], first: int, size: int, place: int) -> Pool:
         """The pool over the `size` queries from `first` on."""
@@ -197,24 +204,25 @@ class Batches:
             "item": item,
             "row_query": row_query,
             "row_item": position[: len(target)],
-            "row_rating": self._rating[row],
             "row_weight": np.ones(len(target), np.float32),
+            "row_draw": batch.draw[mine],
             "row_first": first_of_each(target_pair),
             "row_pool": _positions(pool.items, target),
             "row_log_q": pool.log_q[target],
             "pool": pool.items[own],
             "pool_log_q": pool.log_q[pool.items[own]],
             "pool_frozen": pool.frozen[own],
+            **{name: label[row] for name, label in self._labels.items()},
         }
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
         return owner.astype(np.int64) * (self._num_items + 1) + item
 
-    def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> _Global:
+    def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         entries, owners = self.histories.entries(users)
         kept = rng.random(len(entries)) < self.history_share
         if not self.chronological:
-            return _Global(users, entries[~kept], owners[~kept], entries[kept], owners[kept])
+            return users, entries[~kept], owners[~kept], entries[kept], owners[kept]
         counts = np.bincount(owners, minlength=len(users))
         starts = np.cumsum(counts) - counts
         # The first target of each user; whatever is strictly earlier may be shown.
@@ -223,9 +231,9 @@ class Batches:
         place = np.arange(len(entries))
         before = place < cut[owners]
         shown = before & kept
-        return _Global(users, entries[~before], owners[~before], entries[shown], owners[shown])
+        return users, entries[~before], owners[~before], entries[shown], owners[shown]
 
-    def _of_rows(self, rows: np.ndarray, rng: np.random.Generator) -> _Global:
+    def _of_rows(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         users = self._user[rows]
         entries, owners = self.histories.entries(users)
         row = rows[owners]
@@ -235,7 +243,7 @@ class Batches:
         else:
             allowed = self.histories.items[entries] != self.histories.items[row]
         shown = allowed & (rng.random(len(entries)) < self.history_share)
-        return _Global(users, rows, np.arange(len(rows)), entries[shown], owners[shown])
+        return users, rows, np.arange(len(rows)), entries[shown], owners[shown]
 
 
 def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -261,6 +269,13 @@ def rounded(length: int) -> int:
     return max(1, -(-length // ROUND_TO)) * ROUND_TO
 
 
+def padding(name: str) -> float:
+    """What a field is padded with."""
+    if name.startswith("label_"):
+        return float("nan")
+    return -1 if name in ("history_query", "history_pool", "row_pool") else 0
+
+
 def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
     """Pads each field of all slices to one length, `query` to exactly `queries`."""
     padded: list[Batch] = [{} for _ in slices]
@@ -270,7 +285,7 @@ def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
         for part, out in zip(slices, padded, strict=True):
             values = np.asarray(part[name])
             kind = np.float32 if values.dtype.kind == "f" else np.int32
-            out[name] = np.full(length, PADDING.get(name, 0), kind)
+            out[name] = np.full(length, padding(name), kind)
             out[name][: len(values)] = values
     return padded
 

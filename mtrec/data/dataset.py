@@ -20,7 +20,8 @@ class Dataset:
             multi-valued (bag) column is `[C + 1, L]` strings, padded with `""`.
         interactions: Columns of `[rows]` in the source's original order: `user` and `item` (int32
             row numbers), `rating` (float32, NaN where the row carries none) and `timestamp`
-            (int64 seconds; 0 where the source has none).
+            (int64 seconds; 0 where the source has none). Further columns are labels like the
+            rating: float32, NaN where a row has none.
         user_key: The id column of `users`.
         item_key: The id column of `items`.
         title: The column of `items` that people read.
@@ -39,6 +40,11 @@ class Dataset:
     rating_scale: tuple[float, float]
     source: str
     digest: str
+
+    @property
+    def labels(self) -> list[str]:
+        """Columns of the interactions that heads may learn, `rating` among them."""
+        return [name for name in self.interactions if name not in ("user", "item", "timestamp")]
 
     @property
     def num_users(self) -> int:

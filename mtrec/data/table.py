@@ -25,6 +25,7 @@ def load(
     user_key: str,
     item_key: str,
     rating: str | None,
+    labels: Sequence[str],
     timestamp: str | None,
     title: str | None,
     rating_scale: Sequence[float] | None,
@@ -45,6 +46,8 @@ def load(
         item_key: Column of item ids, in `interactions` and `items`.
         rating: Column of ratings in `interactions`; an empty cell is a row without one. `None`: no
             row has one.
+        labels: Further columns of numbers in `interactions` that heads may learn, such as clicks or
+            seconds watched; an empty cell is a row without.
         timestamp: Column of times in `interactions`, in seconds or as dates. `None`: all 0.
         title: Column of `items` that people read; `None` takes the ids.
         rating_scale: Lowest and highest rating; `None` takes those in the data.
@@ -55,7 +58,9 @@ def load(
         UserError: A file, a column or a cell is not as it must be; the message names it.
     """
     scale = None if rating_scale is None else _checked_scale(rating_scale)
-    wanted = [name for name in (user_key, item_key, rating, timestamp) if name is not None]
+    _check_labels(labels)
+    named = (user_key, item_key, rating, *labels, timestamp)
+    wanted = [name for name in named if name is not None]
     log = read_table_file(interactions, option="data.interactions", columns=wanted)
     user_file = None if users is None else read_table_file(users, option="data.users")
     item_file = None if items is None else read_table_file(items, option="data.items")
@@ -72,6 +77,8 @@ def load(
     }
     if rating is not None:
         rows["rating"] = log.ratings(rating, named_by="data.rating", scale=scale)
+    for name in labels:
+        rows[name] = log.ratings(name, named_by="data.labels", scale=None)
     if timestamp is not None:
         rows["timestamp"] = log.times(timestamp, named_by="data.timestamp")
     dataset = Dataset(
@@ -117,6 +124,15 @@ def _rows(chosen: Any, known: Any, key: str, log: TableFile, file: TableFile | N
             f"Add it to {file.path}, or leave the row out."
         )
     return rows + 1
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    for name in ("user", "item", "rating", "timestamp"):
+        if name in labels:
+            raise UserError(
+                f"data.labels must not name a column {name!r}, as interactions have one of their "
+                "own. Rename it in the file."
+            )
 
 
 def _check_bags(bag_columns: Sequence[str], *files: TableFile | None) -> None:

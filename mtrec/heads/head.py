@@ -40,7 +40,8 @@ class HeldOut:
         users: User row of each evaluated user, `[U]`, ascending.
         owner: Position in `users` of each held-out interaction, `[H]`, ascending.
         item: Item row of each held-out interaction, `[H]`.
-        rating: Rating of each held-out interaction, `[H]`, NaN where there is none.
+        labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
+            is none.
         new: Whether the user did not have the item before, nor in an earlier of these rows, `[H]`;
             only those test retrieval.
         known: The items each user is known to have chosen; they are not recommended again.
@@ -50,7 +51,7 @@ class HeldOut:
     users: np.ndarray
     owner: np.ndarray
     item: np.ndarray
-    rating: np.ndarray
+    labels: Mapping[str, np.ndarray]
     new: np.ndarray
     known: Histories
     dataset: Dataset
@@ -63,7 +64,7 @@ class HeldOut:
             users=self.users[users],
             owner=self.owner[rows] - users.start,
             item=self.item[rows],
-            rating=self.rating[rows],
+            labels={name: values[rows] for name, values in self.labels.items()},
             new=self.new[rows],
         )
 
@@ -122,24 +123,54 @@ class Head(keras.layers.Layer, ABC):
 
     Args:
         dim: Width of the representations it reads; null takes the towers' shared output as it is.
+        sampling_rate: Share of the rows it learns from, drawn anew each step. Of two heads with
+            rates below 1, the one with the lower rate learns from some of the other's rows.
+
+    Raises:
+        UserError: If the width is below 1, or the rate not above 0 and at most 1.
     """
 
-    def __init__(self, *, dim: int | None) -> None:
+    def __init__(self, *, dim: int | None, sampling_rate: float = 1.0) -> None:
         super().__init__(name=unnumbered(self))
         if dim is not None and dim < 1:
             raise UserError(f"The dim of a head must be at least 1, or null; got {dim}.")
+        if not 0 < sampling_rate <= 1:
+            raise UserError(
+                f"The sampling_rate of a head must be above 0 and at most 1; got {sampling_rate}."
+            )
         self.dim = dim
+        self.sampling_rate = sampling_rate
 
     @abstractmethod
-    def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
-        """Makes the weights, sized and started from the training rows `fit`."""
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, name: str, seed: int) -> None:
+        """Makes the weights, sized and started from the training rows `fit`.
+
+        Args:
+            dataset: The data.
+            fit: Row numbers of the interactions to train on, `[rows]`.
+            name: What the model calls this head; its weights are named after it.
+            seed: Seed of all initial weights.
+        """
+
+    def known(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
+        """A label of all interactions, `[rows]`.
+
+        Raises:
+            UserError: If the interactions lack it.
+        """
+        if label not in dataset.labels:
+            raise UserError(
+                f"task.heads.{name}.label must be a label of the interactions "
+                f"({', '.join(dataset.labels)}); got {label}."
+            )
+        return np.asarray(dataset.interactions[label])
 
     @abstractmethod
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loss of every row and whether it counts: `[N]` and a 0/1 mask `[N]`.
+        """Loss of every row and how much it counts: `[N]` and weights `[N]`, 0 for a row left out.
 
-        Nothing is reduced here: dividing by the global count and weighting the tasks happens in
-        one place, `mtrec.train`.
+        Nothing is reduced or sampled here: that, dividing by the global sum of weights, and
+        weighting the tasks happen in one place, `mtrec.step`.
         """
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Retrieval: which items a user will choose, out of the whole catalogue."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
+from mtrec.errors import UserError
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
 from mtrec.heads.retrieval_losses import RetrievalLoss
 from mtrec.negatives import Negatives
@@ -26,6 +27,11 @@ class Retrieval(Head):
         temperature: Scores are divided by it in training.
         negatives: What positives are told from; all heads of a model share it.
         loss: The loss over rows and pool.
+        label: A column of the interactions that says which rows are positive; null for all.
+        at_least: Labels from here on are positive.
+        weight_by: A column of the interactions whose value weighs a row, which must not be below 0;
+            rows without one are left out. Null weighs all alike.
+        sampling_rate: See `Head`.
     """
 
     def __init__(
@@ -36,15 +42,35 @@ class Retrieval(Head):
         temperature: float,
         negatives: Negatives,
         loss: RetrievalLoss,
+        label: str | None = None,
+        at_least: float = 1.0,
+        weight_by: str | None = None,
+        sampling_rate: float = 1.0,
     ) -> None:
-        super().__init__(dim=dim)
+        super().__init__(dim=dim, sampling_rate=sampling_rate)
         self.normalize = normalize
         self.temperature = temperature
         self.negatives = negatives
         self.loss = loss
+        self.label = label
+        self.at_least = at_least
+        self.weight_by = weight_by
 
-    def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> None:
-        """Nothing to make: the towers hold all weights."""
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, name: str, seed: int) -> None:
+        """Nothing to make: the towers hold all weights.
+
+        Raises:
+            UserError: If the interactions lack a column, or a weight is below 0.
+        """
+        if self.label is not None:
+            self.known(dataset, self.label, name)
+        if self.weight_by is not None:
+            weights = self.known(dataset, self.weight_by, name)
+            if np.nanmin(weights, initial=0.0) < 0:
+                raise UserError(
+                    f"task.heads.{name}.weight_by must name a column of numbers of at least 0; "
+                    f"{self.weight_by} holds {np.nanmin(weights):g}."
+                )
 
     def embed(self, representation: tf.Tensor) -> tf.Tensor:
         """What the index holds and is asked with: `[B, D]`, of length 1 if normalised."""
@@ -56,15 +82,21 @@ class Retrieval(Head):
         return representation * tf.math.rsqrt(tf.where(squared > 0, squared, 1.0))
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
-        """The loss of each row; every row that is not padding counts."""
+        """The loss of each row; every positive row counts, by its weight."""
+        batch = examples.batch
+        weight = batch["row_weight"]
+        if self.label is not None:
+            weight = tf.where(batch[f"label_{self.label}"] >= self.at_least, weight, 0.0)
+        if self.weight_by is not None:
+            factor = batch[f"label_{self.weight_by}"]
+            weight *= tf.where(tf.math.is_finite(factor), factor, 0.0)
         embedded = Examples(
             query=self.embed(examples.query),
             item=self.embed(examples.item),
             pool=self.embed(examples.pool),
-            batch=examples.batch,
+            batch=batch | {"row_weight": weight},
         )
-        losses = self.loss(embedded, self.temperature, local=self.negatives.local)
-        return losses, examples.batch["row_weight"]
+        return self.loss(embedded, self.temperature, local=self.negatives.local), weight
 
     def measure(
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
@@ -77,6 +109,7 @@ class Retrieval(Head):
             where there are fewer, of each user with a new item, `[V, 10]`. If `full`, the same of
             the baseline, which recommends by popularity, with `popular_` before the names.
         """
+        held_out = self._positive(held_out)
         query, candidate = (np.asarray(self.embed(side)) for side in (query, candidate))
         measured = _rank_all(held_out, lambda rows: query[rows] @ candidate.T)
         if full:
@@ -91,6 +124,7 @@ class Retrieval(Head):
         self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
     ) -> Report:
         """Ranking metrics, means over users, beside those of the most popular items."""
+        held_out = self._positive(held_out)
         if not held_out.new.any():
             return Report(metrics={})
         found = _Ranked.of(held_out, measured, prefix="")
@@ -103,6 +137,13 @@ class Retrieval(Head):
             slices=_slices(held_out, found, popular),
             per_user=PerUser.summed(found.per_user(), found.users, len(held_out.users)),
         )
+
+    def _positive(self, held_out: HeldOut) -> HeldOut:
+        """The interactions, those that are not positive being no longer new."""
+        if self.label is None:
+            return held_out
+        positive = held_out.labels[self.label] >= self.at_least
+        return replace(held_out, new=held_out.new & positive)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def rows_of(batch):
     real = batch["row_weight"] == 1
     query = batch["row_query"][real]
     item = batch["item"][batch["row_item"][real]]
-    stars = np.nan_to_num(batch["row_rating"][real])
+    stars = np.nan_to_num(batch["label_rating"][real])
     return list(zip(query, batch["query"][query], item, stars, strict=True))
 
 
@@ -288,8 +288,9 @@ def test_padding_has_the_values_that_are_promised(data):
         "item": "i",
         "row_query": "i",
         "row_item": "i",
-        "row_rating": "f",
+        "label_rating": "f",
         "row_weight": "f",
+        "row_draw": "f",
         "row_first": "i",
         "row_pool": "i",
         "row_log_q": "f",
@@ -299,7 +300,7 @@ def test_padding_has_the_values_that_are_promised(data):
     }
     assert empty["query"].tolist() == [0, 0, 0, 0]
     assert set(empty["history_query"]) == set(empty["history_pool"]) == {-1}
-    assert np.isnan(empty["row_rating"]).all()
+    assert np.isnan(empty["label_rating"]).all()
     for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_first"):
         assert not empty[name].any()
     lengths = {name: {len(part[name]) for part in last} for name in empty}

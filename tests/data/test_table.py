@@ -42,6 +42,7 @@ def load(folder, **changed):
         "user_key": "who",
         "item_key": "what",
         "rating": "stars",
+        "labels": [],
         "timestamp": "when",
         "title": "name",
         "rating_scale": [1, 5],
@@ -266,3 +267,18 @@ def test_ratings_that_are_all_alike_need_a_scale(folder):
 
     with pytest.raises(UserError, match=r"data\.rating_scale must be given .* every one is 1\."):
         load(folder, rating_scale=None)
+
+
+def test_further_labels_are_columns_of_the_interactions(folder):
+    (folder / "log.csv").write_text("who,what,stars,when,clicked\n007,b,4,1,1\nanna,a,,2,\n")
+    data = load(folder, labels=["clicked"])
+
+    assert data.labels == ["rating", "clicked"]
+    np.testing.assert_array_equal(data.interactions["clicked"], np.float32([1, np.nan]))
+
+
+def test_a_label_that_is_not_there_or_has_a_name_that_is_taken_is_refused(folder):
+    with pytest.raises(UserError, match=r"the column 'clicked' that data\.labels names"):
+        load(folder, labels=["clicked"])
+    with pytest.raises(UserError, match=r"data\.labels must not name a column 'user'"):
+        load(folder, labels=["user"])

@@ -10,9 +10,9 @@ from mtrec.heads.rating import Rating
 
 
 def head(data, *, layers=(), l2=0.0, fit=None):
-    made = Rating(dim=2, layers=layers, l2=l2)
+    made = Rating(label="rating", dim=2, layers=layers, l2=l2)
     rows = len(data.interactions["user"])
-    made.adapt(data, np.arange(rows) if fit is None else np.array(fit), seed=4)
+    made.adapt(data, np.arange(rows) if fit is None else np.array(fit), name="rating", seed=4)
     return made
 
 
@@ -22,7 +22,7 @@ def data():
 
 
 def biased(made):
-    made.mean.assign(3.0)
+    made.start.assign(3.0)
     made.user_bias.embeddings.assign([[0.0], [0.5], [-1.0]])
     made.item_bias.embeddings.assign([[0.0], [0.25], [1.0]])
     return made
@@ -35,7 +35,7 @@ def examples(ratings, weights):
         "item": np.int32([1, 2]),
         "row_query": np.int32([0, 1, 0, 0]),
         "row_item": np.int32([1, 0, 0, 0]),
-        "row_rating": np.float32(ratings),
+        "label_rating": np.float32(ratings),
         "row_weight": np.float32(weights),
     }
     return Examples(
@@ -47,9 +47,9 @@ def examples(ratings, weights):
 
 
 def test_the_mean_starts_at_the_mean_of_the_ratings_to_fit(data):
-    assert head(data).mean.numpy() == pytest.approx((2 + 5 + 4) / 3)
-    assert head(data, fit=[0, 2]).mean.numpy() == pytest.approx(2)
-    assert head(data, fit=[2]).mean.numpy() == 0.0
+    assert head(data).start.numpy() == pytest.approx((2 + 5 + 4) / 3)
+    assert head(data, fit=[0, 2]).start.numpy() == pytest.approx(2)
+    assert head(data, fit=[2]).start.numpy() == 0.0
     for table in (head(data).user_bias, head(data).item_bias):
         assert table.embeddings.numpy().tolist() == [[0], [0], [0]]
 
@@ -101,13 +101,13 @@ def test_the_mlp_reads_both_sides_and_their_product(data):
     expected = 4.0 + (p * q).sum(axis=1) + (np.maximum(hidden, 0) @ last.kernel.numpy())[:, 0]
     bias = np.float32([0.5, 0.5])
 
-    found = made.predict(tf.constant(p), tf.constant(q), tf.constant(bias), tf.constant(bias))
+    found = made.output(tf.constant(p), tf.constant(q), tf.constant(bias), tf.constant(bias))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert first.kernel.shape == (6, 3)
     # The last layer is linear: it may lower the prediction too.
     last.kernel.assign(-10 * np.ones((3, 1)))
     first.kernel.assign(np.ones((6, 3)))
-    lowered = made.predict(tf.constant(p), tf.constant(q), tf.constant(bias), tf.constant(bias))
+    lowered = made.output(tf.constant(p), tf.constant(q), tf.constant(bias), tf.constant(bias))
     assert lowered.numpy()[1] < 0
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from small_data import all_rows, planted, written_out
 from small_negatives import negatives
 
-from mtrec.data.batches import PADDING, Batches
+from mtrec.data.batches import Batches, padding
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
 from mtrec.heads.retrieval import Retrieval
@@ -57,10 +57,10 @@ def examples(batch, query, catalogue):
 
 
 def padded_further(batch, by=7):
-    padding = {
-        name: np.full(by, PADDING.get(name, 0), values.dtype) for name, values in batch.items()
+    return {
+        name: np.concatenate([values, np.full(by, padding(name), values.dtype)])
+        for name, values in batch.items()
     }
-    return {name: np.concatenate([values, padding[name]]) for name, values in batch.items()}
 
 
 def counted(batch, num_items):
@@ -255,7 +255,7 @@ def written_batch(**fields):
         "item": [1],
         "row_query": [0],
         "row_item": [0],
-        "row_rating": [np.nan],
+        "label_rating": [np.nan],
         "row_weight": [1.0],
         "row_first": [1],
         "row_log_q": [0.0],
@@ -264,7 +264,7 @@ def written_batch(**fields):
         "pool_frozen": [0],
     }
     batch |= fields
-    floats = ("history_log_q", "row_rating", "row_weight", "row_log_q", "pool_log_q")
+    floats = ("history_log_q", "label_rating", "row_weight", "row_log_q", "pool_log_q")
     return {
         name: np.array(values, np.float32 if name in floats else np.int32)
         for name, values in batch.items()
@@ -344,7 +344,7 @@ def test_a_target_is_in_its_own_pool_for_certain():
         row_query=[0, 0],
         row_item=[0, 1],
         row_pool=[0, 1],
-        row_rating=[np.nan, np.nan],
+        label_rating=[np.nan, np.nan],
         row_weight=[1.0, 1.0],
         row_first=[1, 1],
         row_log_q=np.log([0.5, 0.2]),

@@ -1,0 +1,77 @@
+"""Binary classification: whether a user who takes an item will click, buy or like it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mtrec import metrics
+from mtrec.data.dataset import Dataset
+from mtrec.heads.head import HeldOut, PerUser, Report
+from mtrec.heads.pair import PairHead, sliced
+
+
+class Binary(PairHead):
+    """The cross-entropy of whether a label is at least `at_least`; see `PairHead`.
+
+    Args:
+        at_least: Labels from here on are positive.
+        label: See `PairHead`.
+        dim: See `PairHead`.
+        layers: See `PairHead`.
+        l2: See `PairHead`.
+        sampling_rate: See `PairHead`.
+    """
+
+    def __init__(
+        self,
+        *,
+        at_least: float,
+        label: str,
+        dim: int,
+        layers: Sequence[int],
+        l2: float,
+        sampling_rate: float = 1.0,
+    ) -> None:
+        super().__init__(label=label, dim=dim, layers=layers, l2=l2, sampling_rate=sampling_rate)
+        self.at_least = at_least
+
+    def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
+        """The log odds of a positive label, one of either kind being added to those there are."""
+        positive = int((labels >= self.at_least).sum())
+        self.train_share = (positive + 1) / (len(labels) + 2)
+        return float(np.log(self.train_share / (1 - self.train_share)))
+
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The cross-entropy."""
+        positive = tf.cast(label >= self.at_least, tf.float32)
+        return tf.nn.sigmoid_cross_entropy_with_logits(labels=positive, logits=output)
+
+    def served(self, output: tf.Tensor) -> tf.Tensor:
+        """The probability of a positive label."""
+        return tf.sigmoid(output)
+
+    def report(
+        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
+    ) -> Report:
+        """Log loss, and AUC over all rows, of the held-out interactions that carry the label."""
+        owner, item, label = self.labelled(held_out)
+        if not len(label):
+            return Report(metrics={})
+        positive, output = label >= self.at_least, measured["output"].astype(np.float64)
+        losses = metrics.log_losses(output, positive)
+        found = {"log_loss": float(losses.mean()), "auc": metrics.auc(output, positive)}
+        if not full:
+            return Report(metrics=found)
+        start = np.full(len(label), np.log(self.train_share / (1 - self.train_share)))
+        baseline = metrics.log_losses(start, positive)
+        probability = 1 / (1 + np.exp(-output))
+        return Report(
+            metrics=found,
+            baseline={"log_loss": float(baseline.mean()), "auc": metrics.auc(start, positive)},
+            slices=sliced(
+                held_out, owner, item, "log_loss", losses, baseline, lambda x: float(np.mean(x))
+            ),
+            tables={"calibration": metrics.calibration(probability, positive, bins=10)},
+            per_user=PerUser.summed({"log_loss": losses}, owner, len(held_out.users)),
+        )

@@ -1,0 +1,170 @@
+"""What heads share that predict a number for a pair of user and item."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec import slices
+from mtrec.data.dataset import Dataset
+from mtrec.heads.head import Examples, Head, HeldOut
+from mtrec.sharding import make_table
+from mtrec.tables import seed_for
+
+
+class PairHead(Head):
+    """Biased matrix factorisation over the towers' outputs, and an optional MLP.
+
+    `output = start + b_user + b_item + <p, q> + MLP([p, q, p * q])`, where p and q are this head's
+    representations of user and item (Koren, Bell, Volinsky 2009). What a row costs for its label is
+    the head's own affair; `l2 * (|p|^2 + |q|^2 + b_user^2 + b_item^2)` of each row comes to it.
+    Rows without the label are masked.
+
+    Args:
+        label: The column of the interactions that is learnt.
+        dim: Width of p and q.
+        layers: Widths of the MLP's hidden layers; empty for none.
+        l2: Weight of the regularisation.
+        sampling_rate: See `Head`.
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        dim: int,
+        layers: Sequence[int],
+        l2: float,
+        sampling_rate: float = 1.0,
+    ) -> None:
+        super().__init__(dim=dim, sampling_rate=sampling_rate)
+        self.label = label
+        self.layers = list(layers)
+        self.l2 = l2
+
+    @abstractmethod
+    def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
+        """What to predict of every pair at the start, given the known labels of training rows."""
+
+    @abstractmethod
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What each row costs, `[N]`, given its output and its label, 0 where it has none."""
+
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, name: str, seed: int) -> None:
+        """Starts the biases of users and items at 0, and what comes to them as `begin` says.
+
+        Raises:
+            UserError: If the interactions lack the label.
+        """
+        labels = self.known(dataset, self.label, name)[fit]
+        self.start = self.add_weight(shape=(), initializer="zeros", name=f"{name}_start")
+        self.start.assign(self.begin(labels[np.isfinite(labels)], dataset))
+        users = np.zeros((dataset.num_users + 1, 1), np.float32)
+        items = np.zeros((dataset.num_items + 1, 1), np.float32)
+        self.user_bias = make_table(users, name=f"{name}_user_bias")
+        self.item_bias = make_table(items, name=f"{name}_item_bias")
+        self.mlp = []
+        width = 3 * (self.dim or 0)
+        for position, units in enumerate([*self.layers, 1] if self.layers else []):
+            layer_name = f"{name}_mlp_{position}"
+            kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, layer_name))
+            activation = "relu" if position < len(self.layers) else None
+            layer = keras.layers.Dense(
+                units, activation, kernel_initializer=kernel, name=layer_name
+            )
+            layer.build((None, width))
+            self.mlp.append(layer)
+            width = units
+
+    def output(
+        self, p: tf.Tensor, q: tf.Tensor, user_bias: tf.Tensor, item_bias: tf.Tensor
+    ) -> tf.Tensor:
+        """Outputs `[N]` for pairs `[N, D]`."""
+        output = self.start + user_bias + item_bias + tf.reduce_sum(p * q, axis=-1)
+        if self.mlp:
+            hidden = tf.concat([p, q, p * q], axis=-1)
+            for layer in self.mlp:
+                hidden = layer(hidden)
+            output += hidden[..., 0]
+        return output
+
+    def score_pairs(
+        self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
+    ) -> tf.Tensor:
+        """What is served of pairs `[N, D]` and their row numbers, `[N]`."""
+        biases = self.user_bias(users)[:, 0], self.item_bias(items)[:, 0]
+        return self.served(self.output(query, candidate, *biases))
+
+    @abstractmethod
+    def served(self, output: tf.Tensor) -> tf.Tensor:
+        """What people are told of an output."""
+
+    def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
+        """Error and regularisation of each row, masked where there is no label."""
+        batch = examples.batch
+        p = tf.gather(examples.query, batch["row_query"])  # [N, D]
+        q = tf.gather(examples.item, batch["row_item"])  # [N, D]
+        user_bias = self.user_bias(tf.gather(batch["query"], batch["row_query"]))[:, 0]
+        item_bias = self.item_bias(tf.gather(batch["item"], batch["row_item"]))[:, 0]
+        values = batch[f"label_{self.label}"]
+        known = tf.math.is_finite(values)
+        error = self.error(
+            self.output(p, q, user_bias, item_bias), tf.where(known, values, 0.0), batch
+        )
+        size = tf.reduce_sum(p * p + q * q, axis=-1) + user_bias**2 + item_bias**2
+        return error + self.l2 * size, batch["row_weight"] * tf.cast(known, tf.float32)
+
+    def measure(
+        self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
+    ) -> dict[str, np.ndarray]:
+        """`output`: that of each interaction which carries the label."""
+        known = np.isfinite(held_out.labels[self.label])
+        owner, item = held_out.owner[known], held_out.item[known]
+        output = self.output(
+            tf.gather(query, owner),
+            tf.gather(candidate, item - 1),
+            self.user_bias(held_out.users[owner])[:, 0],
+            self.item_bias(item)[:, 0],
+        )
+        return {"output": output.numpy()}
+
+    def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Owner, item row and label of the interactions that carry the label, `[N]` each."""
+        label = held_out.labels[self.label]
+        known = np.isfinite(label)
+        return held_out.owner[known], held_out.item[known], label[known]
+
+
+def sliced(
+    held_out: HeldOut,
+    owner: np.ndarray,
+    item: np.ndarray,
+    metric: str,
+    model: np.ndarray,
+    baseline: np.ndarray,
+    mean: Callable[[np.ndarray], float],
+) -> list[dict[str, Any]]:
+    """Slices of what rows cost by groups of items and of users.
+
+    Args:
+        held_out: The interactions of all users.
+        owner: Position in `held_out.users` of each row, `[N]`.
+        item: Item row of each row, `[N]`.
+        metric: Name of what `mean` makes of what rows cost.
+        model: What each row costs the model, `[N]`.
+        baseline: What each row costs the baseline, `[N]`.
+        mean: Makes one number of a group's rows.
+    """
+    groups: Mapping[str, np.ndarray] = slices.user_groups(
+        held_out.dataset, held_out.known, held_out.users
+    )
+    labels = {"items": slices.item_groups(held_out.known, held_out.dataset.num_items)[item]}
+    labels |= {name: group[owner] for name, group in groups.items()}
+    return [
+        row
+        for name, group in labels.items()
+        for row in slices.by_group(name, group, metric, model, baseline, mean)
+    ]
