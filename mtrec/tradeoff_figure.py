@@ -10,6 +10,7 @@ from mtrec.figure_style import (
     BLUE,
     GREEN,
     GREY,
+    INK,
     metric_name,
     note,
     style,
@@ -36,13 +37,12 @@ def tradeoff_figure(found: Tradeoff) -> Figure:
             _draw_single(axis, found, side, limits)
         _draw_front(axis, found)
         # Those on the front come last, on top of the others.
-        for number, point in sorted(
-            enumerate(found.joint, start=1), key=lambda numbered: numbered[1].on_front
-        ):
-            _draw_joint(axis, found, point, number)
+        for point in sorted(found.joint, key=lambda point: point.on_front):
+            _draw_joint(axis, found, point)
         across, up = (metric_name(side.metric.rsplit("/", 1)[-1]) for side in found.axes)
         axis.set(xlabel=f"{across}, {found.axes[0].head}", ylabel=f"{up}, {found.axes[1].head}")
         axis.xaxis.set_major_locator(MaxNLocator(6))
+        _number_joint(axis, found)
     return figure
 
 
@@ -82,12 +82,33 @@ def _draw_front(axis: Axes, found: Tradeoff) -> None:
     axis.plot(*places.T, drawstyle="steps-pre", color=BLUE, alpha=0.35, linewidth=2.5)
 
 
-def _draw_joint(axis: Axes, found: Tradeoff, point: Point, number: int) -> None:
+def _draw_joint(axis: Axes, found: Tradeoff, point: Point) -> None:
     color = BLUE if point.on_front else GREY
     x_sd, y_sd = (point.group.sd(side.metric) for side in found.axes)
     x, y = point.place
-    axis.errorbar(x, y, xerr=x_sd, yerr=y_sd, color=color, elinewidth=0.9, capsize=0, alpha=0.6)
-    axis.plot([x], [y], "o", color=color, mec="white", mew=1.2, markersize=17)
-    axis.text(
-        x, y, str(number), color="white", ha="center", va="center_baseline", weight="bold", size=9.5
-    )
+    axis.errorbar(x, y, xerr=x_sd, yerr=y_sd, color=color, elinewidth=0.9, capsize=0, alpha=0.35)
+    axis.plot([x], [y], "o", color=color, mec="white", mew=1.0, markersize=9)
+
+
+def _number_joint(axis: Axes, found: Tradeoff) -> None:
+    """Writes each number beside its point, where neither a point nor a number is in the way."""
+    axis.figure.draw_without_rendering()  # now the layout, and so a place in pixels, is known
+    points = axis.transData.transform([point.place for point in found.joint])
+    pixels = axis.figure.dpi / 72
+    taken = list(points)
+    for number, (point, place) in enumerate(zip(found.joint, points, strict=True), start=1):
+        angles = np.pi / 4 + np.arange(8) * np.pi / 4
+        offsets = [
+            radius * np.array([np.cos(angle), np.sin(angle)])
+            for radius in (11, 18, 26)
+            for angle in angles
+        ]
+        room = [min(np.linalg.norm(place + o * pixels - t) for t in taken) for o in offsets]
+        enough = [o for o, r in zip(offsets, room, strict=True) if r > 10 * pixels]
+        offset = enough[0] if enough else offsets[int(np.argmax(room))]
+        taken.append(place + offset * pixels)
+        color = BLUE if point.on_front else INK
+        beside = {"ha": "center", "va": "center_baseline", "weight": "bold", "size": 9.5}
+        if np.linalg.norm(offset) > 12:
+            beside["arrowprops"] = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7}
+        note(axis, str(number), point.place, tuple(offset), color, **beside)
