@@ -189,7 +189,7 @@ class ClusterConfig:
         use_gpu: Whether Ray reserves that many GPUs (or one) for each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         schedule_timeout_s: Seconds to wait for the cluster to have room for all workers.
-        health_timeout_s: Seconds after which a worker that does not answer is replaced.
+        health_timeout_s: Seconds within which a worker that hangs is given up, to be replaced.
         max_failures: Times that workers may die before the job gives up.
     """
 

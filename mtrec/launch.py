@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from mtrec.command import command
 from mtrec.config import Config
 from mtrec.errors import PreemptedError
-from mtrec.libraries import import_tensorflow
+from mtrec.libraries import first_import, import_tensorflow
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
@@ -118,7 +118,8 @@ def train(
         The metrics of every epoch; `selected` is 1 in the one that was kept.
     """
     if config.cluster.kind == "ray":
-        from mtrec import distribute
+        with first_import("ray"):
+            from mtrec import distribute
 
         return distribute.train(config, dataset, parts, directory, listener)
     import_tensorflow()

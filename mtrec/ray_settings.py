@@ -6,12 +6,15 @@ from mtrec.config import ClusterConfig
 from mtrec.errors import UserError
 
 _CONNECT_SECONDS = 10
+# After a worker hung, Ray Train asks it within 2 s, and sees every 4 s how long it has waited.
+_NOTICING_SECONDS = 6
 
 
 def environment(cluster: ClusterConfig) -> dict[str, str]:
     """Ray Train's options, which it reads from the environment."""
+    patience = max(cluster.health_timeout_s - _NOTICING_SECONDS, cluster.health_timeout_s / 2)
     return {
-        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(cluster.health_timeout_s),
+        "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(patience),
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(max(300, cluster.schedule_timeout_s)),
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
         "RAY_TRAIN_METRICS_ENABLED": "0",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 from urllib.parse import quote
 
 from mtrec.errors import UserError
+from mtrec.libraries import first_import
 from mtrec.outbox import Outbox, Record
 from mtrec.records import flatten, milliseconds, unpacked
 from mtrec.store_uri import resolve_uri, shown, sqlite_file
@@ -327,13 +328,15 @@ def connect(uri: str) -> "MlflowClient":
     """Returns a client whose store was reached if it is a database; silent, and quick to fail."""
     for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
-    from mlflow import MlflowClient
-
     # Its thread complains by itself when the store goes away.
     logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
-    if not uri.startswith(("http", "databricks")):
-        _probe_database(uri)
-    return MlflowClient(uri, registry_uri=uri)
+    with first_import("mlflow"):
+        from mlflow import MlflowClient
+
+        if not uri.startswith(("http", "databricks")):
+            _probe_database(uri)
+        # Imports the code of its kind of store.
+        return MlflowClient(uri, registry_uri=uri)
 
 
 def _probe_database(uri: str) -> None:

@@ -1,8 +1,8 @@
 """CPU seconds from command to first step: `python tests/distributed/first_step.py [overrides]`.
 
 All processes count that descend from the command, those that Ray starts on this machine included:
-they are told by a variable of their environment. The first step has been taken when its checkpoint
-is there.
+they are told by a variable of their environment, or by a parent that has it where they overwrote
+their own. Each is listed. The first step has been taken when its checkpoint is there.
 """
 
 import os
@@ -22,24 +22,26 @@ MARK = "MTREC_FIRST_STEP"
 
 
 def processes(mark):
-    """The living processes that carry the mark."""
+    """The living processes that carry the mark, and their descendants."""
+    found = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get(MARK) == mark:
-                yield process
+                found |= {p.pid: p for p in (process, *process.children(recursive=True))}
+    return found.values()
 
 
 def cpu_seconds(mark):
-    """What they, and the children they waited for, have used."""
-    total = 0.0
+    """What each of them, with the children it waited for, has used, and its command."""
+    used = []
     for process in processes(mark):
         with suppress(psutil.Error):
-            total += sum(process.cpu_times()[:4])
-    return total
+            used.append((sum(process.cpu_times()[:4]), " ".join(process.cmdline())))
+    return sorted(used, reverse=True)
 
 
 def measure(overrides):
-    """CPU seconds used when the first checkpoint of a main job appears."""
+    """CPU seconds used by each process when the first checkpoint of a main job appears."""
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -54,10 +56,13 @@ def measure(overrides):
             if job.poll() is not None:
                 sys.exit(f"the job ended with status {job.returncode} before its first step")
             time.sleep(0.05)
-        seconds = cpu_seconds(mark)
+        used = cpu_seconds(mark)
         job.wait()
-        return seconds
+        return used
 
 
 if __name__ == "__main__":
-    print(f"{measure([*DEFAULTS, *sys.argv[1:]]):.1f} CPU s")
+    used = measure([*DEFAULTS, *sys.argv[1:]])
+    for seconds, command in used:
+        print(f"{seconds:6.1f} {command[:90]}")
+    print(f"{sum(seconds for seconds, _ in used):6.1f} CPU s")

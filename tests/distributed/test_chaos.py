@@ -5,6 +5,7 @@ import re
 import signal
 import time
 
+import psutil
 import pytest
 from jobs import Job, logged, mlflow_runs, weights
 
@@ -70,7 +71,15 @@ def test_a_kill_at_any_moment_leaves_no_trace(uninterrupted, tmp_path, seed):
 @pytest.mark.slow
 def test_a_hung_worker_is_replaced(uninterrupted, tmp_path):
     job = Job(tmp_path, *RAY, "cluster.health_timeout_s=10")
-    kill_in_epoch(job, "worker 1", 5, number=signal.SIGSTOP)
+    assert job.follow(until="epoch +5/"), job.text
+    hung = psutil.Process(job.pids["worker 1"])
+    job.kill("worker 1", signal.SIGSTOP)
+    stopped = time.monotonic()
+    hung.wait()
+    noticed = time.monotonic() - stopped
+    assert job.follow(until="worker 1 on "), job.text
+    replaced = time.monotonic() - stopped
+    print(f"a hung worker was ended after {noticed:.1f} s, another began after {replaced:.1f} s")
     assert job.end() == 0, job.text
     assert job.text.count("worker 1 on ") == 2
     assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
