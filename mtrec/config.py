@@ -154,7 +154,7 @@ class TrainConfig:
     checkpoint_every: str | None
     resume: str
     patience: int | None
-    select_by: str
+    select_by: str | None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "global_batch", "steps_per_call"):
@@ -171,6 +171,11 @@ class TrainConfig:
             )
         if self.batch_of not in ("users", "rows"):
             raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
+        if self.patience is not None and self.select_by is None:
+            raise UserError(
+                "train.patience must be null with train.select_by=null: no epoch is better than "
+                f"another; got {self.patience}."
+            )
         if not 0 <= self.history_share < 1:
             raise UserError(
                 f"train.history_share must be at least 0 and below 1; got {self.history_share}."

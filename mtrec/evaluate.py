@@ -112,6 +112,8 @@ class Evaluator:
         """
         known = self.held_out.known
         users = _spread(self.held_out.users)
+        if not len(users):
+            return {}
         entries, owners = known.entries(users)
         items = _spread(np.arange(1, self.held_out.dataset.num_items + 1))
         towers = model.gates(
@@ -141,7 +143,7 @@ def evaluator_of(split: str, dataset: Dataset, parts: Split) -> Evaluator:
 
 def _spread(rows: np.ndarray) -> np.ndarray:
     """At most `GATES_OVER` of the rows, evenly spread."""
-    return rows[:: -(-len(rows) // GATES_OVER)]
+    return rows[:: max(1, -(-len(rows) // GATES_OVER))]
 
 
 def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ def tradeoff_figure(found: Tradeoff) -> Figure:
         across, up = (metric_name(side.metric.rsplit("/", 1)[-1]) for side in found.axes)
         axis.set(xlabel=f"{across}, {found.axes[0].head}", ylabel=f"{up}, {found.axes[1].head}")
         axis.xaxis.set_major_locator(MaxNLocator(6))
-        _number_joint(axis, found)
+        _number_joint(figure, axis, found)
     return figure
 
 
@@ -90,11 +90,11 @@ def _draw_joint(axis: Axes, found: Tradeoff, point: Point) -> None:
     axis.plot([x], [y], "o", color=color, mec="white", mew=1.0, markersize=9)
 
 
-def _number_joint(axis: Axes, found: Tradeoff) -> None:
+def _number_joint(figure: Figure, axis: Axes, found: Tradeoff) -> None:
     """Writes each number beside its point, where neither a point nor a number is in the way."""
-    axis.figure.draw_without_rendering()  # now the layout, and so a place in pixels, is known
+    figure.draw_without_rendering()  # now the layout, and so a place in pixels, is known
     points = axis.transData.transform([point.place for point in found.joint])
-    pixels = axis.figure.dpi / 72
+    pixels = figure.dpi / 72
     taken = list(points)
     for number, (point, place) in enumerate(zip(found.joint, points, strict=True), start=1):
         angles = np.pi / 4 + np.arange(8) * np.pi / 4
@@ -111,4 +111,4 @@ def _number_joint(axis: Axes, found: Tradeoff) -> None:
         beside = {"ha": "center", "va": "center_baseline", "weight": "bold", "size": 9.5}
         if np.linalg.norm(offset) > 12:
             beside["arrowprops"] = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7}
-        note(axis, str(number), point.place, tuple(offset), color, **beside)
+        note(axis, str(number), point.place, (offset[0], offset[1]), color, **beside)

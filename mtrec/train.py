@@ -33,7 +33,8 @@ class Schedule:
         checkpoint_every: Steps between checkpoints within an epoch (`100`), or the seconds between
             them (`60s`); null for one at the end of each epoch alone.
         patience: Epochs without a better model after which to stop, or null.
-        select_by: Validation metric that selects the model, such as `val/rating/rmse`.
+        select_by: Validation metric that selects the model, such as `val/rating/rmse`; null for the
+            last epoch.
     """
 
     epochs: int
@@ -42,7 +43,7 @@ class Schedule:
     telemetry_every: int | None
     checkpoint_every: str | None
     patience: int | None
-    select_by: str
+    select_by: str | None
 
 
 @dataclass
@@ -65,8 +66,10 @@ class State:
     telemetry: list[Metrics]
     history: list[Metrics]
 
-    def best(self, metric: str) -> Metrics:
-        """The finished epoch with the best value of `metric`; the first of equals."""
+    def best(self, metric: str | None) -> Metrics:
+        """The finished epoch with the best value of `metric`, the first of equals; or the last."""
+        if metric is None:
+            return self.history[-1]
         best = self.history[0]
         for metrics in self.history[1:]:
             if better(metric, metrics[metric], best[metric]):
@@ -285,10 +288,15 @@ class _Due:
         return due
 
 
-def _check_selectable(metric: str, metrics: Metrics) -> None:
-    if metric not in metrics:
+def _check_selectable(metric: str | None, metrics: Metrics) -> None:
+    if metric is not None and metric not in metrics:
         known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
-        raise UserError(f"train.select_by must be one of {known}; got {metric}.")
+        raise UserError(
+            f"train.select_by must be one of {known}; got {metric}."
+            if known
+            else "train.select_by must be null where nothing is held out for validation; got "
+            f"{metric}. Set train.select_by=null, or a larger data.split.validation_share."
+        )
 
 
 def _check_finite(losses: np.ndarray, heads: list[str], state: State) -> None:

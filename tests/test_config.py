@@ -103,6 +103,11 @@ def test_a_value_out_of_range_is_refused_by_name(override: str, sentence: str) -
     assert sentence in str(refused.value)
 
 
+def test_patience_needs_a_metric_that_one_epoch_is_better_by() -> None:
+    with pytest.raises(UserError, match=r"train.patience must be null with train.select_by=null"):
+        config_of("train.patience=2", "train.select_by=null")
+
+
 def test_a_head_of_weight_zero_is_left_out() -> None:
     assert config_of("task.weights.rating=0").task.active() == ["retrieval"]
 

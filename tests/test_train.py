@@ -246,7 +246,7 @@ def test_a_loss_that_is_not_finite_is_named_and_ends_training(data, tmp_path):
     job = Job(data, {"retrieval": implicit_squared(), "rating": rating()}, epochs=3)
 
     def spoil(metrics):
-        job.model.heads["rating"].mean.assign(np.inf)
+        job.model.heads["rating"].start.assign(np.inf)
 
     with pytest.raises(UserError, match=r"task 'rating' is inf in step 0 of epoch 2"):
         job.fit(tmp_path, on_epoch=spoil)
@@ -255,6 +255,19 @@ def test_a_loss_that_is_not_finite_is_named_and_ends_training(data, tmp_path):
     again = Job(data, {"retrieval": implicit_squared(), "rating": rating()}, epochs=1)
     again.fit(tmp_path)
     assert_same(weights_of(again.model), job.weights[0])
+
+
+def test_without_a_metric_to_select_by_the_last_epoch_is_kept(data, tmp_path):
+    job = Job(data, select_by=None)
+    history = job.fit(tmp_path, [3.0, 2.0, 1.0])
+
+    assert [metrics["selected"] for metrics in history] == [0.0, 0.0, 1.0]
+    assert_same(weights_of(job.model), job.weights[2])
+
+
+def test_without_validation_no_metric_can_select(data, tmp_path):
+    with pytest.raises(UserError, match=r"select_by must be null where nothing is held out"):
+        Job(data).fit(tmp_path, validate=dict)
 
 
 def test_a_metric_that_is_not_there_cannot_select(data, tmp_path):

@@ -58,7 +58,8 @@ def split(
         seed: Seed of the permutations.
         train_share: Share of all rows that is train, for `random` and `temporal`.
         fold: Which fifth is test, 1 to 5, for `fold`.
-        validation_share: Share of train that is validation, for all but `leave_one_out`.
+        validation_share: Share of train that is validation, for all but `leave_one_out`; 0 leaves
+            nothing to choose a model by.
 
     Raises:
         UserError: An argument is out of its range, a part would be empty, or `temporal` meets data
@@ -79,7 +80,7 @@ def split(
             train = np.random.RandomState(seed).permutation(train)
         fit, validation = _cut(train, len(train) - round(validation_share * len(train)))
         parts = Split(fit=fit, validation=validation, test=test)
-    _check_parts(parts, kind, rows)
+    _check_parts(parts, kind, rows, validated=kind == "leave_one_out" or validation_share > 0)
     return parts
 
 
@@ -171,7 +172,7 @@ def _check_arguments(
         )
     if kind in ("random", "temporal"):
         _check_share("train_share", train_share, remedy=0.8)
-    if kind != "leave_one_out":
+    if kind != "leave_one_out" and validation_share != 0:
         _check_share("validation_share", validation_share, remedy=0.1)
 
 
@@ -183,7 +184,7 @@ def _check_share(name: str, share: float, *, remedy: float) -> None:
         )
 
 
-def _check_parts(parts: Split, kind: str, rows: int) -> None:
+def _check_parts(parts: Split, kind: str, rows: int, *, validated: bool) -> None:
     remedies = {
         "fit": "Set a larger data.split.train_share or a smaller data.split.validation_share.",
         "validation": "Set a larger data.split.validation_share.",
@@ -194,7 +195,7 @@ def _check_parts(parts: Split, kind: str, rows: int) -> None:
             remedies, "No user has three rows to take them from; set data.split.kind=random."
         )
     for name, remedy in remedies.items():
-        if not len(getattr(parts, name)):
+        if not len(getattr(parts, name)) and (validated or name != "validation"):
             raise UserError(
                 f"data.split.kind={kind} must leave rows in every part; "
                 f"its {name} part of {rows} rows is empty. {remedy}"

@@ -45,6 +45,8 @@ class Ranking(PairHead):
         The baseline orders items by popularity.
         """
         owner, item, label = self.labelled(held_out)
+        if not len(label):
+            return Report(metrics={})
         num_users = len(held_out.users)
         found = metrics.graded_ranking(measured["output"], label, owner, num_users)
         if not found["count"].any():

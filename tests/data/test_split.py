@@ -105,6 +105,15 @@ def test_every_row_is_in_exactly_one_part(kind):
     np.testing.assert_array_equal(np.sort(rows), np.arange(203))
 
 
+def test_nothing_may_be_held_out_for_validation():
+    data = dataset([1] * 100, range(100))
+    with_some, without = (split(data, **DEFAULTS | {"validation_share": v}) for v in (0.1, 0.0))
+
+    assert len(without.validation) == 0
+    assert without.fit.tolist() == with_some.train.tolist()
+    assert without.test.tolist() == with_some.test.tolist()
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -113,7 +122,7 @@ def test_every_row_is_in_exactly_one_part(kind):
         ({"kind": "fold", "fold": 6}, r"data\.split\.fold must be from 1 to 5; got 6"),
         ({"train_share": 1.0}, r"data\.split\.train_share must lie between 0 and 1; got 1\.0"),
         ({"train_share": 0.0}, r"data\.split\.train_share"),
-        ({"validation_share": 0.0}, r"data\.split\.validation_share must lie between"),
+        ({"validation_share": -0.1}, r"data\.split\.validation_share must lie between"),
         ({"seed": -1}, r"data\.split\.seed must be from 0"),
         ({"train_share": 0.999}, r"its test part of 100 rows is empty"),
         ({"validation_share": 0.001}, r"its validation part of 100 rows is empty"),
