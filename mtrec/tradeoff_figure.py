@@ -1,5 +1,7 @@
 """The picture of a trade-off: groups of runs in the plane of two metrics."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -99,16 +101,18 @@ def _number_joint(figure: Figure, axis: Axes, found: Tradeoff) -> None:
     for number, (point, place) in enumerate(zip(found.joint, points, strict=True), start=1):
         angles = np.pi / 4 + np.arange(8) * np.pi / 4
         offsets = [
-            radius * np.array([np.cos(angle), np.sin(angle)])
+            (radius * float(np.cos(angle)), radius * float(np.sin(angle)))
             for radius in (11, 18, 26)
             for angle in angles
         ]
-        room = [min(np.linalg.norm(place + o * pixels - t) for t in taken) for o in offsets]
-        enough = [o for o, r in zip(offsets, room, strict=True) if r > 10 * pixels]
-        offset = enough[0] if enough else offsets[int(np.argmax(room))]
-        taken.append(place + offset * pixels)
+        around = [place + np.array(offset) * pixels for offset in offsets]
+        room = [min(float(np.linalg.norm(there - t)) for t in taken) for there in around]
+        enough = [choice for choice, free in enumerate(room) if free > 10 * pixels]
+        choice = enough[0] if enough else int(np.argmax(room))
+        taken.append(around[choice])
         color = BLUE if point.on_front else INK
-        beside = {"ha": "center", "va": "center_baseline", "weight": "bold", "size": 9.5}
-        if np.linalg.norm(offset) > 12:
+        beside: dict[str, Any] = {"ha": "center", "va": "center_baseline", "weight": "bold"}
+        beside["size"] = 9.5
+        if choice >= len(angles):
             beside["arrowprops"] = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7}
-        note(axis, str(number), point.place, (offset[0], offset[1]), color, **beside)
+        note(axis, str(number), point.place, offsets[choice], color, **beside)
