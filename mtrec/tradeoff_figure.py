@@ -115,4 +115,5 @@ def _number_joint(figure: Figure, axis: Axes, found: Tradeoff) -> None:
         beside["size"] = 9.5
         if choice >= len(angles):
             beside["arrowprops"] = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7}
-        note(axis, str(number), point.place, offsets[choice], color, **beside)
+        x, y = point.place
+        note(axis, str(number), (x, y), offsets[choice], color, **beside)
