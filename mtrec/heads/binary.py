@@ -18,6 +18,7 @@ class Binary(PairHead):
         at_least: Labels from here on are positive.
         label: See `PairHead`.
         dim: See `PairHead`.
+        members: See `PairHead`.
         layers: See `PairHead`.
         l2: See `PairHead`.
         sampling_rate: See `PairHead`.
@@ -29,11 +30,19 @@ class Binary(PairHead):
         at_least: float,
         label: str,
         dim: int,
+        members: int,
         layers: Sequence[int],
         l2: float,
         sampling_rate: float = 1.0,
     ) -> None:
-        super().__init__(label=label, dim=dim, layers=layers, l2=l2, sampling_rate=sampling_rate)
+        super().__init__(
+            label=label,
+            dim=dim,
+            members=members,
+            layers=layers,
+            l2=l2,
+            sampling_rate=sampling_rate,
+        )
         self.at_least = at_least
 
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
@@ -45,6 +54,7 @@ class Binary(PairHead):
     def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """The cross-entropy."""
         positive = tf.cast(label >= self.at_least, tf.float32)
+        positive = tf.broadcast_to(positive, tf.shape(output))
         return tf.nn.sigmoid_cross_entropy_with_logits(labels=positive, logits=output)
 
     def served(self, output: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtrec import slices
 from mtrec.data.dataset import Dataset
+from mtrec.errors import UserError
 from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.sharding import make_table
 from mtrec.tables import seed_for
@@ -23,10 +24,15 @@ class PairHead(Head):
     the head's own affair; `l2 * (|p|^2 + |q|^2 + b_user^2 + b_item^2)` of each row comes to it.
     Rows without the label are masked.
 
+    A head has members, which differ in the factors p and q they started from. Each learns as if it
+    were alone, and their mean is what is told: an ensemble (Lakshminarayanan et al., NeurIPS 2017)
+    for the price of wider factors.
+
     Args:
         label: The column of the interactions that is learnt.
-        dim: Width of p and q.
-        layers: Widths of the MLP's hidden layers; empty for none.
+        dim: Width of a member's p and q.
+        members: Number of members.
+        layers: Widths of the MLP's hidden layers, which members share; empty for none.
         l2: Weight of the regularisation.
         sampling_rate: See `Head`.
     """
@@ -36,12 +42,16 @@ class PairHead(Head):
         *,
         label: str,
         dim: int,
+        members: int,
         layers: Sequence[int],
         l2: float,
         sampling_rate: float = 1.0,
     ) -> None:
-        super().__init__(dim=dim, sampling_rate=sampling_rate)
+        if members < 1:
+            raise UserError(f"The members of a head must be at least 1; got {members}.")
+        super().__init__(dim=dim * members, sampling_rate=sampling_rate)
         self.label = label
+        self.members = members
         self.layers = list(layers)
         self.l2 = l2
 
@@ -51,7 +61,13 @@ class PairHead(Head):
 
     @abstractmethod
     def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """What each row costs, `[N]`, given its output and its label, 0 where it has none."""
+        """What each row costs each member, `[N, E]`.
+
+        Args:
+            output: Each member's output, `[N, E]`.
+            label: The label, `[N, 1]`; 0 where there is none.
+            batch: The batch.
+        """
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, name: str, seed: int) -> None:
         """Starts the biases of users and items at 0, and what comes to them as `begin` says.
@@ -68,7 +84,7 @@ class PairHead(Head):
         self.item_bias = make_table(items, name=f"{name}_item_bias")
         self.mlp = []
         width = 3 * (self.dim or 0)
-        for position, units in enumerate([*self.layers, 1] if self.layers else []):
+        for position, units in enumerate([*self.layers, self.members] if self.layers else []):
             layer_name = f"{name}_mlp_{position}"
             kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, layer_name))
             activation = "relu" if position < len(self.layers) else None
@@ -82,54 +98,56 @@ class PairHead(Head):
     def output(
         self, p: tf.Tensor, q: tf.Tensor, user_bias: tf.Tensor, item_bias: tf.Tensor
     ) -> tf.Tensor:
-        """Outputs `[N]` for pairs `[N, D]`."""
-        output = self.start + user_bias + item_bias + tf.reduce_sum(p * q, axis=-1)
+        """Each member's outputs `[N, E]` for pairs `[N, D]` and their biases `[N, 1]`."""
+        products = tf.reshape(p * q, [tf.shape(p)[0], self.members, -1])
+        output = self.start + user_bias + item_bias + tf.reduce_sum(products, axis=-1)
         if self.mlp:
             hidden = tf.concat([p, q, p * q], axis=-1)
             for layer in self.mlp:
                 hidden = layer(hidden)
-            output += hidden[..., 0]
+            output += hidden
         return output
 
     def score_pairs(
         self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
     ) -> tf.Tensor:
         """What is served of pairs `[N, D]` and their row numbers, `[N]`."""
-        biases = self.user_bias(users)[:, 0], self.item_bias(items)[:, 0]
-        return self.served(self.output(query, candidate, *biases))
+        output = self.output(query, candidate, self.user_bias(users), self.item_bias(items))
+        return self.served(tf.reduce_mean(output, axis=-1))
 
     @abstractmethod
     def served(self, output: tf.Tensor) -> tf.Tensor:
-        """What people are told of an output."""
+        """What people are told of outputs `[N]`."""
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """Error and regularisation of each row, masked where there is no label."""
         batch = examples.batch
         p = tf.gather(examples.query, batch["row_query"])  # [N, D]
         q = tf.gather(examples.item, batch["row_item"])  # [N, D]
-        user_bias = self.user_bias(tf.gather(batch["query"], batch["row_query"]))[:, 0]
-        item_bias = self.item_bias(tf.gather(batch["item"], batch["row_item"]))[:, 0]
+        user_bias = self.user_bias(tf.gather(batch["query"], batch["row_query"]))
+        item_bias = self.item_bias(tf.gather(batch["item"], batch["row_item"]))
         values = batch[f"label_{self.label}"]
         known = tf.math.is_finite(values)
-        error = self.error(
-            self.output(p, q, user_bias, item_bias), tf.where(known, values, 0.0), batch
-        )
-        size = tf.reduce_sum(p * p + q * q, axis=-1) + user_bias**2 + item_bias**2
+        output = self.output(p, q, user_bias, item_bias)
+        label = tf.where(known, values, 0.0)[:, tf.newaxis]
+        error = tf.reduce_mean(self.error(output, label, batch), axis=-1)
+        size = tf.reduce_sum(p * p + q * q, axis=-1) / self.members
+        size += (user_bias**2 + item_bias**2)[:, 0]
         return error + self.l2 * size, batch["row_weight"] * tf.cast(known, tf.float32)
 
     def measure(
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
     ) -> dict[str, np.ndarray]:
-        """`output`: that of each interaction which carries the label."""
+        """`output`: the members' mean for each interaction which carries the label."""
         known = np.isfinite(held_out.labels[self.label])
         owner, item = held_out.owner[known], held_out.item[known]
         output = self.output(
             tf.gather(query, owner),
             tf.gather(candidate, item - 1),
-            self.user_bias(held_out.users[owner])[:, 0],
-            self.item_bias(item)[:, 0],
+            self.user_bias(held_out.users[owner]),
+            self.item_bias(item),
         )
-        return {"output": output.numpy()}
+        return {"output": tf.reduce_mean(output, axis=-1).numpy()}
 
     def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Owner, item row and label of the interactions that carry the label, `[N]` each."""

@@ -27,6 +27,7 @@ class Ranking(PairHead):
         known = batch["row_weight"] * tf.cast(
             tf.math.is_finite(batch[f"label_{self.label}"]), tf.float32
         )
+        known = known[:, tf.newaxis]
         owner, queries = batch["row_query"], tf.shape(batch["query"])[0]
         rows = tf.gather(tf.math.unsorted_segment_sum(known, owner, queries), owner)
         truth = tf.exp(_log_softmax(label, known, owner, queries))
@@ -76,7 +77,7 @@ class Ranking(PairHead):
 def _log_softmax(
     values: tf.Tensor, known: tf.Tensor, owner: tf.Tensor, queries: tf.Tensor
 ) -> tf.Tensor:
-    """Log softmax of values `[N]` over the known rows of each query; 0 for other rows."""
+    """Log softmax of values `[N, E]` over the known rows `[N, 1]` of each query; 0 for others."""
     lowest = values.dtype.min
     highest = tf.math.unsorted_segment_max(tf.where(known > 0, values, lowest), owner, queries)
     shifted = tf.where(known > 0, values - tf.gather(tf.stop_gradient(highest), owner), 0.0)

@@ -14,7 +14,7 @@ from mtrec.heads.head import Examples
 
 
 def head(data, *, label="rating", at_least=4.0):
-    made = Binary(label=label, at_least=at_least, dim=2, layers=[], l2=0.0)
+    made = Binary(label=label, at_least=at_least, dim=2, members=1, layers=[], l2=0.0)
     made.adapt(data, all_rows(data), name="liked", seed=4)
     return made
 

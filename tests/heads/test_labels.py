@@ -147,4 +147,4 @@ def test_draws_are_even_and_new_in_each_step():
 @pytest.mark.parametrize("rate", [0.0, 1.5])
 def test_a_share_that_is_none_is_refused(rate):
     with pytest.raises(UserError, match=r"sampling_rate of a head must be above 0 and at most 1"):
-        Rating(label="rating", dim=2, layers=[], l2=0.0, sampling_rate=rate)
+        Rating(label="rating", dim=2, members=1, layers=[], l2=0.0, sampling_rate=rate)

@@ -14,7 +14,7 @@ from mtrec.heads.ranking import Ranking
 
 
 def head(data):
-    made = Ranking(label="rating", dim=2, layers=[], l2=0.0)
+    made = Ranking(label="rating", dim=2, members=1, layers=[], l2=0.0)
     made.adapt(data, all_rows(data), name="order", seed=4)
     return made
 

@@ -1,5 +1,7 @@
 """The rating head by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,7 +12,7 @@ from mtrec.heads.rating import Rating
 
 
 def head(data, *, layers=(), l2=0.0, fit=None):
-    made = Rating(label="rating", dim=2, layers=layers, l2=l2)
+    made = Rating(label="rating", dim=2, members=1, layers=layers, l2=l2)
     rows = len(data.interactions["user"])
     made.adapt(data, np.arange(rows) if fit is None else np.array(fit), name="rating", seed=4)
     return made
@@ -99,16 +101,37 @@ def test_the_mlp_reads_both_sides_and_their_product(data):
     p, q = np.float32([[1, 2], [0, 1]]), np.float32([[-1, 1], [0.5, 0.5]])
     hidden = np.concatenate([p, q, p * q], axis=1) @ first.kernel.numpy()
     expected = 4.0 + (p * q).sum(axis=1) + (np.maximum(hidden, 0) @ last.kernel.numpy())[:, 0]
-    bias = np.float32([0.5, 0.5])
+    bias = np.float32([[0.5], [0.5]])
 
     found = made.output(tf.constant(p), tf.constant(q), tf.constant(bias), tf.constant(bias))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
     assert first.kernel.shape == (6, 3)
     # The last layer is linear: it may lower the prediction too.
     last.kernel.assign(-10 * np.ones((3, 1)))
     first.kernel.assign(np.ones((6, 3)))
     lowered = made.output(tf.constant(p), tf.constant(q), tf.constant(bias), tf.constant(bias))
     assert lowered.numpy()[1] < 0
+
+
+def test_members_cost_what_each_would_cost_alone_and_their_mean_is_told(data):
+    rng = np.random.default_rng(0)
+    query, item = rng.normal(size=(2, 6)), rng.normal(size=(2, 6))
+    three = Rating(label="rating", dim=2, members=3, layers=[], l2=0.1)
+    three.adapt(data, np.arange(4), name="rating", seed=4)
+    biased(three)
+    given = examples([5, 2, 4, np.nan], [1, 1, 1, 0])
+    wide = replace(given, query=tf.constant(query, tf.float32), item=tf.constant(item, tf.float32))
+    parts = [slice(0, 2), slice(2, 4), slice(4, 6)]
+    narrow = [replace(given, query=wide.query[:, part], item=wide.item[:, part]) for part in parts]
+
+    alone = biased(head(data, l2=0.1))
+    expected = np.mean([alone.losses(part)[0] for part in narrow], axis=0)
+    np.testing.assert_allclose(three.losses(wide)[0][:3], expected[:3], rtol=1e-5)
+    one = tf.constant([1, 2])
+    told = three.score_pairs(wide.query / 9, wide.item / 9, one, one)
+    each = [alone.score_pairs(x.query / 9, x.item / 9, one, one) for x in narrow]
+    assert np.all((np.array(each) > 1) & (np.array(each) < 5))
+    np.testing.assert_allclose(told, np.mean(each, axis=0), rtol=1e-5)
 
 
 def test_predictions_for_people_lie_within_the_scale(data):
