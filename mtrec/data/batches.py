@@ -13,6 +13,7 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 | history_query, history_item | H | query an entry belongs to (-1 for padding), position in `item` |
 | history_pool | H | its position in the whole pool; -1: not there, a target too, or a repeat |
 | history_log_q | H | log Q of the entry's item |
+| history_label_rating, ... | H | rating and other labels of the entry, NaN where there is none |
 | item | M | distinct item rows of rows and histories; 0 for padding |
 | row_query, row_item | N | query of a training row, position of its target in `item` |
 | row_weight | N | 1 for a row and 0 for padding |
@@ -101,7 +102,6 @@ class Batches:
         self.seed = seed
         columns = {n: np.asarray(c)[self.histories.rows] for n, c in dataset.interactions.items()}
         self._user = columns["user"]
-        self._labels = {f"label_{name}": columns[name] for name in dataset.labels}
         self._earlier = _strictly_earlier(self._user, columns["timestamp"])
         if batch_of == "users":
             self._units = np.unique(self._user)
@@ -183,7 +183,7 @@ class Batches:
         )
 
     def _slice(self, batch: _Global, first: int, size: int, pool: Pool, own: slice) -> Batch:
-        items = self.histories.items
+        items, labels = self.histories.items, self.histories.labels
         mine = (batch.row_owner >= first) & (batch.row_owner < first + size)
         seen = (batch.shown_owner >= first) & (batch.shown_owner < first + size)
         row, row_query = batch.row[mine], batch.row_owner[mine] - first
@@ -212,7 +212,11 @@ class Batches:
             "pool": pool.items[own],
             "pool_log_q": pool.log_q[pool.items[own]],
             "pool_frozen": pool.frozen[own],
-            **{name: label[row] for name, label in self._labels.items()},
+            **{f"label_{name}": label[row] for name, label in labels.items()},
+            **{
+                f"history_label_{name}": label[batch.shown[seen]]
+                for name, label in labels.items()
+            },
         }
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -271,7 +275,7 @@ def rounded(length: int) -> int:
 
 def padding(name: str) -> float:
     """What a field is padded with."""
-    if name.startswith("label_"):
+    if name.startswith(("label_", "history_label_")):
         return float("nan")
     return -1 if name in ("history_query", "history_pool", "row_pool") else 0
 

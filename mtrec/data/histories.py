@@ -1,5 +1,6 @@
 """Which items each user chose, in time order, as one flat array with offsets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,13 @@ class Histories:
         offsets: `[U + 2]`; user row u owns the entries `offsets[u]:offsets[u + 1]`.
         rows: Row numbers in `dataset.interactions`, by user and within a user by time.
         items: Item rows of those interactions.
+        labels: Rating and other labels of those interactions by name, NaN where there is none.
     """
 
     offsets: np.ndarray
     rows: np.ndarray
     items: np.ndarray
+    labels: Mapping[str, np.ndarray]
 
     @classmethod
     def of(cls, dataset: Dataset, rows: np.ndarray) -> "Histories":
@@ -30,7 +33,12 @@ class Histories:
         rows = rows[np.lexsort((times, users))]
         counts = np.bincount(users, minlength=dataset.num_users + 1)
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        return cls(offsets=offsets, rows=rows, items=np.asarray(columns["item"])[rows])
+        return cls(
+            offsets=offsets,
+            rows=rows,
+            items=np.asarray(columns["item"])[rows],
+            labels={name: np.asarray(columns[name])[rows] for name in dataset.labels},
+        )
 
     def of_user(self, user: int) -> np.ndarray:
         """Item rows of one user, oldest first."""
