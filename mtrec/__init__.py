@@ -35,6 +35,7 @@ _HOMES = {
     "mtrec.model": ["Recommender", "Tower"],
     "mtrec.negatives": ["Catalogue", "InBatch"],
     "mtrec.optimizers": ["LazyAdam", "RowWiseAdagrad"],
+    "mtrec.pooling": ["Attention", "Mean", "Pooling", "Sqrtn", "Transformer"],
     "mtrec.run": ["Run"],
     "mtrec.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
     "mtrec.step": ["Optimizers"],

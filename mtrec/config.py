@@ -119,6 +119,7 @@ class ModelConfig:
         query: See `mtrec.model.Tower`.
         candidate: See `mtrec.model.Tower`.
         sharing: What the heads share in the tower of either name; see `mtrec.sharing`.
+        pooling: How a history's items become one vector; see `mtrec.pooling`.
     """
 
     table_placement: str
@@ -126,13 +127,16 @@ class ModelConfig:
     query: dict[str, Any]
     candidate: dict[str, Any]
     sharing: Any
+    pooling: Any
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sharing, dict):
-            raise UserError(
-                f"model.sharing must be chosen as a group; got {self.sharing}. "
-                f"Write model/sharing={self.sharing}."
-            )
+        for group in ("sharing", "pooling"):
+            chosen = getattr(self, group)
+            if not isinstance(chosen, dict):
+                raise UserError(
+                    f"model.{group} must be chosen as a group; got {chosen}. "
+                    f"Write model/{group}={chosen}."
+                )
         if self.table_placement not in ("replicated", "sharded", "auto"):
             raise UserError(
                 "model.table_placement must be replicated, sharded or auto; "

@@ -164,10 +164,18 @@ def _foreign(group: str, reader: str) -> bool:
 
 
 def dense(
-    units: int, name: str, activation: str | None, initializer: str, seed: int
+    units: int,
+    name: str,
+    activation: str | None,
+    initializer: str,
+    seed: int,
+    *,
+    use_bias: bool = True,
 ) -> keras.layers.Dense:
     """A dense layer whose initial kernel depends on the seed and its name alone."""
     kernel = keras.initializers.get(initializer)
     if hasattr(kernel, "seed"):
         kernel = type(kernel)(seed=seed_for(seed, name))
-    return keras.layers.Dense(units, activation=activation, kernel_initializer=kernel, name=name)
+    return keras.layers.Dense(
+        units, activation=activation, kernel_initializer=kernel, use_bias=use_bias, name=name
+    )

@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.errors import UserError
+from mtrec.pooling import Pooling
 from mtrec.sharding import make_table
-from mtrec.tables import normal_rows, seed_for, unnumbered
+from mtrec.tables import normal_rows, seed_for, twin, unnumbered
 
 SECONDS_PER_DAY = 86_400
 
@@ -28,14 +29,22 @@ class Feature(keras.layers.Layer, ABC):
 
     Args:
         column: The column it reads.
+        dropout: Probability that a training query is served as if its value were unknown, so that
+            the model learns to do without. For features of the query tower.
     """
 
     # What a column must hold, one value a row: `text` or `numbers`. Null: any, also a bag of them.
     reads: str | None
 
-    def __init__(self, *, column: str) -> None:
+    def __init__(self, *, column: str, dropout: float = 0.0) -> None:
         super().__init__(name=unnumbered(self))
+        if not 0 <= dropout < 1:
+            raise UserError(
+                f"dropout of the feature of {column!r} must be at least 0 and below 1; "
+                f"got {dropout}."
+            )
         self.column = column
+        self.dropout = dropout
 
     def check(self, values: np.ndarray, *, named_by: str) -> None:
         """Raises for a raw column that the feature cannot read.
@@ -69,18 +78,19 @@ class Feature(keras.layers.Layer, ABC):
 
         What `adapt` has learnt is not copied but shared.
         """
-        other: Feature = type(self).__new__(type(self))
-        # Not through the constructor, whose arguments only the subclass knows.
-        keras.layers.Layer.__init__(other, name=self.name)
-        made_by_keras = set(vars(other))
-        for name, value in vars(self).items():
-            if name not in made_by_keras:
-                setattr(other, name, value)
-        return other
+        return twin(self)
 
     @abstractmethod
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Raw values `[rows, ...]` as int32 or float32 numbers that `call` understands."""
+        """Raw values `[rows, ...]` as int32 or float32 numbers that `call` understands.
+
+        An unknown value is zeros.
+        """
+
+    def dropped(self, encoded: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        """Encoded values `[B, ...]`, those of unknown ones (zeros) where `draw [B] < dropout`."""
+        draw = tf.reshape(draw, [-1, *[1] * (encoded.shape.rank - 1)])
+        return tf.where(draw < self.dropout, tf.zeros_like(encoded), encoded)
 
     @abstractmethod
     def call(self, encoded: Any) -> tf.Tensor:
@@ -140,12 +150,13 @@ class Hashed(_Lookup):
     Args:
         column: The column it reads.
         bins: Number of hash bins.
+        dropout: See `Feature`.
     """
 
     reads = None
 
-    def __init__(self, *, column: str, bins: int) -> None:
-        super().__init__(column=column)
+    def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
+        super().__init__(column=column, dropout=dropout)
         self.bins = bins
 
     @property
@@ -166,12 +177,13 @@ class Bucketized(_Lookup):
     Args:
         column: The column it reads.
         bins: Number of buckets, with about equally many rows in each.
+        dropout: See `Feature`.
     """
 
     reads = "numbers"
 
-    def __init__(self, *, column: str, bins: int) -> None:
-        super().__init__(column=column)
+    def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
+        super().__init__(column=column, dropout=dropout)
         self.bins = bins
 
     def adapt(self, values: np.ndarray) -> None:
@@ -199,12 +211,15 @@ class Text(_Lookup):
         column: The column it reads.
         max_words: Words kept of each text.
         min_count: Words that occur in fewer texts are left out.
+        dropout: See `Feature`.
     """
 
     reads = "text"
 
-    def __init__(self, *, column: str, max_words: int, min_count: int) -> None:
-        super().__init__(column=column)
+    def __init__(
+        self, *, column: str, max_words: int, min_count: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__(column=column, dropout=dropout)
         self.max_words = max_words
         self.min_count = min_count
 
@@ -302,7 +317,7 @@ class Timestamp(_Dense):
         return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
 
 
-class History(keras.layers.Layer):
+class History:
     """The items that a user chose before, pooled: `[B, D]`.
 
     It looks items up in the embeddings of a candidate feature, so that the two towers share one
@@ -311,23 +326,10 @@ class History(keras.layers.Layer):
 
     Args:
         candidate: Name of the shared candidate feature whose embeddings are pooled.
-        combiner: `mean`, or `sqrtn` (sum over the square root of the count), which lets the
-            length of the vector grow with the evidence.
+        pooling: What makes one vector of them. Where heads have tables of their own, each table
+            gets a pooling of its own.
     """
 
-    def __init__(self, *, candidate: str, combiner: str) -> None:
-        super().__init__()
-        if combiner not in ("mean", "sqrtn"):
-            raise UserError(f"The combiner of a history must be mean or sqrtn; got {combiner}.")
+    def __init__(self, *, candidate: str, pooling: Pooling) -> None:
         self.candidate = candidate
-        self.combiner = combiner
-
-    def call(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-        """Pools item vectors `[H, D]` over the queries `owners [H]` they belong to.
-
-        Padding has owner -1 and is dropped. A query without history gets zeros.
-        """
-        total = tf.math.unsorted_segment_sum(vectors, owners, num_queries)
-        ones = tf.ones_like(owners, dtype=vectors.dtype)
-        count = tf.math.unsorted_segment_sum(ones, owners, num_queries)[:, tf.newaxis]
-        return tf.math.divide_no_nan(total, count if self.combiner == "mean" else tf.sqrt(count))
+        self.pooling = pooling

@@ -78,6 +78,14 @@ class Tower(keras.layers.Layer):
             self.spaces |= {
                 head: {name: f.twin() for name, f in self.spaces[SHARED].items()} for head in heads
             }
+        # What one space's vectors mean to a pooling says nothing of another's.
+        self.poolings = {
+            space: {
+                name: history.pooling if space == SHARED else history.pooling.twin()
+                for name, history in self.histories.get(SHARED, {}).items()
+            }
+            for space in self.spaces
+        }
         self._create(heads, seed)
         # Or else Keras would try to build it, features of heads that are not trained included.
         self.built = True
@@ -99,9 +107,12 @@ class Tower(keras.layers.Layer):
             feature.create(name=f"{self.table}/{path}", dim=dim, stddev=self.stddev, seed=seed)
 
         for space, group in self.spaces.items():
+            scope = SHARED if space == SHARED else f"{SHARED}/{space}"
             for name, feature in group.items():
-                path = name if space == SHARED else f"{space}/{name}"
-                create(feature, f"{SHARED}/{path}", self.dim)
+                create(feature, f"{scope}/{name}", self.dim)
+            for name, pooling in self.poolings[space].items():
+                path = f"{self.table}/{scope}/{name}".replace("/", "_")
+                pooling.create(name=path, dim=self.dim, seed=seed)
         self.sharing.create(table=self.table, heads=self.heads, dim=self.dim, seed=seed)
         self.projections = {}
         for head, objective in heads.items():
@@ -142,20 +153,27 @@ class Tower(keras.layers.Layer):
         features: Mapping[str, Feature],
         rows: tf.Tensor,
         replaced: Mapping[str, tf.Tensor],
+        draw: tf.Tensor | None,
     ) -> list[tf.Tensor]:
         vectors = []
         for name, feature in features.items():
             path = f"{self.table}/{scope}/{name}"
             encoded = replaced[path] if path in replaced else tf.gather(self.encoded[path], rows)
+            if draw is not None and feature.dropout:
+                encoded = feature.dropped(encoded, draw)
             vectors.append(feature(encoded))
         return vectors
 
     def _shared(
-        self, rows: tf.Tensor, histories: Pooled, replaced: Mapping[str, tf.Tensor]
+        self,
+        rows: tf.Tensor,
+        histories: Pooled,
+        replaced: Mapping[str, tf.Tensor],
+        draw: tf.Tensor | None,
     ) -> tuple[dict[str, tf.Tensor], Gates]:
         sums = {}
         for space, features in self.spaces.items():
-            vectors = self._vectors(SHARED, features, rows, replaced)
+            vectors = self._vectors(SHARED, features, rows, replaced, draw)
             sums[space] = tf.add_n([*vectors, *histories.get(space, {}).values()])
         return self.sharing(sums)
 
@@ -164,6 +182,7 @@ class Tower(keras.layers.Layer):
         rows: tf.Tensor,
         histories: Pooled,
         replaced: Mapping[str, tf.Tensor] | None = None,
+        draw: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Representations of table rows `[B]` for each head, `[B, D]`.
 
@@ -171,21 +190,23 @@ class Tower(keras.layers.Layer):
             rows: Row numbers in the table.
             histories: The pooled history features of those rows.
             replaced: Encoded values that stand in for the table's; see `encode_row`.
+            draw: In training, a number from 0 to 1 for each row, `[B]`: features with a `dropout`
+                above it are served as unknown.
         """
         replaced = replaced or {}
-        shared, _ = self._shared(rows, histories, replaced)
+        shared, _ = self._shared(rows, histories, replaced, draw)
         outputs = {}
         for head in self.heads:
             output = shared[head]
             if head in self.projections:
                 output = self.projections[head](output)
-            own = self._vectors(head, self.features.get(head, {}), rows, replaced)
+            own = self._vectors(head, self.features.get(head, {}), rows, replaced, draw)
             outputs[head] = output + tf.add_n(own) if own else output
         return outputs
 
     def gates(self, rows: tf.Tensor, histories: Pooled) -> Gates:
         """What the gates give each expert for table rows `[B]`; empty without gates."""
-        return self._shared(rows, histories, {})[1]
+        return self._shared(rows, histories, {}, None)[1]
 
 
 def _encoded(feature: Feature, value: Any) -> tf.Tensor:
@@ -223,6 +244,7 @@ class Recommender(keras.layers.Layer):
                 so that a head more or less changes no other weight.
         """
         self._check()
+        self._check_dropout()
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
         self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
@@ -260,6 +282,15 @@ class Recommender(keras.layers.Layer):
                             f"({', '.join(pooled) or 'there is none'}); got {history.candidate!r}."
                         )
 
+    def _check_dropout(self) -> None:
+        for scope, group in self.candidate.features.items():
+            for name, feature in group.items():
+                if feature.dropout:
+                    raise UserError(
+                        f"dropout of data.features.candidate.{scope}.{name} must be 0, because "
+                        f"only queries are drawn for it; got {feature.dropout}."
+                    )
+
     def queries(
         self,
         rows: tf.Tensor,
@@ -268,18 +299,21 @@ class Recommender(keras.layers.Layer):
         replaced: Mapping[str, tf.Tensor] | None = None,
         *,
         places: tf.Tensor | None = None,
+        draw: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Query representations of user rows `[Q]` with the items each is known to have chosen.
 
         Args:
             rows: User rows, `[Q]`.
-            history_items: Item rows of all histories side by side, `[H]`.
+            history_items: Item rows of all histories side by side, each oldest first, `[H]`.
             owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
             replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
             places: Position in `history_items`, now `[M]`, of each entry's item, `[H]`: an item of
                 many histories is then looked up, and its gradient summed, once.
+            draw: In training, a number from 0 to 1 for each query, `[Q]`; see `Tower.call`.
         """
-        return self.query(rows, self._pooled(rows, history_items, owners, places), replaced)
+        pooled = self._pooled(rows, history_items, owners, places)
+        return self.query(rows, pooled, replaced, draw)
 
     def _pooled(
         self,
@@ -296,7 +330,8 @@ class Recommender(keras.layers.Layer):
             for space in pooled:
                 vectors = self.candidate.spaces[space][history.candidate](items)
                 vectors = vectors if places is None else tf.gather(vectors, places)
-                pooled[space][name] = history(vectors, owners, tf.shape(rows)[0])
+                pooling = self.query.poolings[space][name]
+                pooled[space][name] = pooling(vectors, owners, tf.shape(rows)[0])
         return pooled
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:

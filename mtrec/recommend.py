@@ -91,7 +91,7 @@ def recommend(
         index: Its index.
         user_id: The user. One the model does not know is served from `history` and `features`.
         k: How many items.
-        history: Ids of items that an unknown user is known to have chosen.
+        history: Ids of items that an unknown user is known to have chosen, oldest first.
         features: Columns of the users' table with an unknown user's values; what is missing counts
             as unknown.
 

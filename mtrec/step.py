@@ -147,6 +147,7 @@ class Step:
             batch["item"],
             batch["history_query"],
             places=batch["history_item"],
+            draw=batch["query_draw"],
         )
         item, pool = self.model.candidates(batch["item"]), self.model.candidates(batch["pool"])
         frozen = batch["pool_frozen"][:, tf.newaxis] > 0

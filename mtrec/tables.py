@@ -1,6 +1,7 @@
 """Embedding tables: made from a seed and a name, looked up and updated row by row."""
 
 import zlib
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -8,6 +9,8 @@ import tensorflow as tf
 
 # The name of every embedding table's variable; optimizers are assigned by it.
 TABLE = "embeddings"
+
+_Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 
 
 def seed_for(seed: int, name: str) -> int:
@@ -22,6 +25,22 @@ def unnumbered(layer: keras.layers.Layer) -> str:
     would not be found again by a model that is not the first of its process.
     """
     return type(layer).__name__.lower()
+
+
+def twin(layer: _Layer) -> _Layer:
+    """A layer that shares all attributes of one whose weights are yet to be made.
+
+    What the layer has learnt from data is not copied but shared; weights made later are not.
+    """
+    kind: Any = type(layer)
+    other: _Layer = kind.__new__(kind)
+    # Not through the constructor, whose arguments only the subclass knows.
+    keras.layers.Layer.__init__(other, name=layer.name)
+    made_by_keras = set(vars(other))
+    for name, value in vars(layer).items():
+        if name not in made_by_keras:
+            setattr(other, name, value)
+    return other
 
 
 def normal_rows(rows: int, dim: int, *, stddev: float, seed: int) -> np.ndarray:

@@ -32,7 +32,7 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of, balancer, scheme=None):
+def train(strategy, *, pool, batch_of, balancer, **how):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
@@ -42,7 +42,7 @@ def train(strategy, *, pool, batch_of, balancer, scheme=None):
             "softmax": softmax(pool=pool, dim=6),
             "rating": rating(layers=[5]),
         }
-        model = recommender(dataset, heads, fit=fit, scheme=scheme)
+        model = recommender(dataset, heads, fit=fit, **how)
         weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
         balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
@@ -85,10 +85,12 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), None)]
+    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {})]
     if replicas < 4:
-        jobs += [("catalogue", "users", Uncertainty(), name) for name in (None, "stem")]
-    for pool, batch_of, balancer, scheme in jobs:
-        name = " ".join(filter(None, (str(replicas), pool, batch_of, scheme)))
-        found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, scheme=scheme)
+        changes = [{}, {"scheme": "stem"}]
+        changes += [{"pooling": p, "dropout": 0.5} for p in ("attention", "transformer")]
+        jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]
+    for pool, batch_of, balancer, how in jobs:
+        name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))
+        found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, **how)
         np.savez(directory / f"{name}.npz", **found)

@@ -8,6 +8,7 @@ from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
 from mtrec.model import Recommender, Tower
+from mtrec.pooling import Attention, Sqrtn, Transformer
 from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
 
 
@@ -39,20 +40,42 @@ SCHEMES = {
 }
 
 
+# One of each pooling, for vectors of width 8.
+POOLINGS = {
+    "sqrtn": Sqrtn,
+    "attention": lambda: Attention(heads=2, hidden=6),
+    "transformer": lambda: Transformer(length=4, layers=2, heads=2, hidden=6),
+}
+
+
 def shared_bottom(*, layers=()):
     """The scheme that shares all, from an identity."""
     return SharedBottom(layers=layers, activation="relu", initializer="identity")
 
 
-def recommender(dataset, heads, *, fit=None, dim=8, layers=(8,), scheme=None, seed=1):
+def recommender(
+    dataset,
+    heads,
+    *,
+    fit=None,
+    dim=8,
+    layers=(8,),
+    scheme=None,
+    pooling="sqrtn",
+    dropout=None,
+    seed=1,
+):
     """Towers over history and ids, and `heads` by name, adapted to the rows `fit`.
 
-    Both towers share by `scheme`, or from the bottom: the query tower through `layers`.
+    Both towers share by `scheme`, or from the bottom: the query tower through `layers`. With
+    `dropout`, users' ids are shared as well, and dropped.
     """
     query = {
-        "shared": {"history": History(candidate="item_id", combiner="sqrtn")},
-        "rating": {"user_id": Categorical(column="user_id")},
+        "shared": {"history": History(candidate="item_id", pooling=POOLINGS[pooling]())},
+        "rating": {"user_id": Categorical(column="user_id", dropout=dropout or 0.0)},
     }
+    if dropout is not None:
+        query["shared"]["user_id"] = Categorical(column="user_id", dropout=dropout)
     candidate = {
         "shared": {"item_id": Categorical(column="item_id")},
         "rating": {"item_id": Categorical(column="item_id")},

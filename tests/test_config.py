@@ -10,6 +10,7 @@ from small_config import composed, config_of
 
 from mtrec.config import conf_directory
 from mtrec.errors import UserError
+from mtrec.pooling import Transformer
 
 CONF = conf_directory()
 REQUIRED = {
@@ -27,6 +28,7 @@ def choices() -> list[str]:
         "experiment",
         "index",
         "model",
+        "model/pooling",
         "model/sharing",
         "optimizer",
         "task",
@@ -93,6 +95,7 @@ def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
         ("task.weights={retrieval:0,rating:0}", "task.weights must not all be 0"),
         ("+task.weights.clicks=1", "task.weights must name the heads"),
         ("model.sharing=mmoe", "Write model/sharing=mmoe"),
+        ("model.pooling=mean", "Write model/pooling=mean"),
         ("cluster.num_workers=2", "Add cluster=ray_local"),
         ("cluster.devices_per_worker=0", "cluster.devices_per_worker must be at least 1"),
     ],
@@ -106,6 +109,16 @@ def test_a_value_out_of_range_is_refused_by_name(override: str, sentence: str) -
 def test_patience_needs_a_metric_that_one_epoch_is_better_by() -> None:
     with pytest.raises(UserError, match=r"train.patience must be null with train.select_by=null"):
         config_of("train.patience=2", "train.select_by=null")
+
+
+@pytest.mark.parametrize("data", ["synthetic", "movielens_100k", "table"])
+def test_the_pooling_chosen_is_that_of_the_history(data: str) -> None:
+    rows = REQUIRED.get(f"data={data}", [])
+    chosen = ["model/pooling=transformer", "model.pooling.length=7"]
+    config = config_of(f"data={data}", *rows, *chosen)
+    history = instantiate(config.data.features["query"])["shared"]["history"]
+    assert isinstance(history.pooling, Transformer)
+    assert history.pooling.length == 7
 
 
 def test_a_head_of_weight_zero_is_left_out() -> None:

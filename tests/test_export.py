@@ -23,12 +23,12 @@ from mtrec.run import Run
 USERS, ITEMS = 40, 400
 
 
-def random_run(directory, heads):
+def random_run(directory, heads, **how):
     """A run whose weights are all random, so that each of them shows in the results."""
     dataset = planted(num_users=USERS, num_items=ITEMS, num_interactions=2_000)
     rows = np.random.default_rng(0).permutation(2_000)
     parts = Split(fit=rows[:1_000], validation=rows[1_000:1_500], test=rows[1_500:])
-    model = recommender(dataset, heads, fit=parts.fit)
+    model = recommender(dataset, heads, fit=parts.fit, **how)
     rng = np.random.default_rng(1)
     for weight in model.weights:
         weight.assign(rng.normal(size=weight.shape, scale=0.3))
@@ -254,6 +254,25 @@ def test_no_users_get_no_rows(exported):
     nobody = tf.constant([], tf.string)
     answer = loaded(exported[0].directory)["recommend"](user_id=nobody, k=tf.constant(3))
     assert answer["item_id"].shape == answer["rating"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("pooling", ["attention", "transformer"])
+def test_every_pooling_is_served_as_the_model_pools(tmp_path, pooling):
+    run = random_run(
+        tmp_path, {"retrieval": implicit_squared(), "rating": rating()}, pooling=pooling
+    )
+    export.save(run, built_index(run, "exact"))
+    served = loaded(tmp_path)
+    users = tf.constant(ids_of(ASKED).tolist())
+
+    embedded = served["embed_query"](user_id=users)["embedding"]
+    expected = embed_users(run.model, ASKED, run.known)["retrieval"]
+    np.testing.assert_allclose(embedded, expected, rtol=1e-4, atol=1e-5)
+    found = served["recommend"](user_id=users, k=tf.constant(5))
+    items, scores, ratings = truth(run, ASKED, 5)
+    np.testing.assert_array_equal(found["item_id"].numpy().astype(int), items)
+    np.testing.assert_allclose(found["score"], scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["rating"], ratings, rtol=1e-4)
 
 
 def test_a_run_serves_what_it_has_heads_for(tmp_path):

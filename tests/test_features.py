@@ -12,7 +12,6 @@ from mtrec.features import (
     Bucketized,
     Categorical,
     Hashed,
-    History,
     Numeric,
     Text,
     Timestamp,
@@ -196,19 +195,34 @@ def test_a_missing_moment_is_zeros():
     assert np.isfinite(nothing.encode(np.array([0, 4]))).all()
 
 
-def test_histories_are_pooled_by_mean_or_by_the_root_of_the_count():
-    vectors = tf.constant([[1.0, 0.0], [3.0, 2.0], [5.0, 5.0], [7.0, 7.0]])
-    owners = tf.constant([0, 0, 2, -1])  # the last is padding, and query 1 has none
-    mean = History(candidate="item", combiner="mean")(vectors, owners, tf.constant(3))
-    root = History(candidate="item", combiner="sqrtn")(vectors, owners, tf.constant(3))
+@pytest.mark.parametrize(
+    ("feature", "values"),
+    [
+        (Categorical(column="x", dropout=0.3), [["a", ""], ["b", "a"]]),
+        (Hashed(column="x", bins=3, dropout=0.3), ["a", "b"]),
+        (Bucketized(column="x", bins=2, dropout=0.3), [1.0, 9.0]),
+        (Text(column="x", max_words=2, min_count=1, dropout=0.3), ["a b", "b"]),
+        (Numeric(column="x", dropout=0.3), [1.0, 9.0]),
+        (Timestamp(column="x", dropout=0.3), [1.0, 9.0]),
+    ],
+)
+def test_a_value_is_dropped_where_the_draw_is_below_the_rate(feature, values):
+    encoded = adapted(feature, values).encode(np.asarray(values))
+    draw = np.linspace(0, 1, 1001, dtype=np.float32)[:-1]
+    found = feature.dropped(tf.constant(encoded[[1] * 1000]), tf.constant(draw)).numpy()
 
-    np.testing.assert_allclose(mean, [[2, 1], [0, 0], [5, 5]])
-    np.testing.assert_allclose(root, [[4 / 2**0.5, 2 / 2**0.5], [0, 0], [5, 5]], rtol=1e-6)
+    assert encoded[1].any()
+    np.testing.assert_array_equal(found[:300], np.zeros_like(found[:300]))
+    np.testing.assert_array_equal(found[301:], encoded[[1] * 699])
+    unknown = np.asarray([""] if isinstance(values[0], str) else [np.nan])
+    if np.ndim(values) == 1:
+        np.testing.assert_array_equal(found[0], feature.encode(unknown)[0])
 
 
-def test_an_unknown_combiner_is_refused():
-    with pytest.raises(UserError, match="must be mean or sqrtn; got max"):
-        History(candidate="item", combiner="max")
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_keeps_nothing_is_refused(dropout):
+    with pytest.raises(UserError, match="dropout of the feature of 'x' must be at least 0 and"):
+        Categorical(column="x", dropout=dropout)
 
 
 @pytest.mark.parametrize("encoded", [[1, 2, 1], [[1, 2], [2, 0]]])

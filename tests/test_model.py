@@ -9,6 +9,7 @@ from small_model import implicit_squared, rating, recommender, softmax
 from mtrec.errors import UserError
 from mtrec.features import Bucketized, Categorical, History, Numeric
 from mtrec.model import Recommender, Tower
+from mtrec.pooling import Mean
 from mtrec.sharing import SharedBottom
 from mtrec.step import TABLE
 
@@ -35,7 +36,7 @@ def featured(data, heads, **changed):
     """A model whose towers have features of every scope."""
     query = {
         "shared": {
-            "history": History(candidate="item_id", combiner="mean"),
+            "history": History(candidate="item_id", pooling=Mean()),
             "gender": Categorical(column="gender"),
         },
         "rating": {"age": Numeric(column="age"), "user_id": Categorical(column="user_id")},
@@ -172,6 +173,25 @@ def test_a_row_encoded_from_its_values_equals_the_row_of_the_table(data):
     assert (some["retrieval"].numpy() != found["retrieval"].numpy()).any()
 
 
+def test_a_dropped_value_is_served_as_an_unknown_one(data):
+    model = featured(data, {"retrieval": implicit_squared(), "rating": rating(dim=3)})
+    table = model.query.features["shared"]["gender"].table.embeddings
+    table.assign(table + 1.0)  # row 0 too
+    model.query.features["shared"]["gender"].dropout = 0.5
+    history = tf.constant([2, 3, 4]), tf.constant([0, 1, 1])
+    found = model.queries(tf.constant([3, 3]), *history, draw=tf.constant([0.49, 0.5]))
+    unknown = model.query.encode_row({"gender": ""})
+    dropped, kept = (
+        model.queries(tf.constant([3, 3]), *history, replaced)
+        for replaced in ({path: tf.repeat(rows, 2, 0) for path, rows in unknown.items()}, None)
+    )
+
+    for head in ("retrieval", "rating"):
+        np.testing.assert_array_equal(found[head][0], dropped[head][0])
+        np.testing.assert_array_equal(found[head][1], kept[head][1])
+        assert (dropped[head][0].numpy() != kept[head][0].numpy()).any()
+
+
 def test_values_that_no_feature_reads_are_refused(data):
     model = featured(data, {"retrieval": implicit_squared()})
     with pytest.raises(UserError, match=r"'zip' must be a column .*: age, gender, user_id"):
@@ -212,18 +232,18 @@ ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
         ({"rating": {}}, ITEM, r"data.features.query.shared must name at least one feature"),
         (ITEM, {"shared": {}}, r"data.features.candidate.shared must name at least one feature"),
         (
-            {"shared": {"past": History(candidate="movie", combiner="mean")}},
+            {"shared": {"past": History(candidate="movie", pooling=Mean())}},
             ITEM,
             r"data.features.query.shared.past must pool a feature .*\(item_id\); got 'movie'",
         ),
         (
-            {"rating": {"past": History(candidate="item_id", combiner="mean")}},
+            {"rating": {"past": History(candidate="item_id", pooling=Mean())}},
             ITEM,
             r"data.features.query.rating.past is a history, .* under data.features.query.shared",
         ),
         (
             {"shared": {"gender": Categorical(column="gender")}},
-            {"shared": {"past": History(candidate="item_id", combiner="mean")}},
+            {"shared": {"past": History(candidate="item_id", pooling=Mean())}},
             r"data.features.candidate.shared.past is a history",
         ),
     ],
@@ -231,6 +251,12 @@ ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
 def test_features_that_cannot_be_are_refused_by_name(data, query, candidate, named):
     with pytest.raises(UserError, match=named):
         built(data, query, candidate)
+
+
+def test_dropout_in_the_candidate_tower_is_refused(data):
+    item = {"shared": {"item_id": Categorical(column="item_id", dropout=0.1)}}
+    with pytest.raises(UserError, match=r"data.features.candidate.shared.item_id must be 0"):
+        built(data, {"shared": {"gender": Categorical(column="gender")}}, item)
 
 
 def test_towers_of_different_width_are_refused_unless_the_head_has_its_own(data):

@@ -10,6 +10,7 @@ from mtrec.errors import UserError
 from mtrec.evaluate import Evaluator
 from mtrec.features import Bucketized, Categorical, Hashed, History, Numeric, Timestamp
 from mtrec.model import Recommender, Tower
+from mtrec.pooling import Mean
 from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
 from mtrec.tables import TABLE
 
@@ -235,11 +236,29 @@ def test_every_head_has_a_table_of_each_shared_feature_and_pools_histories_in_it
         np.testing.assert_allclose(captured[space][0], expected, rtol=1e-5)
 
 
+def test_each_space_pools_its_histories_with_weights_of_its_own():
+    heads = {"retrieval": implicit_squared(), "rating": rating()}
+    model = recommender(planted(), heads, scheme="stem", pooling="attention")
+    for weight in model.query.poolings["rating"]["history"].weights:
+        weight.assign(weight + 1.0)
+    captured = {}
+    sharing = model.query.sharing
+    model.query.sharing = lambda sums: captured.update(sums) or sharing(sums)
+    model.queries(tf.constant([1]), tf.constant([4, 7]), tf.constant([0, 0]))
+
+    for space, tower in model.candidate.spaces.items():
+        items = tower["item_id"].table.embeddings.numpy()[[4, 7]]
+        alike = np.allclose(captured[space][0], items.sum(0) / np.sqrt(2), rtol=1e-5)
+        assert alike == (space != "rating")  # the others weigh items alike, as at the start
+    kernels = [w.numpy() for w in model.weights if "history_inner/kernel" in w.path]
+    assert len({kernel.tobytes() for kernel in kernels}) == 3
+
+
 def test_histories_need_tables_of_their_own_in_the_candidate_tower():
     item = Categorical(column="item_id")
     model = Recommender(
         query=Tower(
-            features={"shared": {"past": History(candidate="item_id", combiner="mean")}},
+            features={"shared": {"past": History(candidate="item_id", pooling=Mean())}},
             dim=8,
             sharing=SCHEMES["stem"](),
             stddev=0.1,

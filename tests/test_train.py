@@ -37,9 +37,21 @@ def data():
 class Job:
     """A small job; each attribute is what `fit` takes."""
 
-    def __init__(self, data, heads=None, *, rows=None, rate=0.05, batch_of="users", **schedule):
+    def __init__(
+        self,
+        data,
+        heads=None,
+        *,
+        rows=None,
+        rate=0.05,
+        batch_of="users",
+        dropout=None,
+        pooling="sqrtn",
+        **schedule,
+    ):
         self.rows = all_rows(data) if rows is None else rows
-        self.model = recommender(data, heads or {"rating": rating()}, fit=self.rows)
+        heads = heads or {"rating": rating()}
+        self.model = recommender(data, heads, fit=self.rows, dropout=dropout, pooling=pooling)
         self.optimizers = Optimizers(
             tables=LazyAdam(learning_rate=rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8),
             dense=keras.optimizers.Adam(rate),
@@ -430,6 +442,45 @@ def test_the_first_losses_are_what_they_were(name, overrides):
         np.testing.assert_allclose(values, golden[head], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_new_user_is_served_with_the_row_that_dropped_ids_have_trained(data, tmp_path, dropout):
+    job = Job(data, {"retrieval": implicit_squared(), "rating": rating()}, dropout=dropout)
+    # The last batch has 8 of 16 users: padding looks row 0 up as well.
+    job.fit(tmp_path)
+    tables = [job.model.query.features[s]["user_id"].table for s in ("shared", "rating")]
+
+    for table in tables:
+        assert table.embeddings.numpy()[0].any() == (dropout > 0)
+    captured = {}
+    sharing = job.model.query.sharing
+    job.model.query.sharing = lambda sums: captured.update(sums) or sharing(sums)
+    job.model.queries(tf.constant([0]), tf.constant([3]), tf.constant([0]))
+    item = job.model.candidate.features["shared"]["item_id"].table.embeddings.numpy()[3]
+    expected = item + tables[0].embeddings.numpy()[0]
+    np.testing.assert_allclose(captured["shared"][0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["attention", "transformer"])
+def test_a_pooling_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(data, tmp_path, pooling):
+    heads = {"retrieval": implicit_squared}
+    straight, first, second = (
+        Job(data, {n: make() for n, make in heads.items()}, pooling=pooling, epochs=e, rate=0.01)
+        for e in (4, 2, 4)
+    )
+    start = weights_of(straight.model)
+    assert_same(weights_of(first.model), start)
+    straight.fit(tmp_path / "straight", [0.1, 0.2, 0.3, 0.4])
+    first.fit(tmp_path / "cut", [0.1, 0.2])
+    second.fit(tmp_path / "cut", [0.3, 0.4])
+
+    assert_same(weights_of(second.model), weights_of(straight.model))
+    (pool,) = straight.model.query.poolings["shared"].values()
+    moved = [w for w in straight.model.weights if any(w is mine for mine in pool.weights)]
+    assert len(moved) == {"attention": 3, "transformer": 1 + 2 * 14}[pooling]
+    for weight, before in zip(straight.model.weights, start, strict=True):
+        assert (weight.numpy() != before).any(), weight.path
+
+
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory):
     """Results of 20 steps on 1, 2 and 4 replicas, a process each."""
@@ -443,7 +494,13 @@ def replicas(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "counts"),
-    [("catalogue users", (2,)), ("catalogue users stem", (2,)), ("in_batch rows", (2, 4))],
+    [
+        ("catalogue users", (2,)),
+        ("catalogue users stem", (2,)),
+        ("catalogue users attention 0.5", (2,)),
+        ("catalogue users transformer 0.5", (2,)),
+        ("in_batch rows", (2, 4)),
+    ],
 )
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
     one = np.load(replicas / f"1 {name}.npz")

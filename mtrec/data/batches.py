@@ -10,6 +10,7 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 | field | shape | meaning |
 |---|---|---|
 | query | Q | user row of each query; 0 for padding |
+| query_draw | Q | drawn evenly from 0 to 1: features with dropout are unknown to the lowest |
 | history_query, history_item | H | query an entry belongs to (-1 for padding), position in `item` |
 | history_pool | H | its position in the whole pool; -1: not there, a target too, or a repeat |
 | history_log_q | H | log Q of the entry's item |
@@ -25,7 +26,8 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 | pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
 | pool_frozen | P | 1 for an item that the pool's gradient does not move |
 
-The whole pool is that of all replicas or, with local negatives, the replica's own.
+The whole pool is that of all replicas or, with local negatives, the replica's own. Rows of a query
+lie side by side, as do entries of its history, and are in time order.
 """
 
 from collections.abc import Sequence
@@ -40,8 +42,8 @@ from mtrec.negatives import Negatives, Pool
 
 Batch = dict[str, np.ndarray]
 
-# Tell the random streams of pools, and of draws for each row, from the batch's.
-_POOL, _DRAW = 1, 2
+# Tell the random streams of pools, and of draws for each row and query, from the batch's.
+_POOL, _DRAW, _QUERY_DRAW = 1, 2, 3
 # Lengths that vary are padded to a multiple of this, so that few shapes occur.
 ROUND_TO = 256
 
@@ -56,6 +58,7 @@ class _Global:
     shown: np.ndarray
     shown_owner: np.ndarray
     draw: np.ndarray  # a number from 0 to 1 for each row
+    query_draw: np.ndarray  # the same for each query
 
 
 class Batches:
@@ -165,9 +168,11 @@ class Batches:
         rng = np.random.default_rng([self.seed, epoch, step])
         make = self._of_users if self.batch_of == "users" else self._of_rows
         query, row, row_owner, shown, shown_owner = make(units, rng)
-        draws = np.random.default_rng([self.seed, place, _DRAW])
-        draw = draws.random(len(row), np.float32)
-        return _Global(query, row, row_owner, shown, shown_owner, draw)
+        draw, query_draw = (
+            np.random.default_rng([self.seed, place, stream]).random(size, np.float32)
+            for stream, size in ((_DRAW, len(row)), (_QUERY_DRAW, len(query)))
+        )
+        return _Global(query, row, row_owner, shown, shown_owner, draw, query_draw)
 
     def _pool(self, batches: Sequence[_Global], first: int, size: int, place: int) -> Pool:
         """The pool over the `size` queries from `first` on."""
@@ -197,6 +202,7 @@ class Batches:
         masked = first_of_each(history_pair) & ~np.isin(history_pair, target_pair)
         return {
             "query": batch.query[first : first + size],
+            "query_draw": batch.query_draw[first : first + size],
             "history_query": history_query,
             "history_item": position[len(target) :],
             "history_pool": np.where(masked, _positions(pool.items, history), -1),
@@ -213,10 +219,7 @@ class Batches:
             "pool_log_q": pool.log_q[pool.items[own]],
             "pool_frozen": pool.frozen[own],
             **{f"label_{name}": label[row] for name, label in labels.items()},
-            **{
-                f"history_label_{name}": label[batch.shown[seen]]
-                for name, label in labels.items()
-            },
+            **{f"history_label_{name}": label[batch.shown[seen]] for name, label in labels.items()},
         }
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -285,7 +288,7 @@ def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
     padded: list[Batch] = [{} for _ in slices]
     for name in slices[0]:
         longest = max(len(part[name]) for part in slices)
-        length = queries if name == "query" else rounded(longest)
+        length = queries if name in ("query", "query_draw") else rounded(longest)
         for part, out in zip(slices, padded, strict=True):
             values = np.asarray(part[name])
             kind = np.float32 if values.dtype.kind == "f" else np.int32

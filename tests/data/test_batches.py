@@ -220,6 +220,7 @@ variants = pytest.mark.parametrize(
 def joined(replicas, size):
     """What all replicas' slices hold together, with queries and pool in their global places."""
     rows, shown, pool, masked = Counter(), Counter(), {}, Counter()
+    draws = [batch["query_draw"][batch["query"] > 0] for batch in replicas]
     place = {}  # position in the whole pool -> item
     for replica, batch in enumerate(replicas):
         fields = zip(batch["pool"], batch["pool_log_q"], batch["pool_frozen"], strict=True)
@@ -242,7 +243,7 @@ def joined(replicas, size):
             if position >= 0:
                 assert place[position] == batch["item"][item]
                 masked[(first + query, batch["item"][item])] += 1
-    return rows, shown, pool, masked
+    return rows, shown, pool, masked, np.concatenate(draws).tolist()
 
 
 @variants
@@ -269,6 +270,37 @@ def test_a_step_asked_for_again_is_the_same(data, batch_of, chronological, pool)
                 np.testing.assert_array_equal(first[name], second[name])
 
 
+@pytest.mark.parametrize("batch_of", ["users", "rows"])
+def test_every_query_has_a_draw_of_its_own_from_0_to_1(data, batch_of):
+    source = batches(data, batch_of=batch_of)
+    steps = [batch for epoch in range(1, 61) for (batch,) in epoch_of(source, epoch)]
+    draws = np.concatenate([batch["query_draw"][batch["query"] > 0] for batch in steps])
+
+    assert len(np.unique(draws)) > 0.99 * len(draws)
+    # 2,400 users or 30,000 rows: the standard deviation of a share is at most 0.01.
+    for rate in (0.2, 0.5, 0.8):
+        assert np.mean(draws < rate) == pytest.approx(rate, abs=0.03)
+    assert not np.isin(steps[0]["row_draw"], draws[draws > 0]).any()
+
+
+@variants
+def test_the_entries_of_a_history_lie_side_by_side_oldest_first(
+    data, batch_of, chronological, pool
+):
+    columns = data.interactions
+    assert len(set(zip(columns["user"], columns["item"], strict=True))) == 500
+    when = {(user, item): time for user, item, time in columns_of(data)}
+    source = batches(
+        data, batch_of=batch_of, chronological=chronological, negatives=pool, num_replicas=2
+    )
+    for batch in (part for step in range(3) for part in source.step(1, step)):
+        shown = shown_of(batch)
+        assert len(shown) > 10 or not batch["query"].all()
+        places = [(query, when[user, item]) for query, user, item in shown]
+        assert places == sorted(places)
+        assert (np.diff(batch["history_query"] < 0) >= 0).all()  # padding comes last
+
+
 def test_another_seed_gives_other_batches(data):
     one, other = batches(data).step(1, 0)[0], batches(data, seed=4).step(1, 0)[0]
 
@@ -281,6 +313,7 @@ def test_padding_has_the_values_that_are_promised(data):
 
     assert {name: values.dtype.kind for name, values in empty.items()} == {
         "query": "i",
+        "query_draw": "f",
         "history_query": "i",
         "history_item": "i",
         "history_pool": "i",
@@ -304,7 +337,7 @@ def test_padding_has_the_values_that_are_promised(data):
     for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_first"):
         assert not empty[name].any()
     lengths = {name: {len(part[name]) for part in last} for name in empty}
-    assert lengths.pop("query") == {4}
+    assert lengths.pop("query") == lengths.pop("query_draw") == {4}
     assert all(length == {ROUND_TO} for length in lengths.values())
 
 

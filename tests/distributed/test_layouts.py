@@ -94,6 +94,17 @@ def test_every_scheme_of_sharing_is_trained_alike(tmp_path, sharing):
     assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["attention", "transformer"])
+def test_every_pooling_and_dropped_ids_are_trained_alike(tmp_path, pooling):
+    ids = "{_target_: mtrec.features.Categorical, column: user_id, dropout: 0.5}"
+    overrides = [f"model/pooling={pooling}", f"+data.features.query.shared.user_id={ids}"]
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    two = train(tmp_path / "two", workers=1, devices=2, overrides=overrides)
+    difference, name = largest_difference(one, two)
+    assert difference <= 1e-5, name
+
+
 def cut_within_an_epoch(directory):
     """Leaves a job of `train.checkpoint_every=4` as if it had been killed within an epoch."""
     steps = sorted((directory / "checkpoints").glob("step-*"))
