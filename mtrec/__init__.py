@@ -32,6 +32,7 @@ _HOMES = {
     "mtrec.heads.retrieval": ["Retrieval"],
     "mtrec.heads.retrieval_losses": ["Bpr", "Hinge", "ImplicitSquared", "Softmax"],
     "mtrec.index": ["ExactBuilder", "ScannBuilder"],
+    "mtrec.labelled_history": ["LabelledHistory"],
     "mtrec.model": ["Recommender", "Tower"],
     "mtrec.negatives": ["Catalogue", "InBatch"],
     "mtrec.optimizers": ["LazyAdam", "RowWiseAdagrad"],

@@ -151,7 +151,9 @@ def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict
     parts = []
     for part in metrics.chunks(len(users), USERS_AT_ONCE):
         entries, owners = known.entries(users[part])
-        parts.append(model.queries(users[part].astype(np.int32), known.items[entries], owners))
+        labels = {name: known.labels[name][entries] for name in model.reads}
+        rows = users[part].astype(np.int32)
+        parts.append(model.queries(rows, known.items[entries], owners, labels=labels))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

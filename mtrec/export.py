@@ -97,8 +97,9 @@ class Served:
         self._items = _row_table(data.items[data.item_key], vocabularies / "items.txt")
         self._offsets = _variable(run.known.offsets.astype(np.int64))
         self._history = _variable(run.known.items.astype(np.int32))
+        self._labels = {name: _variable(run.known.labels[name]) for name in run.model.reads}
         self.resources = [
-            *(self._users, self._items, self._offsets, self._history),
+            *(self._users, self._items, self._offsets, self._history, *self._labels.values()),
             *(weight.value for weight in run.model.weights),
             *run.model.query.encoded.values(),
             *run.model.candidate.encoded.values(),
@@ -108,12 +109,22 @@ class Served:
         """Rows of users, 0 where the model does not know them."""
         return _rows(self._users, user_id)
 
-    def histories(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Item rows of the histories of user rows `[B]` side by side, and whose each is, `[H]`."""
+    def histories(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Outputs]:
+        """Item rows of the histories of user rows `[B]` side by side, `[H]`.
+
+        Returns:
+            The items, whose each is, and those of their labels that the model reads, by name.
+        """
         starts, ends = tf.gather(self._offsets, rows), tf.gather(self._offsets, rows + 1)
         entries = tf.ragged.range(starts, ends)
         owners = tf.cast(entries.value_rowids(), tf.int32)
-        return tf.gather(self._history, entries.flat_values), owners
+        labels = {n: tf.gather(values, entries.flat_values) for n, values in self._labels.items()}
+        return tf.gather(self._history, entries.flat_values), owners, labels
+
+    def queries(self, rows: tf.Tensor) -> Outputs:
+        """Query representations of user rows `[B]` for each head."""
+        items, owners, labels = self.histories(rows)
+        return self._model.queries(rows, items, owners, labels=labels)
 
     def score_pairs(self, user_id: tf.Tensor, item_id: tf.Tensor) -> Outputs:
         """Figures on pairs of user and item `[N]`.
@@ -126,7 +137,7 @@ class Served:
         users, items = self.user_rows(user_id), _rows(self._items, item_id)
         # Many pairs may be of one user: the query tower runs once for each.
         rows, place = tf.unique(users)
-        queries = self._model.queries(rows, *self.histories(rows))
+        queries = self.queries(rows)
         query = {name: tf.gather(vectors, place) for name, vectors in queries.items()}
         candidate = self._model.candidates(items)
         outputs = {"known": (users > 0) & (items > 0)}
@@ -170,7 +181,7 @@ class ServedSearch:
             `embedding` `[B, D]`, and `known` `[B]`, whether the model knows the user.
         """
         rows = self._served.user_rows(user_id)
-        queries = self._model.queries(rows, *self._served.histories(rows))
+        queries = self._served.queries(rows)
         return {"embedding": self._embed(queries), "known": rows > 0}
 
     def recommend(self, user_id: tf.Tensor, k: tf.Tensor) -> Outputs:
@@ -184,8 +195,8 @@ class ServedSearch:
             tf.errors.InvalidArgumentError: If fewer than k items are left for a user.
         """
         rows = self._served.user_rows(user_id)
-        history, owners = self._served.histories(rows)
-        queries = self._model.queries(rows, history, owners)
+        history, owners, labels = self._served.histories(rows)
+        queries = self._model.queries(rows, history, owners, labels=labels)
         excluded = tf.stack([owners, history - 1], axis=1)
         scores, positions = self._index.search(self._embed(queries), k, excluded)
         items = positions + 1

@@ -1,6 +1,6 @@
 """The two towers and how the heads share them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from mtrec.errors import UserError
 from mtrec.experts import SHARED, dense
 from mtrec.features import Feature, History
 from mtrec.heads.head import Head
+from mtrec.labelled_history import LabelledHistory
 from mtrec.sharing import Gates, Sharing
 
 # By `shared` and, where heads have tables of their own, by head: pooled history features by name.
@@ -35,7 +36,7 @@ class Tower(keras.layers.Layer):
     def __init__(
         self,
         *,
-        features: Mapping[str, Mapping[str, Feature | History]],
+        features: Mapping[str, Mapping[str, Feature | History | LabelledHistory]],
         dim: int,
         sharing: Sharing,
         stddev: float,
@@ -46,6 +47,10 @@ class Tower(keras.layers.Layer):
         self.stddev = stddev
         self.histories = {
             scope: {name: f for name, f in group.items() if isinstance(f, History)}
+            for scope, group in features.items()
+        }
+        self.labelled = {
+            scope: {name: f for name, f in group.items() if isinstance(f, LabelledHistory)}
             for scope, group in features.items()
         }
         self.features = {
@@ -103,7 +108,7 @@ class Tower(keras.layers.Layer):
         self.encoded[path] = tf.constant(feature.encode(values))
 
     def _create(self, heads: Mapping[str, Head], seed: int) -> None:
-        def create(feature: Feature, path: str, dim: int) -> None:
+        def create(feature: Feature | LabelledHistory, path: str, dim: int) -> None:
             feature.create(name=f"{self.table}/{path}", dim=dim, stddev=self.stddev, seed=seed)
 
         for space, group in self.spaces.items():
@@ -118,6 +123,8 @@ class Tower(keras.layers.Layer):
         for head, objective in heads.items():
             for name, feature in self.features.get(head, {}).items():
                 create(feature, f"{head}/{name}", objective.dim or self.output_dim)
+            for name, labelled in self.labelled.get(head, {}).items():
+                create(labelled, f"{head}/{name}", objective.dim or self.output_dim)
             if objective.dim is not None:
                 name = f"{self.table}_{head}"
                 layer = dense(objective.dim, name, None, "glorot_uniform", seed)
@@ -183,6 +190,7 @@ class Tower(keras.layers.Layer):
         histories: Pooled,
         replaced: Mapping[str, tf.Tensor] | None = None,
         draw: tf.Tensor | None = None,
+        labelled: Mapping[str, Sequence[tf.Tensor]] | None = None,
     ) -> dict[str, tf.Tensor]:
         """Representations of table rows `[B]` for each head, `[B, D]`.
 
@@ -192,6 +200,7 @@ class Tower(keras.layers.Layer):
             replaced: Encoded values that stand in for the table's; see `encode_row`.
             draw: In training, a number from 0 to 1 for each row, `[B]`: features with a `dropout`
                 above it are served as unknown.
+            labelled: The labelled histories of those rows for each head that has some.
         """
         replaced = replaced or {}
         shared, _ = self._shared(rows, histories, replaced, draw)
@@ -201,6 +210,7 @@ class Tower(keras.layers.Layer):
             if head in self.projections:
                 output = self.projections[head](output)
             own = self._vectors(head, self.features.get(head, {}), rows, replaced, draw)
+            own += (labelled or {}).get(head, [])
             outputs[head] = output + tf.add_n(own) if own else output
         return outputs
 
@@ -245,6 +255,7 @@ class Recommender(keras.layers.Layer):
         """
         self._check()
         self._check_dropout()
+        self._adapt_labelled(dataset, fit)
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
         self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
@@ -291,6 +302,24 @@ class Recommender(keras.layers.Layer):
                         f"only queries are drawn for it; got {feature.dropout}."
                     )
 
+    def _adapt_labelled(self, dataset: Dataset, fit: np.ndarray) -> None:
+        for side, tower in (("query", self.query), ("candidate", self.candidate)):
+            for scope, group in tower.labelled.items():
+                for name, labelled in group.items():
+                    path = f"data.features.{side}.{scope}.{name}"
+                    if side != "query" or scope == SHARED:
+                        raise UserError(
+                            f"{path} is a labelled history, which must stand under "
+                            "data.features.query.<head>. Move it there."
+                        )
+                    labelled.adapt(dataset, fit, named_by=path)
+
+    @property
+    def reads(self) -> list[str]:
+        """The labels of histories that the query tower reads."""
+        groups = (self.query.labelled.get(head, {}) for head in self.heads)
+        return sorted({labelled.label for group in groups for labelled in group.values()})
+
     def queries(
         self,
         rows: tf.Tensor,
@@ -300,6 +329,7 @@ class Recommender(keras.layers.Layer):
         *,
         places: tf.Tensor | None = None,
         draw: tf.Tensor | None = None,
+        labels: Mapping[str, tf.Tensor] | None = None,
     ) -> dict[str, tf.Tensor]:
         """Query representations of user rows `[Q]` with the items each is known to have chosen.
 
@@ -311,9 +341,22 @@ class Recommender(keras.layers.Layer):
             places: Position in `history_items`, now `[M]`, of each entry's item, `[H]`: an item of
                 many histories is then looked up, and its gradient summed, once.
             draw: In training, a number from 0 to 1 for each query, `[Q]`; see `Tower.call`.
+            labels: Those labels of the entries that the model `reads`, by name, `[H]`, NaN where
+                there is none; without them, histories count as having none.
         """
         pooled = self._pooled(rows, history_items, owners, places)
-        return self.query(rows, pooled, replaced, draw)
+        labelled: dict[str, list[tf.Tensor]] = {}
+        if labels is not None:
+            at = tf.range(tf.shape(history_items)[0]) if places is None else places
+            count = tf.shape(rows)[0]
+            labelled = {
+                head: [
+                    said(history_items, at, owners, labels[said.label], count)
+                    for said in self.query.labelled.get(head, {}).values()
+                ]
+                for head in self.heads
+            }
+        return self.query(rows, pooled, replaced, draw, labelled)
 
     def _pooled(
         self,

@@ -112,7 +112,10 @@ def recommend(
         )
     owners = np.zeros(len(seen), np.int32)
     replaced = {} if row else run.model.query.encode_row(features or {})
-    query = run.model.queries(tf.constant([row]), seen, owners, replaced)
+    labels = (
+        {name: run.known.labels_of_user(row, name) for name in run.model.reads} if row else None
+    )
+    query = run.model.queries(tf.constant([row]), seen, owners, replaced, labels=labels)
     retrieval = run.model.heads[run.retrieval]
     vector = np.asarray(retrieval.embed(query[run.retrieval]))
     scores, positions = index.search(vector, k, exclude=[np.unique(seen) - 1])

@@ -96,6 +96,8 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
                 if path == f"candidate/{SHARED}/{history.candidate}":
                     rows += len(batch["item"])
             found[path.replace("/", "_")] = rows * math.prod(encoded.shape[1:])
+    for head, group in model.query.labelled.items():
+        found |= {f"query_{head}_{name}": len(batch["item"]) for name in group}
     return found
 
 

@@ -147,6 +147,7 @@ class Step:
             batch["item"],
             batch["history_query"],
             places=batch["history_item"],
+            labels={name: batch[f"history_label_{name}"] for name in self.model.reads},
             draw=batch["query_draw"],
         )
         item, pool = self.model.candidates(batch["item"]), self.model.candidates(batch["pool"])

@@ -19,6 +19,8 @@ from mtrec.negatives import Catalogue
 class Scores:
     """Stands for a model whose score of each user and item is given, `[U + 1, C + 1]`."""
 
+    reads = ()
+
     def __init__(self, scores, **heads):
         self.scores = np.float32(scores)
         loss = ImplicitSquared(all_pairs_weight=0.1)
@@ -26,7 +28,7 @@ class Scores:
         self.heads = {"retrieval": Retrieval(**how, loss=loss), **heads}
         self.asked = []
 
-    def queries(self, rows, items, owners):
+    def queries(self, rows, items, owners, *, labels):
         self.asked += [
             (int(row), items[owners == place].tolist()) for place, row in enumerate(rows)
         ]

@@ -8,6 +8,7 @@ from small_model import implicit_squared, rating, recommender, softmax
 
 from mtrec.errors import UserError
 from mtrec.features import Bucketized, Categorical, History, Numeric
+from mtrec.labelled_history import LabelledHistory
 from mtrec.model import Recommender, Tower
 from mtrec.pooling import Mean
 from mtrec.sharing import SharedBottom
@@ -271,3 +272,49 @@ def test_towers_of_different_width_are_refused_unless_the_head_has_its_own(data)
 def test_a_head_narrower_than_one_is_refused():
     with pytest.raises(UserError, match="dim of a head must be at least 1, or null; got 0"):
         rating(dim=0)
+
+
+def rated(data, *, scope="rating", side="query"):
+    """A model with a labelled history."""
+    features = {
+        "query": {"shared": {"user_id": Categorical(column="user_id")}},
+        "candidate": {"shared": {"item_id": Categorical(column="item_id")}},
+    }
+    features[side].setdefault(scope, {})["rated"] = LabelledHistory(label="rating", prior=0.0)
+    heads = {"retrieval": implicit_squared(), "rating": rating(dim=3)}
+    query, candidate = (tower(features[name]) for name in ("query", "candidate"))
+    return Recommender(query=query, candidate=candidate, heads=heads).adapt(
+        data, np.arange(4), seed=1
+    )
+
+
+def test_what_users_said_reaches_the_head_it_stands_under_alone(data):
+    model = rated(data)
+    asked = tf.constant([1, 2]), tf.constant([2, 5, 3]), tf.constant([0, 0, 1])
+    given = {"rating": tf.constant([5.0, 1.0, np.nan])}
+    silent, spoken = model.queries(*asked), model.queries(*asked, labels=given)
+
+    assert model.reads == ["rating"]
+    np.testing.assert_array_equal(spoken["retrieval"], silent["retrieval"])
+    moved = (spoken["rating"] - silent["rating"]).numpy()
+    # Item 2 has 4 and 2, item 5 nothing: the mean of all is 3.5.
+    y = weight_of(model, "query_rating_rated")
+    np.testing.assert_allclose(moved[0], (2 * y[2] - 2.5 * y[5]) / np.sqrt(3), rtol=1e-4)
+    assert not moved[1].any()
+
+
+def test_entries_that_share_an_item_say_the_same_by_their_places(data):
+    model = rated(data)
+    rows, owners = tf.constant([1, 2]), tf.constant([0, 0, 1])
+    labels = {"rating": tf.constant([5.0, 1.0, 3.0])}
+    flat = model.queries(rows, tf.constant([2, 4, 2]), owners, labels=labels)
+    places = tf.constant([1, 0, 1])
+    placed = model.queries(rows, tf.constant([4, 2]), owners, labels=labels, places=places)
+
+    np.testing.assert_allclose(flat["rating"], placed["rating"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "scope"), [("query", "shared"), ("candidate", "rating")])
+def test_a_labelled_history_stands_under_a_head_of_the_query_tower(data, side, scope):
+    with pytest.raises(UserError, match=rf"{side}.{scope}.rated is a labelled history, which must"):
+        rated(data, scope=scope, side=side)

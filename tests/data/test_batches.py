@@ -318,6 +318,7 @@ def test_padding_has_the_values_that_are_promised(data):
         "history_item": "i",
         "history_pool": "i",
         "history_log_q": "f",
+        "history_label_rating": "f",
         "item": "i",
         "row_query": "i",
         "row_item": "i",
