@@ -40,6 +40,10 @@ def choices() -> list[str]:
         for path in (CONF / "head").glob("*.yaml")
         for task in (("rating",) if path.stem.startswith("rating") else ("retrieval",))
     ]
+    found += [
+        f"negatives@task.heads.retrieval.negatives={path.stem}"
+        for path in (CONF / "negatives").glob("*.yaml")
+    ]
     return sorted(found)
 
 
