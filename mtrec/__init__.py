@@ -33,7 +33,7 @@ _HOMES = {
     "mtrec.heads.retrieval_losses": ["Bpr", "Hinge", "ImplicitSquared", "Softmax"],
     "mtrec.index": ["ExactBuilder", "ScannBuilder"],
     "mtrec.labelled_history": ["LabelledHistory"],
-    "mtrec.model": ["Recommender", "Tower"],
+    "mtrec.model": ["Recommender"],
     "mtrec.negatives": ["Catalogue", "InBatch"],
     "mtrec.optimizers": ["LazyAdam", "RowWiseAdagrad"],
     "mtrec.pooling": ["Attention", "Mean", "Pooling", "Sqrtn", "Transformer"],
@@ -41,6 +41,7 @@ _HOMES = {
     "mtrec.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
     "mtrec.step": ["Optimizers"],
     "mtrec.surgery": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
+    "mtrec.tower": ["Tower"],
     "mtrec.train": ["Schedule", "fit"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -116,8 +116,8 @@ class ModelConfig:
         table_placement: `replicated` keeps embedding tables and their optimizer's slots on every
             replica, `sharded` divides their rows among the replicas, `auto` shards the large ones.
         shard_above_mib: The size above which `auto` shards a table, in MiB without its slots.
-        query: See `mtrec.model.Tower`.
-        candidate: See `mtrec.model.Tower`.
+        query: See `mtrec.tower.Tower`.
+        candidate: See `mtrec.tower.Tower`.
         sharing: What the heads share in the tower of either name; see `mtrec.sharing`.
         pooling: How a history's items become one vector; see `mtrec.pooling`.
     """

@@ -7,9 +7,10 @@ import keras
 import tensorflow as tf
 
 from mtrec.data.batches import Batch
+from mtrec.experts import SHARED
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared
-from mtrec.model import SHARED, Recommender
+from mtrec.model import Recommender
 from mtrec.sharding import ShardedVariable
 from mtrec.step import Optimizers
 from mtrec.strategy import num_workers

@@ -7,9 +7,10 @@ from mtrec.features import Categorical, History
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
-from mtrec.model import Recommender, Tower
+from mtrec.model import Recommender
 from mtrec.pooling import Attention, Sqrtn, Transformer
 from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
+from mtrec.tower import Tower
 
 
 def implicit_squared(*, pool="catalogue", dim=None, **changed):

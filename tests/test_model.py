@@ -9,10 +9,11 @@ from small_model import implicit_squared, rating, recommender, softmax
 from mtrec.errors import UserError
 from mtrec.features import Bucketized, Categorical, History, Numeric
 from mtrec.labelled_history import LabelledHistory
-from mtrec.model import Recommender, Tower
+from mtrec.model import Recommender
 from mtrec.pooling import Mean
 from mtrec.sharing import SharedBottom
 from mtrec.step import TABLE
+from mtrec.tower import Tower
 
 
 def tower(features, **changed):

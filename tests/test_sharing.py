@@ -9,10 +9,11 @@ from small_model import SCHEMES, implicit_squared, rating, recommender, softmax
 from mtrec.errors import UserError
 from mtrec.evaluate import Evaluator
 from mtrec.features import Bucketized, Categorical, Hashed, History, Numeric, Timestamp
-from mtrec.model import Recommender, Tower
+from mtrec.model import Recommender
 from mtrec.pooling import Mean
 from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
 from mtrec.tables import TABLE
+from mtrec.tower import Tower
 
 HEADS = ("click", "rating")
 GATED = ("mmoe", "ple", "stem")
