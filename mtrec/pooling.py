@@ -6,7 +6,6 @@ The items of all queries come side by side, those of one query together and olde
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -246,7 +245,7 @@ class _Block(keras.layers.Layer):
 
 def _sum_and_count(
     vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor
-) -> Sequence[tf.Tensor]:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Each query's sum `[Q, D]` and number `[Q, 1]` of items."""
     total = tf.math.unsorted_segment_sum(vectors, owners, num_queries)
     ones = tf.ones_like(owners, dtype=vectors.dtype)
