@@ -87,8 +87,7 @@ if __name__ == "__main__":
     assert local.num_replicas_in_sync == replicas
     jobs = [("in_batch", "rows", CAGrad(radius=0.5), {})]
     if replicas < 4:
-        changes = [{}, {"scheme": "stem"}]
-        changes += [{"pooling": p, "dropout": 0.5} for p in ("attention", "transformer")]
+        changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))

@@ -498,7 +498,6 @@ def replicas(tmp_path_factory):
         ("catalogue users", (2,)),
         ("catalogue users stem", (2,)),
         ("catalogue users attention 0.5", (2,)),
-        ("catalogue users transformer 0.5", (2,)),
         ("in_batch rows", (2, 4)),
     ],
 )

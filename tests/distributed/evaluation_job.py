@@ -32,7 +32,12 @@ def recorded(measure, lines):
     def wrapped(self, model, *arguments, **keywords):
         asked = []
         queries = model.queries
-        model.queries = lambda users, *rest: asked.extend(users.tolist()) or queries(users, *rest)
+
+        def asking(users, *rest, **options):
+            asked.extend(users.tolist())
+            return queries(users, *rest, **options)
+
+        model.queries = asking
         try:
             return measure(self, model, *arguments, **keywords)
         finally:

@@ -180,7 +180,8 @@ def test_auto_shards_the_tables_above_a_size():
     # quarter of it is 251 rows of 260 bytes. The others: 2,001 x (16 + 1) and 1,001 x (16 + 1)
     # numbers, and 2 x 2,001 + 2 x 1,001 accumulators. The optimizer counts steps in 8 bytes.
     others = 4 * (3_002 * 17 + 6_004) + 8
-    auto = ("optimizer=rowwise_adagrad", "model.shard_above_mib={}")
+    narrow = ("task.heads.rating.members=1", "~data.features.query.rating.rated")
     for mib, largest in ((256_255 / 2**20, 251 * 260), (256_256 / 2**20, 1_001 * 260)):
-        held = bytes_on_each_device(4, auto[0], auto[1].format(mib))
+        auto = ("optimizer=rowwise_adagrad", f"model.shard_above_mib={mib}", *narrow)
+        held = bytes_on_each_device(4, *auto)
         assert held == [largest + others] * 4
