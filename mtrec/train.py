@@ -203,10 +203,9 @@ class _Trainer:
             self._call(min(state.step + schedule.steps_per_call, steps))
             # The chief's clock alone says what is due: workers save sharded tables together.
             stop, due = from_chief(
-                self.step.strategy,
-                lambda: (self.stop(), state.step < steps and self.due(self.steps_done)),
+                self.step.strategy, lambda: (self.stop(), self.due(self.steps_done))
             )
-            if stop or due:
+            if stop or (due and state.step < steps):
                 self._save()
             if stop:
                 raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
@@ -269,7 +268,11 @@ class _Trainer:
 
 
 class _Due:
-    """Says when a checkpoint within an epoch is due."""
+    """Says when a checkpoint within an epoch is due.
+
+    Counted in steps, one is due at the first look at or after each multiple of them, so that a job
+    that was killed leaves the checkpoints of one that was not.
+    """
 
     def __init__(self, every: str | None, step: int) -> None:
         seconds = every is not None and every.endswith("s")
@@ -278,14 +281,13 @@ class _Due:
         self._last_time, self._last_step = time.monotonic(), step
 
     def __call__(self, step: int) -> bool:
-        due = (
-            time.monotonic() - self._last_time >= self._seconds
-            if self._seconds is not None
-            else self._steps is not None and step - self._last_step >= self._steps
-        )
-        if due:
-            self._last_time, self._last_step = time.monotonic(), step
-        return due
+        if self._seconds is not None:
+            due = time.monotonic() - self._last_time >= self._seconds
+            if due:
+                self._last_time = time.monotonic()
+            return due
+        last, self._last_step = self._last_step, step
+        return self._steps is not None and step // self._steps > last // self._steps
 
 
 def _check_selectable(metric: str | None, metrics: Metrics) -> None:

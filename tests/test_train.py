@@ -326,6 +326,25 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from(data, tmp_path):
     assert_same(weights_of(second.model), weights_of(straight.model))
 
 
+def test_a_killed_job_leaves_the_checkpoints_of_one_that_was_not(data, tmp_path):
+    settings = {"epochs": 6, "steps_per_call": 2, "checkpoint_every": "5", "select_by": None}
+    straight = Job(data, **settings)
+    straight.fit(tmp_path / "straight")
+    for killed_in in (2, 5, 8):
+        calls = iter(range(1, 100))
+
+        def killed(calls=calls, killed_in=killed_in):
+            if next(calls) == killed_in:
+                raise KeyboardInterrupt
+            return False
+
+        with pytest.raises(KeyboardInterrupt):
+            Job(data, **settings).fit(tmp_path / f"cut{killed_in}", stop=killed)
+        Job(data, **settings).fit(tmp_path / f"cut{killed_in}")
+        left = [{p.name for p in (tmp_path / d).iterdir()} for d in ("straight", f"cut{killed_in}")]
+        assert left[0] == left[1], killed_in
+
+
 def test_a_finished_job_has_nothing_left_to_do(data, tmp_path):
     first = Job(data, epochs=2)
     history = first.fit(tmp_path, [0.2, 0.1])
