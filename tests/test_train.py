@@ -330,7 +330,7 @@ def test_a_killed_job_leaves_the_checkpoints_of_one_that_was_not(data, tmp_path)
     settings = {"epochs": 6, "steps_per_call": 2, "checkpoint_every": "5", "select_by": None}
     straight = Job(data, **settings)
     straight.fit(tmp_path / "straight")
-    for killed_in in (2, 5, 8):
+    for killed_in in (3, 7, 11):
         calls = iter(range(1, 100))
 
         def killed(calls=calls, killed_in=killed_in):
