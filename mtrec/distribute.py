@@ -190,8 +190,7 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
     cluster = config.cluster
     # A name of its own each time: what Ray would resume is nothing that training needs.
     name = f"{os.getpid()}-{time.time_ns()}"
-    # What Ray's TensorflowTrainer extends; that one would import TensorFlow here.
-    trainer = DataParallelTrainer(
+    trainer = _Trainer(
         _loop,
         train_loop_config={
             "config": config,
@@ -240,6 +239,21 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
     except PreemptedError as error:
         return {"preempted": str(error)}
     return {"history": history}
+
+
+class _Trainer(DataParallelTrainer):
+    """What Ray's `TensorflowTrainer` extends, without two of the helpers that it starts.
+
+    `TensorflowTrainer` itself would import TensorFlow here. A helper costs two CPU seconds of
+    start: one would deal out Ray datasets, of which there are none; the other removes the workers'
+    placement group if their controller dies, which Ray does as well once this process ends. Where
+    another version of Ray names them otherwise, they start.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        left_out = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ not in left_out]
 
 
 class _TfConfig(BackendConfig):
