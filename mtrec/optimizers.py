@@ -4,9 +4,9 @@ Keras' own optimizers read and write the whole table on every step, and where an
 a batch their sparse path accumulates Σg² instead of (Σg)². Here the gradient of a table is summed
 by row first, so a step equals the one that the dense gradient would give.
 
-Keras sums gradients over the replicas before it calls `update_step`, and calls it once for each
-device's copy of a table. The sum by row therefore already holds every replica's share. So does the
-gradient of a sharded table as it comes: see `mtrec.sharding`.
+All replicas' gradients are joined before `update_step`, which Keras calls once for each device's
+copy of a table. The sum by row therefore already holds every replica's share. So does the gradient
+of a sharded table as it comes: see `mtrec.sharding`.
 """
 
 from abc import ABC, abstractmethod
@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from mtrec.sharding import ShardedVariable
+from mtrec.strategy import all_gather_together
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
@@ -62,6 +63,20 @@ class TableOptimizer(keras.optimizers.Optimizer, ABC):
         mirrored = [(g, v) for g, v in pairs if not isinstance(v, ShardedVariable)]
         if mirrored:
             super()._backend_update_step(*zip(*mirrored, strict=True), rate)
+
+    def _all_reduce_sum_gradients(
+        self, pairs: Sequence[tuple[Gradient, tf.Variable]]
+    ) -> list[tuple[Gradient, tf.Variable]]:
+        slices = [gradient for gradient, _ in pairs]
+        if not all(isinstance(s, tf.IndexedSlices) for s in slices):
+            return list(super()._all_reduce_sum_gradients(pairs))
+        # TensorFlow's way takes three collectives and a condition for each table.
+        rows = all_gather_together([tf.cast(s.indices, tf.int32) for s in slices])
+        values = all_gather_together([s.values for s in slices])
+        return [
+            (tf.IndexedSlices(v, r, slices_of.dense_shape), table)
+            for v, r, (slices_of, table) in zip(values, rows, pairs, strict=True)
+        ]
 
 
 class RowWiseAdagrad(TableOptimizer):

@@ -4,7 +4,7 @@ import functools
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -128,6 +128,22 @@ def all_gather(value: tf.Tensor) -> tf.Tensor:
         return value
     # One tensor a call: a call with mixed types fails.
     return context.all_gather(tf.identity(value), axis=0)
+
+
+def all_gather_together(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """`all_gather` of several tensors of one type by one exchange.
+
+    Args:
+        values: Tensors `[n, ...]`, each with an n of its own, but the same on all replicas, as
+            padded batches give.
+    """
+    replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+    if replicas == 1:
+        return list(values)
+    flat = [tf.reshape(value, [-1]) for value in values]
+    joined = tf.reshape(all_gather(tf.concat(flat, 0)), [replicas, -1])
+    parts = tf.split(joined, [tf.size(value) for value in flat], axis=1)
+    return [tf.reshape(p, [-1, *v.shape[1:]]) for p, v in zip(parts, values, strict=True)]
 
 
 def from_chief(strategy: tf.distribute.Strategy, make: Callable[[], T]) -> T:
