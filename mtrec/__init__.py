@@ -26,6 +26,7 @@ _HOMES = {
     "mtrec.evaluate": ["Evaluator", "flat_metrics"],
     "mtrec.heads.binary": ["Binary"],
     "mtrec.heads.head": ["Head"],
+    "mtrec.heads.ordinal": ["Ordinal"],
     "mtrec.heads.pair": ["PairHead"],
     "mtrec.heads.ranking": ["Ranking"],
     "mtrec.heads.rating": ["Rating"],

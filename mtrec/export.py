@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.errors import UserError
+from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.pair import PairHead
 from mtrec.index import Index
 from mtrec.manifest import MANIFEST
@@ -132,7 +133,8 @@ class Served:
         Returns:
             `known` `[N]`, whether the model knows both; `score` `[N]`, the retrieval score, and
             `rating` `[N]`, the predicted rating, where the run has a head for them; what other
-            heads say of pairs, such as a probability, by their names, `[N]`.
+            heads say of pairs, such as a probability, by their names, `[N]`; of an ordinal head
+            the standard deviation too, such as `rating_spread`.
         """
         users, items = self.user_rows(user_id), _rows(self._items, item_id)
         # Many pairs may be of one user: the query tower runs once for each.
@@ -147,8 +149,11 @@ class Served:
             outputs["score"] = tf.reduce_sum(embedded, axis=-1)
         for name, head in self._model.heads.items():
             if isinstance(head, PairHead):
-                scores = head.score_pairs(query[name], candidate[name], users, items)
-                outputs["rating" if name == self._rating else name] = scores
+                pairs = query[name], candidate[name], users, items
+                told = "rating" if name == self._rating else name
+                outputs[told] = head.score_pairs(*pairs)
+                if isinstance(head, Ordinal):
+                    outputs[f"{told}_spread"] = head.spread_of_pairs(*pairs)
         return outputs
 
 

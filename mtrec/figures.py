@@ -88,6 +88,33 @@ def calibration(table: Sequence[Mapping[str, float]], *, head: str) -> Figure:
             bin's predictions and of its true values), `count`, and `stderr` of `observed`.
         head: The head.
     """
+    return _reliability(
+        table,
+        f"Calibration: {head}",
+        "predictions are off by {gap:.3f} on average over the bins, weighted by count",
+        labels=("mean prediction of the bin", "mean true value"),
+    )
+
+
+def spread(table: Sequence[Mapping[str, float]], *, head: str) -> Figure:
+    """Returns how large errors are where a head foretells small and large ones.
+
+    Args:
+        table: As for `calibration`, of foretold spreads and root mean square errors.
+        head: The head.
+    """
+    return _reliability(
+        table,
+        f"Spread: {head}",
+        "foretold errors are off by {gap:.3f} on average over the bins, weighted by count",
+        labels=("foretold spread of the bin", "root mean square error"),
+    )
+
+
+def _reliability(
+    table: Sequence[Mapping[str, float]], title: str, detail: str, *, labels: tuple[str, str]
+) -> Figure:
+    """Returns what was seen above what was predicted, and the number of rows behind it."""
     predicted, observed, count, stderr = (
         np.array([row[name] for row in table], dtype=float)
         for name in ("predicted", "observed", "count", "stderr")
@@ -98,8 +125,7 @@ def calibration(table: Sequence[Mapping[str, float]], *, head: str) -> Figure:
     ends = (low - 0.04 * (high - low) - 0.01, high + 0.04 * (high - low) + 0.01)
     gap = float(np.average(np.abs(observed - predicted), weights=count))
     with style():
-        detail = f"predictions are off by {gap:.3f} on average over the bins, weighted by count"
-        figure = titled_figure(f"Calibration: {head}", detail, height=5.8)
+        figure = titled_figure(title, detail.format(gap=gap), height=5.8)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.grid(visible=True, axis="x")
         upper.plot(ends, ends, color=GREY, linestyle="--", linewidth=1.2, label="perfect")
@@ -107,10 +133,10 @@ def calibration(table: Sequence[Mapping[str, float]], *, head: str) -> Figure:
             predicted, observed, yerr=interval, color=BLUE, fmt="-o", elinewidth=1.2
         )
         bars.set_label("model, with 95 % interval")
-        upper.set(xlim=ends, ylim=ends, ylabel="mean true value")
+        upper.set(xlim=ends, ylim=ends, ylabel=labels[1])
         upper.legend(loc="upper left")
         lower.bar(predicted, count, width=0.6 * _spacing(predicted), color=BLUE, alpha=0.45)
-        lower.set(xlabel="mean prediction of the bin", ylabel="rows")
+        lower.set(xlabel=labels[0], ylabel="rows")
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         figure.align_ylabels()

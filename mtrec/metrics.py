@@ -223,6 +223,28 @@ def calibration(predicted: np.ndarray, truth: np.ndarray, *, bins: int) -> list[
     return rows
 
 
+def spread(foretold: np.ndarray, error: np.ndarray, *, bins: int) -> list[dict[str, float]]:
+    """Root mean squares of foretold spreads and of errors, in equally filled bins of the former.
+
+    Returns:
+        Rows `{"predicted", "observed", "count", "stderr"}` in order of the spread; `stderr` is the
+        standard error of the root mean square error.
+    """
+    squares = calibration(foretold.astype(np.float64) ** 2, error**2, bins=bins)
+    rows = []
+    for row in squares:
+        root = float(np.sqrt(row["observed"]))
+        rows.append(
+            {
+                "predicted": float(np.sqrt(row["predicted"])),
+                "observed": root,
+                "count": row["count"],
+                "stderr": row["stderr"] / (2 * root) if root else 0.0,
+            }
+        )
+    return rows
+
+
 def predicted_against_true(
     predicted: np.ndarray, truth: np.ndarray, *, low: float, high: float, bins: int
 ) -> dict[str, list]:

@@ -180,6 +180,9 @@ def _figures(
         if "calibration" in report.tables:
             figure = figures.calibration(report.tables["calibration"], head=head)
             yield named("calibration", head), figure
+        if "spread" in report.tables:
+            figure = figures.spread(report.tables["spread"], head=head)
+            yield named("spread", head), figure
         if "predicted_against_true" in report.tables:
             heat = report.tables["predicted_against_true"]
             yield (

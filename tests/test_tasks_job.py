@@ -14,7 +14,7 @@ from mtrec.data.load import load
 TASKS = (
     "data=table",
     "data.rating=null",
-    "data.labels=[clicked,seconds]",
+    "data.labels=[clicked,seconds,stars]",
     "task=retrieval",
     "train.epochs=2",
     "train.global_batch=30",
@@ -34,6 +34,9 @@ TASKS = (
     "+head@task.heads.order=ranking",
     "task.heads.order.label=seconds",
     "+task.weights.order=0.1",
+    "+head@task.heads.stars=ordinal",
+    "task.heads.stars.label=stars",
+    "+task.weights.stars=0.1",
 )
 
 
@@ -48,6 +51,7 @@ def trained(tmp_path_factory):
         "timestamp": np.arange(1500),
         "clicked": (rng.random(1500) < 0.3).astype(float),
         "seconds": seconds,
+        "stars": rng.integers(1, 6, 1500),
     }
     pd.DataFrame(log).to_parquet(directory / "log.parquet")
     config = config_of(*TASKS, f"data.interactions={directory / 'log.parquet'}")
@@ -60,7 +64,10 @@ def test_every_task_is_trained_and_measured_by_its_own_metrics(trained):
     job, _ = trained
     metrics, reports = stages.evaluate(job)
 
-    for name in ("retrieval/ndcg_at_10", "bought/ndcg_at_10", "click/auc", "watch/rmse"):
+    for name in (
+        *("retrieval/ndcg_at_10", "bought/ndcg_at_10"),
+        *("click/auc", "watch/rmse", "stars/log_loss", "stars/spread_ratio"),
+    ):
         assert np.isfinite(metrics[f"test/{name}"])
         assert np.isfinite(metrics[f"baseline/test/{name}"])
     assert 0 < metrics["test/order/pairs_in_order"] < 1
@@ -75,9 +82,10 @@ def test_each_head_has_its_figures(trained):
     drawn = dict(report._figures(history, 1, metrics, reports))
 
     assert set(drawn) == {
-        *("loss_curves", "slices", "slices_bought"),
+        *("loss_curves", "slices", "slices_bought", "slices_stars"),
         *("recall_curve", "recall_curve_bought"),
-        *("calibration", "calibration_watch", "predicted_against_true"),
+        *("calibration", "calibration_watch", "calibration_stars"),
+        *("predicted_against_true", "predicted_against_true_stars", "spread"),
     }
     assert all(isinstance(figure, matplotlib.figure.Figure) for figure in drawn.values())
 
@@ -90,6 +98,10 @@ def test_the_exported_model_tells_what_each_head_says_of_a_pair(trained):
         user_id=tf.constant(["7", "nobody"]), item_id=tf.constant(["3", "3"])
     )
 
-    assert set(found) == {"known", "score", "rating", "click", "order"}
+    assert set(found) == {
+        *("known", "score", "rating", "click", "order"),
+        *("stars", "stars_spread"),
+    }
     assert found["known"].numpy().tolist() == [True, False]
+    assert np.all(found["stars_spread"].numpy() > 0.5)
     assert np.all((found["click"].numpy() > 0) & (found["click"].numpy() < 1))

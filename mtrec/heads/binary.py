@@ -57,7 +57,7 @@ class Binary(PairHead):
         positive = tf.broadcast_to(positive, tf.shape(output))
         return tf.nn.sigmoid_cross_entropy_with_logits(labels=positive, logits=output)
 
-    def served(self, output: tf.Tensor) -> tf.Tensor:
+    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
         """The probability of a positive label."""
         return tf.sigmoid(output)
 

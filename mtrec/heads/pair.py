@@ -112,12 +112,18 @@ class PairHead(Head):
         self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
     ) -> tf.Tensor:
         """What is served of pairs `[N, D]` and their row numbers, `[N]`."""
+        return self.served(self.mean_output(query, candidate, users, items), users)
+
+    def mean_output(
+        self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
+    ) -> tf.Tensor:
+        """The members' mean for pairs `[N, D]` and their row numbers, `[N]`."""
         output = self.output(query, candidate, self.user_bias(users), self.item_bias(items))
-        return self.served(tf.reduce_mean(output, axis=-1))
+        return tf.reduce_mean(output, axis=-1)
 
     @abstractmethod
-    def served(self, output: tf.Tensor) -> tf.Tensor:
-        """What people are told of outputs `[N]`."""
+    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+        """What people are told of outputs `[N]` for users of these row numbers, `[N]`."""
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """Error and regularisation of each row, masked where there is no label."""
@@ -141,13 +147,8 @@ class PairHead(Head):
         """`output`: the members' mean for each interaction which carries the label."""
         known = np.isfinite(held_out.labels[self.label])
         owner, item = held_out.owner[known], held_out.item[known]
-        output = self.output(
-            tf.gather(query, owner),
-            tf.gather(candidate, item - 1),
-            self.user_bias(held_out.users[owner]),
-            self.item_bias(item),
-        )
-        return {"output": tf.reduce_mean(output, axis=-1).numpy()}
+        pairs = tf.gather(query, owner), tf.gather(candidate, item - 1)
+        return {"output": self.mean_output(*pairs, held_out.users[owner], item).numpy()}
 
     def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Owner, item row and label of the interactions that carry the label, `[N]` each."""

@@ -33,7 +33,7 @@ class Ranking(PairHead):
         truth = tf.exp(_log_softmax(label, known, owner, queries))
         return -rows * truth * _log_softmax(output, known, owner, queries)
 
-    def served(self, output: tf.Tensor) -> tf.Tensor:
+    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
         """The output."""
         return output
 

@@ -26,7 +26,7 @@ class Rating(PairHead):
         """The squared error."""
         return tf.square(output - label)
 
-    def served(self, output: tf.Tensor) -> tf.Tensor:
+    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
         """The output, within the scale."""
         return tf.clip_by_value(output, self.low, self.high)
 

@@ -1,0 +1,162 @@
+"""Ordinal regression: the probability of each step of a label's scale, and so its spread."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec import metrics
+from mtrec.data.dataset import Dataset
+from mtrec.errors import UserError
+from mtrec.heads.head import HeldOut, PerUser, Report
+from mtrec.heads.rating import Rating
+from mtrec.sharding import make_table
+
+# More steps than this are a quantity to regress on.
+MOST_LEVELS = 100
+# Stands for infinity where a gradient must not be NaN.
+_FAR = 1e4
+
+
+class Ordinal(Rating):
+    """The likelihood of a label's level, after OrdRec (Koren, Sill, RecSys 2011); see `PairHead`.
+
+    The levels are the values that occur in training, rising. Of an output x,
+    `P(label <= level k) = sigmoid((t_k - x) s_user)`: thresholds t are shared, and the sharpness s,
+    which starts at 1 and is regularised as biases are, says how much of a user's labels is chance.
+    A row costs its level's negative log probability. The mean of the distribution is what is
+    predicted, and its standard deviation is the spread.
+    """
+
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, name: str, seed: int) -> None:
+        """Starts from the shares of the levels, for every pair; see `PairHead`.
+
+        Raises:
+            UserError: If the labels have fewer than 2 or more than 100 levels, or see `PairHead`.
+        """
+        super().adapt(dataset, fit, name=name, seed=seed)
+        labels = np.asarray(dataset.interactions[self.label])[fit]
+        labels = labels[np.isfinite(labels)]
+        self.levels, counts = np.unique(labels, return_counts=True)
+        if not 2 <= len(self.levels) <= MOST_LEVELS:
+            raise UserError(
+                f"The label of the ordinal head task.heads.{name} must have 2 to {MOST_LEVELS} "
+                f"levels; {self.label} has {len(self.levels)}. Use head@task.heads.{name}=rating."
+            )
+        self.train_shares = counts / counts.sum()
+        below = np.cumsum(self.train_shares)[:-1]
+        threshold = np.log(below / (1 - below))
+        # The first threshold is 0, since `start` moves all of them.
+        self.start.assign(-threshold[0])
+        gaps = keras.initializers.Constant(np.log(np.diff(threshold)))
+        self.log_gaps = self.add_weight(
+            shape=(len(self.levels) - 2,), initializer=gaps, name=f"{name}_log_gaps"
+        )
+        users = np.zeros((dataset.num_users + 1, 1), np.float32)
+        self.log_sharpness = make_table(users, name=f"{name}_user_log_sharpness")
+
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The negative log probability of the label's level, and sharpness' regularisation."""
+        users = tf.gather(batch["query"], batch["row_query"])
+        log_sharpness = self.log_sharpness(users)  # [N, 1]
+        level = tf.searchsorted(tf.constant(self.levels, tf.float32), label[:, 0])
+        return self._cost(output, level, log_sharpness) + self.l2 * log_sharpness**2
+
+    def _cost(self, output: tf.Tensor, level: tf.Tensor, log_sharpness: tf.Tensor) -> tf.Tensor:
+        """Negative log probability of levels `[N]` given outputs `[N, E]`, `[N, E]`."""
+        ends = tf.concat([[-_FAR], self._thresholds(), [_FAR]], axis=0)
+        sharpness = tf.exp(log_sharpness)
+        low, high = (
+            (tf.gather(ends, k)[:, tf.newaxis] - output) * sharpness for k in (level, level + 1)
+        )
+        # sigmoid(high) - sigmoid(low), without the difference of two numbers near 1.
+        width = tf.gather(ends[1:] - ends[:-1], level)[:, tf.newaxis] * sharpness
+        apart = tf.math.log(-tf.math.expm1(-width))
+        return tf.math.softplus(-high) + tf.math.softplus(low) - apart
+
+    def _thresholds(self) -> tf.Tensor:
+        """Rising thresholds between the levels, `[K - 1]`."""
+        return tf.concat([[0.0], tf.cumsum(tf.exp(self.log_gaps.value))], axis=0)
+
+    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+        """The mean of the label's distribution."""
+        return self.distribution(output, users)[0]
+
+    def spread_of_pairs(
+        self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
+    ) -> tf.Tensor:
+        """Standard deviation of the label for pairs `[N, D]` and their row numbers, `[N]`."""
+        return self.distribution(self.mean_output(query, candidate, users, items), users)[1]
+
+    def distribution(self, output: tf.Tensor, users: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and standard deviation of the label, `[N]` each, given outputs `[N]` of users."""
+        sharpness = tf.exp(self.log_sharpness(users))  # [N, 1]
+        below = tf.sigmoid((self._thresholds() - output[:, tf.newaxis]) * sharpness)  # [N, K - 1]
+        # Squares are taken about the middle of the scale, so that nothing large cancels.
+        middle = self.levels.mean()
+        levels = tf.constant(self.levels - middle, tf.float32)
+        steps, squared = levels[1:] - levels[:-1], levels[1:] ** 2 - levels[:-1] ** 2
+        mean = levels[-1] - tf.linalg.matvec(below, steps)
+        square = levels[-1] ** 2 - tf.linalg.matvec(below, squared)
+        return mean + middle, tf.sqrt(tf.maximum(square - mean**2, 0.0))
+
+    def measure(
+        self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
+    ) -> dict[str, np.ndarray]:
+        """`output` and `spread`, mean and standard deviation, and `log_loss` of each label.
+
+        A label that is none of the levels is taken for the nearest.
+        """
+        output = tf.constant(super().measure(held_out, query, candidate, full=full)["output"])
+        owner, _, label = self.labelled(held_out)
+        users = held_out.users[owner]
+        mean, spread = self.distribution(output, users)
+        level = tf.constant(self._level(label))
+        cost = self._cost(output[:, tf.newaxis], level, self.log_sharpness(users))
+        found = {"output": mean, "spread": spread, "log_loss": cost[:, 0]}
+        return {name: values.numpy() for name, values in found.items()}
+
+    def report(
+        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
+    ) -> Report:
+        """The errors of `Rating`, and how well the spread tells them; the baseline tells all alike.
+
+        `log_loss` is in nats. `spread_ratio` is the root mean square of errors over spreads: 1
+        where they are as large as foretold, above where the head is too sure.
+        """
+        report = super().report(held_out, measured, full=full)
+        owner, _, truth = self.labelled(held_out)
+        if not len(truth):
+            return report
+        losses, spread = measured["log_loss"], measured["spread"]
+        error = measured["output"] - truth
+        report = replace(report, metrics=report.metrics | _found(losses, error, spread))
+        if report.per_user is None:
+            return report
+        alike = -np.log(self.train_shares)[self._level(truth)]
+        error_alike = self.train_shares @ self.levels - truth
+        summed = PerUser.summed({"log_loss": losses}, owner, len(held_out.users))
+        return replace(
+            report,
+            baseline=report.baseline | _found(alike, error_alike, self._spread_of_all()),
+            tables=report.tables | {"spread": metrics.spread(spread, error, bins=10)},
+            per_user=replace(report.per_user, totals=report.per_user.totals | summed.totals),
+        )
+
+    def _level(self, label: np.ndarray) -> np.ndarray:
+        """The nearest level of each label."""
+        return np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, label)
+
+    def _spread_of_all(self) -> np.ndarray:
+        mean = self.train_shares @ self.levels
+        return np.sqrt(self.train_shares @ (self.levels - mean) ** 2)
+
+
+def _found(losses: np.ndarray, error: np.ndarray, spread: np.ndarray) -> dict[str, float]:
+    ratio = error / np.maximum(spread, 1e-6)
+    return {
+        "log_loss": float(losses.mean(dtype=np.float64)),
+        "spread_ratio": float(np.sqrt(np.mean(ratio**2, dtype=np.float64))),
+    }
