@@ -73,6 +73,7 @@ class TableConfig(DataConfig):
     item_key: str
     rating: str | None
     labels: list[str]
+    negative: str | None
     timestamp: str | None
     title: str | None
     rating_scale: list[float] | None

@@ -39,21 +39,22 @@ class Negatives(ABC):
 
     Attributes:
         past_batches: Batches before the current one whose targets it asks for.
+        given: Whether the items that the data names as a row's negative count as targets.
         local: Whether each replica has a pool of its own.
     """
 
     past_batches = 0
+    given = False
     local = False
 
     @abstractmethod
-    def adapt(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
-        """Takes the training rows.
+    def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+        """Takes what the units, users or rows, can bring into the pool.
 
         Args:
-            row_items: Item of each.
+            unit_items: Item of each distinct pair of unit and item.
             num_items: Items in the catalogue.
-            target_share: Probability that each is a target, its unit (user or row) being in the
-                batch.
+            target_share: Probability that the unit brings the item where it is in the batch.
         """
 
     @abstractmethod
@@ -72,7 +73,7 @@ class Negatives(ABC):
 class Catalogue(Negatives):
     """All items, every step. Nothing is sampled, so log Q is 0."""
 
-    def adapt(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+    def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
         """See `Negatives`."""
         items = np.arange(1, num_items + 1, dtype=np.int32)
         self._pool = Pool(items, np.zeros(num_items, bool), np.zeros(num_items + 1, np.float32))
@@ -87,11 +88,11 @@ class Catalogue(Negatives):
 class InBatch(Negatives):
     """The distinct targets of the global batch, and if asked for, more.
 
-    A batch holds a share of all units, and a training row is a target with some probability where
-    its unit is in the batch. An item is then in the pool with probability
-    `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over its rows and `share`
-    counting past batches too. Training counts are known exactly, so nothing is estimated from the
-    stream, and no floor is needed on large catalogues.
+    A batch holds a share of all units, users or rows, and each brings its items with some
+    probability where it is there. An item is then in the pool with probability
+    `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over the units that can
+    bring it and `share` counting past batches too. Training counts are known exactly, so nothing is
+    estimated from the stream, and no floor is needed on large catalogues.
 
     Args:
         uniform: Items drawn from the catalogue beside, so that those nobody takes are told from
@@ -99,6 +100,8 @@ class InBatch(Negatives):
         past_batches: Batches whose targets stay in the pool, embedded anew but not moved; an item
             of the current batch is moved as ever (in the sense of Wang et al. 2021,
             arXiv:2110.15154, without stale embeddings).
+        given: The items that the data names as negatives of the targets' rows, such as those that
+            were shown and not taken, join the pool, for every row to be told from.
         local: Each replica takes its own share of the batch alone, and nothing travels. The
             objective then depends on the number of replicas.
 
@@ -106,15 +109,16 @@ class InBatch(Negatives):
         UserError: If a number is negative.
     """
 
-    def __init__(self, *, uniform: int, past_batches: int, local: bool) -> None:
+    def __init__(self, *, uniform: int, past_batches: int, given: bool, local: bool) -> None:
         for name, value in (("uniform", uniform), ("past_batches", past_batches)):
             if value < 0:
                 raise UserError(f"negatives.{name} must be at least 0; got {value}.")
         self.uniform = uniform
         self.past_batches = past_batches
+        self.given = given
         self.local = local
 
-    def adapt(self, row_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+    def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
         """See `Negatives`.
 
         Raises:
@@ -125,7 +129,7 @@ class InBatch(Negatives):
                 f"negatives.uniform must be at most the number of items ({num_items}); got "
                 f"{self.uniform}. Use the whole catalogue instead."
             )
-        self._row_items = row_items
+        self._unit_items = unit_items
         self._num_items = num_items
         self._target_share = target_share
         # Few shares occur: whole batches, and those with the short batch that ends an epoch.
@@ -150,7 +154,7 @@ class InBatch(Negatives):
         # A probability of 1 would have no logarithm of what is left.
         of_rows = np.minimum(share * self._target_share, 1 - 1e-12)
         missed = np.bincount(
-            self._row_items, weights=np.log1p(-of_rows), minlength=self._num_items + 1
+            self._unit_items, weights=np.log1p(-of_rows), minlength=self._num_items + 1
         )
         missed[1:] += np.log1p(-min(self.uniform / self._num_items, 1 - 1e-12))
         probability = -np.expm1(missed)

@@ -1,5 +1,5 @@
-"""Makes the modules of this directory importable from the tests below it, and TensorFlow quiet."""
+"""Makes the modules of this directory importable from the tests below it, and runs as jobs do."""
 
-import os
+from mtrec.libraries import quiet_libraries
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+quiet_libraries()

@@ -1,5 +1,7 @@
 """Small datasets that several tests build on."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from mtrec.data import synthetic
@@ -44,6 +46,15 @@ def written_out(rows, *, num_users=None, num_items=None, **columns):
         source="written out",
         digest="",
     )
+
+
+def with_negatives(dataset, *, share=0.5, seed=7):
+    """The data with an item that was shown and not taken in a share of its rows."""
+    rng = np.random.default_rng(seed)
+    rows = len(dataset.interactions["user"])
+    shown = rng.integers(1, dataset.num_items + 1, rows).astype(np.int32)
+    negative = np.where(rng.random(rows) < share, shown, 0).astype(np.int32)
+    return replace(dataset, interactions={**dataset.interactions, "negative": negative})
 
 
 def all_rows(dataset):

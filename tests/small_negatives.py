@@ -5,7 +5,7 @@ from mtrec.negatives import Catalogue, InBatch, Negatives
 
 def in_batch(**changed):
     """The targets of the batch alone, but for what is changed."""
-    return InBatch(**({"uniform": 0, "past_batches": 0, "local": False} | changed))
+    return InBatch(**({"uniform": 0, "past_batches": 0, "given": False, "local": False} | changed))
 
 
 def negatives(kind):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_data import all_rows, planted, written_out
+from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch
 
 from mtrec.data.batches import Batches
@@ -96,13 +96,13 @@ def users_with_ties():
     return written_out(list(zip(*(columns[n] for n in names), times, strict=True)), num_items=200)
 
 
-@pytest.mark.parametrize("changed", [{}, {"uniform": 30}, {"past_batches": 1}])
+@pytest.mark.parametrize("changed", [{}, {"uniform": 30}, {"past_batches": 1}, {"given": True}])
 @pytest.mark.parametrize(
     ("batch_of", "chronological", "batch"),
     [("users", False, 20), ("users", True, 20), ("rows", False, 100), ("rows", True, 100)],
 )
 def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, batch, changed):
-    data = users_with_ties()
+    data = with_negatives(users_with_ties())
     source = Batches(
         data,
         all_rows(data),

@@ -117,7 +117,8 @@ def main(runs: list[Path], overrides: list[str]) -> None:
     for metric in METRICS:
         ours = np.stack([t[f"retrieval/{metric}"].loc[ids] for t in tables], axis=1)
         count = tables[0]["retrieval/count"].loc[ids].to_numpy()
-        print(f"joint {metric} {pd.Series(ours.sum(axis=0) / count.sum()).mean():.4f}", end="")
+        values = pd.Series(ours.sum(axis=0) / count.sum())
+        print(f"joint {metric} {values.mean():.4f} +- {values.std():.4f}", end="")
         for name, report in theirs.items():
             assert report.per_user is not None
             other = np.repeat(report.per_user.totals[metric][:, np.newaxis], len(runs), axis=1)
@@ -130,6 +131,10 @@ def main(runs: list[Path], overrides: list[str]) -> None:
                 end="",
             )
         print()
+    errors = pd.Series(
+        [np.sqrt(t["rating/rmse"].sum() / t["rating/count"].sum()) for t in tables], dtype=float
+    )
+    print(f"joint rmse {errors.mean():.4f} +- {errors.std():.4f}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ The whole pool is that of all replicas or, with local negatives, the replica's o
 lie side by side, as do entries of its history, and are in time order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,10 @@ class Batches:
         negatives: What the pool is made of; null if no head needs one.
         num_replicas: Replicas that share a batch.
         seed: Seed of all random choices.
+
+    Raises:
+        UserError: If the batch does not divide by the replicas, or the data lacks the negatives
+            that are asked for.
     """
 
     def __init__(
@@ -113,12 +117,12 @@ class Batches:
         self._num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
+        self._negative: np.ndarray | None = None
         if negatives:
-            negatives.adapt(
-                self.histories.items,
-                num_items=self._num_items,
-                target_share=self._target_share(columns["timestamp"]),
-            )
+            if negatives.given:
+                self._negative = _given(columns)
+            items, share = self._target_shares(columns["timestamp"])
+            negatives.adapt(items, num_items=self._num_items, target_share=share)
         self._made: dict[int, _Global] = {}
         self.steps_per_epoch = -(-len(self._units) // global_batch)
 
@@ -132,6 +136,24 @@ class Batches:
         counts = np.bincount(self._user)[self._user]
         later = _strictly_earlier(self._user[::-1], time[::-1])[::-1]
         return (counts - later) / counts
+
+    def _target_shares(self, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each item that a unit can bring into the pool, and with which probability if it is there.
+
+        Rows of one unit are not there independently of each other: they are one entry.
+        """
+        items, share = self.histories.items, self._target_share(time)
+        unit = np.arange(len(items)) if self.batch_of == "rows" else self._user
+        if self._negative is not None:
+            given = self._negative > 0
+            items = np.concatenate([items, self._negative[given]])
+            share, unit = (np.concatenate([values, values[given]]) for values in (share, unit))
+        pairs, entry = np.unique(self._pair(unit, items), return_inverse=True)
+        missed = np.ones(len(pairs))
+        # In time order the targets are the last rows: the latest is one wherever another is.
+        combine = np.minimum if self.chronological else np.multiply
+        combine.at(missed, entry, 1 - share)
+        return pairs % (self._num_items + 1), 1 - missed
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled is None or self._shuffled[0] != epoch:
@@ -181,7 +203,11 @@ class Batches:
         targets, shares = [], []
         for batch in batches:
             mine = (batch.row_owner >= first) & (batch.row_owner < first + size)
-            targets.append(self.histories.items[batch.row[mine]])
+            rows = batch.row[mine]
+            targets.append(self.histories.items[rows])
+            if self._negative is not None:
+                given = self._negative[rows]
+                targets[-1] = np.concatenate([targets[-1], given[given > 0]])
             shares.append(len(batch.query[first : first + size]) / len(self._units))
         return self.negatives.pool(
             targets, shares, np.random.default_rng([self.seed, place, first, _POOL])
@@ -251,6 +277,15 @@ class Batches:
             allowed = self.histories.items[entries] != self.histories.items[row]
         shown = allowed & (rng.random(len(entries)) < self.history_share)
         return users, rows, np.arange(len(rows)), entries[shown], owners[shown]
+
+
+def _given(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    if "negative" not in columns:
+        raise UserError(
+            "negatives.given needs data that names them: a column of the interactions in "
+            "data.negative. Set that, or negatives.given=false."
+        )
+    return columns["negative"]
 
 
 def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,8 +21,9 @@ class Dataset:
             multi-valued (bag) column is `[C + 1, L]` strings, padded with `""`.
         interactions: Columns of `[rows]` in the source's original order: `user` and `item` (int32
             row numbers), `rating` (float32, NaN where the row carries none) and `timestamp`
-            (int64 seconds; 0 where the source has none). Further columns are labels like the
-            rating: float32, NaN where a row has none.
+            (int64 seconds; 0 where the source has none). There may be `negative` (int32): the row
+            of an item that the user was shown and did not take, 0 for none. Further columns are
+            labels like the rating: float32, NaN where a row has none.
         user_key: The id column of `users`.
         item_key: The id column of `items`.
         title: The column of `items` that people read.
@@ -29,6 +31,9 @@ class Dataset:
         source: One line that says where the rows came from.
         digest: SHA-256 over the contents of all columns.
     """
+
+    # Columns of the interactions that are no labels.
+    KEYS: ClassVar = ("user", "item", "timestamp", "negative")
 
     name: str
     users: Mapping[str, np.ndarray]
@@ -44,7 +49,7 @@ class Dataset:
     @property
     def labels(self) -> list[str]:
         """Columns of the interactions that heads may learn, `rating` among them."""
-        return [name for name in self.interactions if name not in ("user", "item", "timestamp")]
+        return [name for name in self.interactions if name not in self.KEYS]
 
     @property
     def num_users(self) -> int:

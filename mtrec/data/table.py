@@ -26,6 +26,7 @@ def load(
     item_key: str,
     rating: str | None,
     labels: Sequence[str],
+    negative: str | None,
     timestamp: str | None,
     title: str | None,
     rating_scale: Sequence[float] | None,
@@ -48,6 +49,8 @@ def load(
             row has one.
         labels: Further columns of numbers in `interactions` that heads may learn, such as clicks or
             seconds watched; an empty cell is a row without.
+        negative: Column of item ids in `interactions`: one that the user was shown with the row and
+            did not take; an empty cell is a row without. `None`: no row has one.
         timestamp: Column of times in `interactions`, in seconds or as dates. `None`: all 0.
         title: Column of `items` that people read; `None` takes the ids.
         rating_scale: Lowest and highest rating; `None` takes those in the data.
@@ -59,15 +62,19 @@ def load(
     """
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
-    named = (user_key, item_key, rating, *labels, timestamp)
+    named = (user_key, item_key, rating, *labels, negative, timestamp)
     wanted = [name for name in named if name is not None]
     log = read_table_file(interactions, option="data.interactions", columns=wanted)
     user_file = None if users is None else read_table_file(users, option="data.users")
     item_file = None if items is None else read_table_file(items, option="data.items")
     _check_bags(bag_columns, user_file, item_file)
     how = {"texts": [title], "bags": bag_columns, "separator": bag_separator}
-    user_columns, user = _side(log, user_file, user_key, "data.user_key", how)
-    item_columns, item = _side(log, item_file, item_key, "data.item_key", how)
+    user_ids = {user_key: log.ids(user_key, named_by="data.user_key")}
+    item_ids = {item_key: log.ids(item_key, named_by="data.item_key")}
+    if negative is not None:
+        item_ids[negative] = log.ids(negative, named_by="data.negative", optional=True)
+    user_columns, (user,) = _side(log, user_file, user_key, "data.user_key", user_ids, how)
+    item_columns, (item, *refused) = _side(log, item_file, item_key, "data.item_key", item_ids, how)
     _check_title(title, item_columns)
     rows: Columns = {
         "user": user,
@@ -77,6 +84,8 @@ def load(
     }
     if rating is not None:
         rows["rating"] = log.ratings(rating, named_by="data.rating", scale=scale)
+    if negative is not None:
+        (rows["negative"],) = refused
     for name in labels:
         rows[name] = log.ratings(name, named_by="data.labels", scale=None)
     if timestamp is not None:
@@ -98,28 +107,38 @@ def load(
 
 
 def _side(
-    log: TableFile, file: TableFile | None, key: str, named_by: str, how: Mapping[str, Any]
-) -> tuple[Columns, np.ndarray]:
-    """Returns the columns of the users or the items, and their row in each interaction."""
-    chosen = log.ids(key, named_by=named_by)
-    known = chosen.unique() if file is None else file.ids(key, named_by=named_by)
+    log: TableFile,
+    file: TableFile | None,
+    key: str,
+    named_by: str,
+    ids: Mapping[str, Any],
+    how: Mapping[str, Any],
+) -> tuple[Columns, list[np.ndarray]]:
+    """Returns the columns of the users or the items, and their rows for each of `log`'s `ids`."""
+    import pyarrow as pa
+
+    if file is None:
+        known = pa.chunked_array(list(ids.values())).unique().drop_null()
+    else:
+        known = file.ids(key, named_by=named_by)
     columns = {key: known.to_numpy(zero_copy_only=False).astype(str)}
     if file is not None:
         columns |= file.features(without=key, **how)
     columns = {name: with_unknown(column) for name, column in columns.items()}
-    return columns, _rows(chosen, known, key, log, file)
+    return columns, [_rows(chosen, known, name, log, file) for name, chosen in ids.items()]
 
 
-def _rows(chosen: Any, known: Any, key: str, log: TableFile, file: TableFile | None) -> np.ndarray:
-    """Returns the row number of each id, int32, and refuses one that `file` lacks."""
+def _rows(chosen: Any, known: Any, name: str, log: TableFile, file: TableFile | None) -> np.ndarray:
+    """Returns the row number of each id, int32, 0 for none, and refuses one that `file` lacks."""
     import pyarrow.compute as pc
 
-    found = pc.fill_null(pc.index_in(chosen, value_set=known), -1)
+    found = pc.fill_null(pc.index_in(chosen, value_set=known, skip_nulls=True), -1)
     rows = found.to_numpy(zero_copy_only=False).astype(np.int32)
-    lacking = np.flatnonzero(rows < 0)
+    given = chosen.is_valid().to_numpy(zero_copy_only=False)
+    lacking = np.flatnonzero(given & (rows < 0))
     if file is not None and len(lacking):
         raise UserError(
-            f"column {key!r} of data.interactions must hold ids that {file.option} has; got "
+            f"column {name!r} of data.interactions must hold ids that {file.option} has; got "
             f"{chosen[int(lacking[0])].as_py()!r} in row {lacking[0] + 1} of {log.path}. "
             f"Add it to {file.path}, or leave the row out."
         )
@@ -127,7 +146,7 @@ def _rows(chosen: Any, known: Any, key: str, log: TableFile, file: TableFile | N
 
 
 def _check_labels(labels: Sequence[str]) -> None:
-    for name in ("user", "item", "rating", "timestamp"):
+    for name in (*Dataset.KEYS, "rating"):
         if name in labels:
             raise UserError(
                 f"data.labels must not name a column {name!r}, as interactions have one of their "

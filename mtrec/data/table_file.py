@@ -50,8 +50,8 @@ class TableFile:
             )
         return self.rows.column(name).combine_chunks()
 
-    def ids(self, name: str, *, named_by: str) -> Any:
-        """Returns an id column as text, a `pyarrow.StringArray` without blank cells."""
+    def ids(self, name: str, *, named_by: str, optional: bool = False) -> Any:
+        """Returns an id column as text, a `pyarrow.StringArray`; blank cells, if any, are null."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -59,7 +59,10 @@ class TableFile:
         if pa.types.is_floating(column.type):  # whole numbers beside a missing one, mostly
             column = self._cast(column, pa.int64(), name, "a whole number or text")
         column = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
-        self._refuse(pc.equal(pc.fill_null(column, ""), ""), column, name, "an id", "Fill it in")
+        blank = pc.equal(pc.fill_null(column, ""), "")
+        if optional:
+            return pc.if_else(blank, None, column)
+        self._refuse(blank, column, name, "an id", "Fill it in")
         return column
 
     def ratings(self, name: str, *, named_by: str, scale: tuple[float, float] | None) -> np.ndarray:

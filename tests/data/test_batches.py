@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from small_data import all_rows, planted, written_out
+from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch, negatives
 
 from mtrec.data.batches import ROUND_TO, Batches, stack
@@ -54,7 +54,7 @@ def epoch_of(source, epoch=1):
 
 @pytest.fixture(scope="module")
 def data():
-    return planted()
+    return with_negatives(planted())
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,7 @@ variants = pytest.mark.parametrize(
         ("rows", False, None),
         ("users", False, in_batch(uniform=5, past_batches=2)),
         ("rows", True, in_batch(past_batches=1)),
+        ("users", False, in_batch(given=True)),
     ],
 )
 
@@ -377,6 +378,29 @@ def test_the_batches_before_go_into_the_pool_across_the_end_of_an_epoch(data):
     assert set(pool) == set(last["pool"]) | set(first["pool"])
     moved = set(pool[(pool > 0) & (frozen == 0)])
     assert moved == set(first["pool"]) - {0}
+
+
+def test_items_that_were_shown_and_not_taken_join_the_pool_with_their_row(data):
+    columns = data.interactions
+    rows = zip(*(columns[n].tolist() for n in ("user", "item", "negative")), strict=True)
+    negative = {}
+    for user, item, shown in rows:
+        negative.setdefault((user, item), set()).add(shown)
+    # Every row is a target of its user's batch where no history is shown.
+    how = {"history_share": 0.0, "global_batch": 2}
+    (plain,) = batches(data, **how).step(1, 0)
+    (given,) = batches(data, **how, negatives=in_batch(given=True)).step(1, 0)
+
+    joined_by = {shown for _, u, i, _ in rows_of(given) for shown in negative[u, i]} - {0}
+    assert rows_of(given) == rows_of(plain)
+    assert set(given["pool"]) == set(plain["pool"]) | joined_by
+    assert set(given["pool"]) > set(plain["pool"])
+    assert not given["pool_frozen"].any()
+
+
+def test_negatives_that_the_data_does_not_name_are_refused():
+    with pytest.raises(UserError, match=r"negatives\.given needs .* data\.negative"):
+        batches(planted(), negatives=in_batch(given=True))
 
 
 def test_the_pool_holds_each_target_of_the_global_batch_once(data):

@@ -43,6 +43,7 @@ def load(folder, **changed):
         "item_key": "what",
         "rating": "stars",
         "labels": [],
+        "negative": None,
         "timestamp": "when",
         "title": "name",
         "rating_scale": [1, 5],
@@ -275,6 +276,25 @@ def test_further_labels_are_columns_of_the_interactions(folder):
 
     assert data.labels == ["rating", "clicked"]
     np.testing.assert_array_equal(data.interactions["clicked"], np.float32([1, np.nan]))
+
+
+def test_items_that_were_shown_and_not_taken_are_rows_of_the_items(folder):
+    (folder / "log.csv").write_text("who,what,stars,when,passed\n007,b,4,1,c\nanna,a,,2, \n")
+    data = load(folder, negative="passed")
+
+    assert data.interactions["negative"].tolist() == [3, 0]
+    assert data.labels == ["rating"]
+    # Without a table of items, they are items like those that were taken.
+    data = load(folder, negative="passed", items=None, title=None, bag_columns=[])
+    assert data.items["what"].tolist() == ["", "b", "a", "c"]
+    assert data.interactions["negative"].tolist() == [3, 0]
+
+
+def test_an_item_that_was_shown_must_be_known_where_items_are_given(folder):
+    (folder / "log.csv").write_text("who,what,stars,when,passed\n007,b,4,1,c\nanna,a,,2,z\n")
+
+    with pytest.raises(UserError, match=r"column 'passed' .* data\.items has; got 'z' in row 2"):
+        load(folder, negative="passed")
 
 
 def test_a_label_that_is_not_there_or_has_a_name_that_is_taken_is_refused(folder):
