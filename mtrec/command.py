@@ -18,22 +18,23 @@ from mtrec.libraries import quiet_libraries
 
 def command(
     config_name: str, *, folder: str = ""
-) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
-    A `UserError` is printed as one sentence and ends the command with status 1.
+    A `UserError` is printed as one sentence and ends the command with status 1. What the function
+    returns is what a sweeper that searches hears of the job.
 
     Args:
         config_name: The YAML file that the command composes.
         folder: The folder of `conf/` that holds it.
     """
 
-    def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
+    def decorate(function: Callable[[Any], Any]) -> Callable[[], None]:
         @functools.wraps(function)
-        def task(config: DictConfig) -> None:
+        def task(config: DictConfig) -> Any:
             quiet_libraries()
             try:
-                function(OmegaConf.to_object(config))
+                return function(OmegaConf.to_object(config))
             except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
                 missing = re.search(r"mandatory value: (\S+)", str(error))
                 key = missing.group(1) if missing else error.full_key

@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
 
 from mtrec.errors import UserError
 
@@ -339,6 +340,7 @@ def register() -> None:
     vars(package).setdefault("__path__", [])
     vars(package)["mtrec"] = union_sweeper
     plugins.register(union_sweeper.UnionSweeper)
+    OmegaConf.register_new_resolver("direction_of", _direction_of, replace=True)
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="union", node=union_sweeper.UnionSweeperConf)
     store.store(name="schema", node=Config)
@@ -351,6 +353,18 @@ def register() -> None:
         ("table", TableConfig),
     ):
         store.store(group="data", name=f"schema_{name}", node=node)
+
+
+def _direction_of(metric: str | None) -> str:
+    """Which way a search over jobs goes for the metric that selects a job's epoch."""
+    from mtrec.metrics import lower_is_better
+
+    if metric is None:
+        raise UserError(
+            "train.select_by must name the validation metric that a search over jobs is after; got "
+            "null. Set train.select_by=val/retrieval/ndcg_at_10."
+        )
+    return "minimize" if lower_is_better(metric) else "maximize"
 
 
 def conf_directory() -> Path:

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 
 @command("config")
-def main(config: Config) -> None:
-    """Runs the main job in Hydra's run directory, or goes on with it."""
+def main(config: Config) -> float | None:
+    """Runs the main job in Hydra's run directory, or goes on with it.
+
+    Returns:
+        `train.select_by` of the selected epoch, for a search over jobs; None without.
+    """
     from mtrec import resume, run_dir, tracking
 
     hydra = HydraConfig.get()
@@ -34,7 +38,7 @@ def main(config: Config) -> None:
     config, directory = found.config, found.directory
     if found.finished:
         print(f"finished before; train.resume=never would start anew\nrun: {directory}")
-        return
+        return selected_by(config, directory)
     run_dir.save_config(config, directory)
     tracker = tracking.start(
         uri=config.tracking.uri,
@@ -63,6 +67,15 @@ def main(config: Config) -> None:
         "next: mlflow ui (choose Model training), python -m mtrec.recommend run=latest user_id=..."
     )
     print(f"run: {directory}")
+    return selected_by(config, directory)
+
+
+def selected_by(config: Config, directory: Path) -> float | None:
+    """The validation metric that selected the epoch of a finished job, if one did."""
+    from mtrec import run_dir
+
+    name = config.train.select_by
+    return run_dir.load_metrics(directory)[name] if name else None
 
 
 def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:

@@ -36,3 +36,8 @@ def load_config(directory: Path) -> Config:
 def save_metrics(metrics: dict[str, float], directory: Path) -> None:
     """Writes the flat metrics of the run."""
     (directory / METRICS).write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+
+
+def load_metrics(directory: Path) -> dict[str, float]:
+    """Reads the flat metrics of a finished run."""
+    return cast(dict[str, float], json.loads((directory / METRICS).read_text()))

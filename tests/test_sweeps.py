@@ -97,3 +97,33 @@ main()
     assert done.returncode == 0, done.stderr
     heads = ("rating", "retrieval")
     assert done.stdout.splitlines() == [f"{head} {seed}" for head in heads for seed in (1, 2, 3)]
+
+
+def test_a_search_goes_the_way_that_is_better_and_learns_what_its_jobs_return(tmp_path):
+    # The job's value is how far its rate is from 0.01: smaller is better, as of an RMSE.
+    command = """
+from mtrec.command import command
+
+@command("config")
+def main(config):
+    return abs(config.optimizer["tables"]["learning_rate"] - 0.01)
+
+main()
+"""
+    overrides = ["hydra.sweeper.n_trials=12", "train.select_by=val/rating/rmse"]
+    rates = "choice(0.001, 0.01, 0.1)"
+    done = subprocess.run(
+        [
+            *[sys.executable, "-c", command, "experiment=search", *overrides],
+            f"hydra.sweeper.params={{optimizer.tables.learning_rate: '{rates}'}}",
+            f"hydra.sweep.dir={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = OmegaConf.load(tmp_path / "optimization_results.yaml")
+    assert found.best_params["optimizer.tables.learning_rate"] == 0.01
+    assert found.best_value == 0.0
