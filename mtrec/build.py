@@ -59,7 +59,8 @@ def batches(
     """The batches of the training rows.
 
     Raises:
-        UserError: If two heads ask for different candidate pools.
+        UserError: If two heads ask for different candidate pools, or histories are to be in the
+            order of time and there is none.
     """
     asked = {
         name: config.task.heads[name]["negatives"]
@@ -72,15 +73,18 @@ def batches(
             "pool. Write task.heads.<head>.negatives alike."
         )
     times = np.asarray(dataset.interactions["timestamp"])[fit]
-    # Without times nothing is earlier than anything, and no row would ever see a history.
-    ordered = config.data.split.kind in ("temporal", "leave_one_out") and np.ptp(times) > 0
+    if config.train.chronological and np.ptp(times) == 0:
+        raise UserError(
+            "train.chronological must be false where all interactions have one time: nothing would "
+            "ever be shown. Set train.chronological=false, or name a column in data.timestamp."
+        )
     return Batches(
         dataset,
         fit,
         batch_of=config.train.batch_of,
         global_batch=config.train.global_batch,
         history_share=config.train.history_share,
-        chronological=bool(ordered),
+        chronological=config.train.chronological,
         negatives=heads[next(iter(asked))].negatives if asked else None,
         num_replicas=num_replicas,
         seed=config.seed,

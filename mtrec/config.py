@@ -155,6 +155,7 @@ class TrainConfig:
     global_batch: int
     batch_of: str
     history_share: float
+    chronological: bool
     steps_per_call: int
     telemetry_every: int | None
     checkpoint_every: str | None

@@ -38,11 +38,7 @@ class Feature(keras.layers.Layer, ABC):
 
     def __init__(self, *, column: str, dropout: float = 0.0) -> None:
         super().__init__(name=unnumbered(self))
-        if not 0 <= dropout < 1:
-            raise UserError(
-                f"dropout of the feature of {column!r} must be at least 0 and below 1; "
-                f"got {dropout}."
-            )
+        _check_dropout(dropout, f"the feature of {column!r}")
         self.column = column
         self.dropout = dropout
 
@@ -328,8 +324,22 @@ class History:
         candidate: Name of the shared candidate feature whose embeddings are pooled.
         pooling: What makes one vector of them. Where heads have tables of their own, each table
             gets a pooling of its own.
+        dropout: Probability that a training query is served as if it had no history, so that the
+            model learns what to say then. Its targets stay what they are.
     """
 
-    def __init__(self, *, candidate: str, pooling: Pooling) -> None:
+    def __init__(self, *, candidate: str, pooling: Pooling, dropout: float = 0.0) -> None:
+        _check_dropout(dropout, f"the history of {candidate!r}")
         self.candidate = candidate
         self.pooling = pooling
+        self.dropout = dropout
+
+    def dropped(self, owners: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        """Owners of entries `[H]`, -1 for those of queries where `draw [Q] < dropout`."""
+        unseen = tf.gather(draw, tf.maximum(owners, 0)) < self.dropout
+        return tf.where(unseen, -1, owners)
+
+
+def _check_dropout(dropout: float, of: str) -> None:
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout of {of} must be at least 0 and below 1; got {dropout}.")

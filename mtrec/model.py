@@ -129,7 +129,7 @@ class Recommender(keras.layers.Layer):
             labels: Those labels of the entries that the model `reads`, by name, `[H]`, NaN where
                 there is none; without them, histories count as having none.
         """
-        pooled = self._pooled(rows, history_items, owners, places)
+        pooled = self._pooled(rows, history_items, owners, places, draw)
         labelled: dict[str, list[tf.Tensor]] = {}
         if labels is not None:
             at = tf.range(tf.shape(history_items)[0]) if places is None else places
@@ -149,17 +149,20 @@ class Recommender(keras.layers.Layer):
         history_items: tf.Tensor,
         owners: tf.Tensor,
         places: tf.Tensor | None = None,
+        draw: tf.Tensor | None = None,
     ) -> Pooled:
         histories = self.query.histories.get(SHARED, {})
         pooled: dict[str, dict[str, tf.Tensor]] = {space: {} for space in self.query.spaces}
         for name, history in histories.items():
             encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
             items = tf.gather(encoded, history_items)
+            drops = draw is not None and history.dropout > 0
+            seen = history.dropped(owners, draw) if drops else owners
             for space in pooled:
                 vectors = self.candidate.spaces[space][history.candidate](items)
                 vectors = vectors if places is None else tf.gather(vectors, places)
                 pooling = self.query.poolings[space][name]
-                pooled[space][name] = pooling(vectors, owners, tf.shape(rows)[0])
+                pooled[space][name] = pooling(vectors, seen, tf.shape(rows)[0])
         return pooled
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -18,26 +18,28 @@ from mtrec.tables import twin, unnumbered
 class Pooling(keras.layers.Layer, ABC):
     """What every pooling has.
 
-    Life of a pooling: `create` its weights, then `call`. A query without items gets zeros.
+    Life of a pooling: `create` its weights, then `call`. A query without items gets a learnt
+    vector, as an unknown value gets a table's row 0.
     """
 
     def __init__(self) -> None:
         super().__init__(name=unnumbered(self))
 
     def create(self, *, name: str, dim: int, seed: int) -> None:
-        """Makes the weights, if there are any. Each depends on the seed and its own name alone.
+        """Makes the weights. Each depends on the seed and its own name alone.
 
         Args:
             name: Name that all names of weights begin with.
             dim: Width D of the vectors.
             seed: Seed of all initial weights.
         """
+        self.nothing = self.add_weight(shape=(dim,), initializer="zeros", name=f"{name}_nothing")
+        self.built = True
 
     def twin(self) -> "Pooling":
         """One like it, with weights of its own to `create`."""
         return twin(self)
 
-    @abstractmethod
     def call(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """One vector for each query, `[Q, D]`.
 
@@ -46,12 +48,19 @@ class Pooling(keras.layers.Layer, ABC):
             owners: The query that each belongs to, `[H]`; -1 for padding.
             num_queries: Q, a scalar.
         """
+        count = tf.math.unsorted_segment_sum(tf.ones_like(owners), owners, num_queries)
+        pooled = self.pool(vectors, owners, num_queries)
+        return tf.where(count[:, tf.newaxis] > 0, pooled, self.nothing.value)
+
+    @abstractmethod
+    def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+        """What `call` returns of queries with items; anything finite of the others."""
 
 
 class Mean(Pooling):
     """The mean of a history's items."""
 
-    def call(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """See `Pooling`."""
         return tf.math.divide_no_nan(*_sum_and_count(vectors, owners, num_queries))
 
@@ -59,7 +68,7 @@ class Mean(Pooling):
 class Sqrtn(Pooling):
     """The sum over the root of the count: the vector's length grows with the evidence."""
 
-    def call(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """See `Pooling`."""
         total, count = _sum_and_count(vectors, owners, num_queries)
         return tf.math.divide_no_nan(total, tf.sqrt(count))
@@ -90,14 +99,14 @@ class Attention(Pooling):
     def create(self, *, name: str, dim: int, seed: int) -> None:
         """Makes W, b and V."""
         _check_heads(self.heads, dim)
+        super().create(name=name, dim=dim, seed=seed)
         self.inner = dense(self.hidden, f"{name}_inner", "tanh", "glorot_uniform", seed)
         # Without a bias: a number added to all scores changes no weight.
         self.outer = dense(self.heads, f"{name}_outer", None, "zeros", seed, use_bias=False)
         self.inner.build((None, dim))
         self.outer.build((None, self.hidden))
-        self.built = True
 
-    def call(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """See `Pooling`."""
         scores = self.outer(self.inner(vectors))  # [H, heads]
         highest = tf.math.unsorted_segment_max(scores, owners, num_queries)  # [Q, heads]
@@ -147,6 +156,7 @@ class Transformer(Pooling):
     def create(self, *, name: str, dim: int, seed: int) -> None:
         """Makes the positions and the blocks."""
         _check_heads(self.heads, dim)
+        super().create(name=name, dim=dim, seed=seed)
         self.positions = self.add_weight(
             shape=(self.length, dim), initializer="zeros", name=f"{name}_positions"
         )
@@ -154,9 +164,8 @@ class Transformer(Pooling):
             _Block(name=f"{name}_{k}", dim=dim, heads=self.heads, hidden=self.hidden, seed=seed)
             for k in range(self.num_blocks)
         ]
-        self.built = True
 
-    def call(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """See `Pooling`."""
         items, known = latest(vectors, owners, num_queries, length=self.length)
         states = items + self.positions.value

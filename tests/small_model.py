@@ -69,10 +69,11 @@ def recommender(
     """Towers over history and ids, and `heads` by name, adapted to the rows `fit`.
 
     Both towers share by `scheme`, or from the bottom: the query tower through `layers`. With
-    `dropout`, users' ids are shared as well, and dropped.
+    `dropout`, users' ids are shared as well, and they and histories dropped.
     """
+    history = History(candidate="item_id", pooling=POOLINGS[pooling](), dropout=dropout or 0.0)
     query = {
-        "shared": {"history": History(candidate="item_id", pooling=POOLINGS[pooling]())},
+        "shared": {"history": history},
         "rating": {"user_id": Categorical(column="user_id", dropout=dropout or 0.0)},
     }
     if dropout is not None:

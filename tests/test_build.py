@@ -18,25 +18,19 @@ def batches_of(dataset, *overrides):
     return build.batches(config, dataset, np.arange(100), heads, 1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "chronological"),
-    [("random", False), ("fold", False), ("temporal", True), ("leave_one_out", True)],
-)
-def test_histories_end_before_the_target_where_the_split_is_by_time(kind, chronological):
-    made = batches_of(planted(), f"data.split.kind={kind}")
-
-    assert made.chronological == chronological
+def test_histories_end_before_the_target_where_that_is_asked_for():
+    assert batches_of(planted(), "train.chronological=true").chronological
+    assert not batches_of(planted()).chronological
 
 
-def test_rows_without_times_see_histories_all_the_same():
+def test_an_order_of_time_is_refused_where_there_is_none():
     data = planted()
     columns = data.interactions
     names = ("user", "item", "rating")
     rows = zip(*(columns[name] for name in names), np.zeros(500), strict=True)
-    made = batches_of(written_out(list(rows)), "data.split.kind=leave_one_out")
 
-    (batch,) = made.step(1, 0)
-    assert (batch["history_query"] >= 0).any()
+    with pytest.raises(UserError, match=r"train\.chronological must be false"):
+        batches_of(written_out(list(rows)), "train.chronological=true")
 
 
 def test_heads_with_different_negatives_are_refused():

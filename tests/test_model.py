@@ -142,6 +142,7 @@ def test_every_weight_is_tracked_once(data):
     shapes = sorted(tuple(w.shape) for w in model.weights)
 
     expected = [(3, 4), (6, 4), (6, 3), (1, 3), (4, 3)]  # gender, item, own item, age, user
+    expected += [(4,)]  # in place of a history without items
     expected += [(4, 2), (2,), (4, 3), (3,)] * 2  # projections of both towers
     expected += [(), (4, 1), (6, 1), (9, 5), (5,), (5, 1), (1,)]  # mean, biases and the MLP
     assert shapes == sorted(expected)
@@ -192,6 +193,22 @@ def test_a_dropped_value_is_served_as_an_unknown_one(data):
         np.testing.assert_array_equal(found[head][0], dropped[head][0])
         np.testing.assert_array_equal(found[head][1], kept[head][1])
         assert (dropped[head][0].numpy() != kept[head][0].numpy()).any()
+
+
+def test_a_dropped_history_is_served_as_none(data):
+    model = recommender(data, {"retrieval": implicit_squared()}, dropout=0.5, pooling="transformer")
+    pooling = model.query.poolings["shared"]["history"]
+    pooling.nothing.assign(np.arange(8))
+    table = model.query.features["shared"]["user_id"].table.embeddings
+    table.assign(np.zeros(table.shape))  # the id is dropped as well
+    items, owners = tf.constant([2, 3, 4]), tf.constant([0, 1, 1])
+    rows = tf.constant([1, 3])
+    found = model.queries(rows, items, owners, draw=tf.constant([0.49, 0.5]))["retrieval"]
+    kept = model.queries(rows, items, owners)["retrieval"]
+    none = model.queries(rows, items[:0], owners[:0])["retrieval"]
+
+    np.testing.assert_array_equal(found, [none[0], kept[1]])
+    assert (none[0].numpy() != kept[0].numpy()).any()
 
 
 def test_values_that_no_feature_reads_are_refused(data):

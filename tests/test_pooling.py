@@ -26,8 +26,8 @@ def transformer(**changed):
     return Transformer(**{"length": LENGTH, "layers": 2, "heads": 3, "hidden": 7, **changed})
 
 
-def created(pooling, *, name="side_history", seed=1):
-    pooling.create(name=name, dim=D, seed=seed)
+def created(pooling, *, name="side_history", dim=D, seed=1):
+    pooling.create(name=name, dim=dim, seed=seed)
     return pooling
 
 
@@ -93,16 +93,16 @@ def transformed(pooling, items):
     return states.sum(axis=0) / np.sqrt(len(states))
 
 
-def one_by_one(items, pool):
-    """What `pool` makes of each query's items, and zeros where there are none."""
+def one_by_one(pooling, items, pool):
+    """What `pool` makes of each query's items, and the learnt vector where there are none."""
     mine = [items[query == OWNERS].astype(float) for query in range(QUERIES)]
-    return np.stack([pool(own) if len(own) else np.zeros(D) for own in mine])
+    return np.stack([pool(own) if len(own) else pooling.nothing.numpy() for own in mine])
 
 
 def test_mean_and_the_root_of_the_count():
     items = np.float32([[1, 0], [3, 2], [5, 5], [7, 7]])
     owners = np.int32([0, 0, 2, -1])  # the last is padding, and query 1 has none
-    mean, root = pooled(Mean(), items, owners), pooled(Sqrtn(), items, owners)
+    mean, root = (pooled(created(make(), dim=2), items, owners) for make in (Mean, Sqrtn))
 
     np.testing.assert_allclose(mean[:3], [[2, 1], [0, 0], [5, 5]])
     np.testing.assert_allclose(root[:3], [[4 / 2**0.5, 2 / 2**0.5], [0, 0], [5, 5]], rtol=1e-6)
@@ -113,7 +113,7 @@ def test_attention_weighs_a_query_s_own_items(heads):
     pooling = shuffled(attention(heads=heads))
     found = pooled(pooling, vectors())
 
-    expected = one_by_one(vectors(), lambda own: attended(pooling, own))
+    expected = one_by_one(pooling, vectors(), lambda own: attended(pooling, own))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_a_transformer_reads_the_last_items_with_their_places(layers):
     pooling = shuffled(transformer(layers=layers))
     found = pooled(pooling, vectors())
 
-    expected = one_by_one(vectors(), lambda own: transformed(pooling, own))
+    expected = one_by_one(pooling, vectors(), lambda own: transformed(pooling, own))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -167,14 +167,23 @@ def test_padding_and_other_queries_change_nothing(make):
     items[~mine] = 1e3
 
     np.testing.assert_allclose(alone[3], pooled(pooling, items)[3], rtol=1e-4, atol=1e-5)
-    assert not alone[[0, 1, 2, 4]].any()
+    np.testing.assert_array_equal(alone[[0, 1, 2, 4]], [pooling.nothing.numpy()] * 4)
 
 
 @pytest.mark.parametrize("make", [Mean, Sqrtn, attention, transformer])
-def test_no_items_at_all_are_zeros(make):
-    found = pooled(created(make()), np.zeros((0, D), np.float32), np.zeros(0, np.int32))
+def test_no_items_at_all_are_a_vector_that_is_learnt_and_starts_from_zeros(make):
+    pooling = created(make())
+    none = np.zeros((0, D), np.float32), np.zeros(0, np.int32)
+    np.testing.assert_array_equal(pooled(pooling, *none), np.zeros((QUERIES, D)))
 
-    np.testing.assert_array_equal(found, np.zeros((QUERIES, D)))
+    pooling.nothing.assign(np.arange(D))
+    np.testing.assert_array_equal(pooled(pooling, *none), [np.arange(D)] * QUERIES)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(
+            pooling(tf.constant(vectors()), tf.constant(OWNERS), tf.constant(QUERIES))
+        )
+    # Queries 2 and 4 alone have no items.
+    np.testing.assert_array_equal(tape.gradient(total, pooling.nothing.value), [2.0] * D)
 
 
 @pytest.mark.parametrize("make", [attention, transformer])
@@ -198,7 +207,7 @@ def test_gradients_are_finite_and_none_reaches_padding(make):
 def test_the_start_is_the_sum_over_the_root_of_the_count(make):
     found = pooled(created(make()), vectors())
 
-    np.testing.assert_allclose(found, pooled(Sqrtn(), vectors()), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, pooled(created(Sqrtn()), vectors()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("make", [attention, transformer])
