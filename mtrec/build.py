@@ -13,6 +13,7 @@ from mtrec.config import Config
 from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
+from mtrec.heads.retrieval import Retrieval
 from mtrec.index import IndexBuilder
 from mtrec.model import Recommender
 from mtrec.optimizers import TableOptimizer
@@ -59,7 +60,8 @@ def batches(
     """The batches of the training rows.
 
     Raises:
-        UserError: If two heads ask for different candidate pools.
+        UserError: If two heads ask for different candidate pools, or for an estimate of log Q that
+            no loss reads.
     """
     asked = {
         name: config.task.heads[name]["negatives"]
@@ -71,6 +73,14 @@ def batches(
             f"The heads {', '.join(asked)} must have the same negatives, because they share one "
             "pool. Write task.heads.<head>.negatives alike."
         )
+    scoring = [heads[name] for name in asked]
+    negatives = scoring[0].negatives if scoring else None
+    rate = negatives.log_q_rate if negatives else None
+    if rate is not None and not any(map(_corrected, scoring)):
+        raise UserError(
+            f"negatives.log_q_rate must be null where no loss is corrected for log Q; got {rate}. "
+            f"Set log_q_correction of {', '.join(asked)}, or negatives.log_q_rate=null."
+        )
     times = np.asarray(dataset.interactions["timestamp"])[fit]
     # Without times nothing is earlier than anything, and no row would ever see a history.
     ordered = config.data.split.kind in ("temporal", "leave_one_out") and np.ptp(times) > 0
@@ -81,10 +91,15 @@ def batches(
         global_batch=config.train.global_batch,
         history_share=config.train.history_share,
         chronological=bool(ordered),
-        negatives=heads[next(iter(asked))].negatives if asked else None,
+        negatives=negatives,
         num_replicas=num_replicas,
         seed=config.seed,
     )
+
+
+def _corrected(head: Any) -> bool:
+    """Whether log Q may have a part in what a head learns."""
+    return not isinstance(head, Retrieval) or head.loss.corrected
 
 
 def schedule(config: Config) -> Schedule:
