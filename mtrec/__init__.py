@@ -34,6 +34,7 @@ _HOMES = {
     "mtrec.heads.retrieval_losses": ["Bpr", "Hinge", "ImplicitSquared", "Softmax"],
     "mtrec.index": ["ExactBuilder", "ScannBuilder"],
     "mtrec.labelled_history": ["LabelledHistory"],
+    "mtrec.log_q": ["StreamingLogQ"],
     "mtrec.model": ["Recommender"],
     "mtrec.negatives": ["Catalogue", "InBatch"],
     "mtrec.optimizers": ["LazyAdam", "RowWiseAdagrad"],

@@ -1,6 +1,7 @@
 """From a config to the objects it describes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -13,8 +14,10 @@ from mtrec.config import Config
 from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
+from mtrec.heads.retrieval import Retrieval
 from mtrec.index import IndexBuilder
 from mtrec.model import Recommender
+from mtrec.negatives import Negatives
 from mtrec.optimizers import TableOptimizer
 from mtrec.sharding import sharded_above
 from mtrec.step import Optimizers
@@ -59,19 +62,9 @@ def batches(
     """The batches of the training rows.
 
     Raises:
-        UserError: If two heads ask for different candidate pools, or histories are to be in the
-            order of time and there is none.
+        UserError: If two heads ask for different candidate pools, if an estimate of log Q is asked
+            for that no loss reads, or the order of time where there is none.
     """
-    asked = {
-        name: config.task.heads[name]["negatives"]
-        for name, head in heads.items()
-        if hasattr(head, "negatives")
-    }
-    if any(node != next(iter(asked.values())) for node in asked.values()):
-        raise UserError(
-            f"The heads {', '.join(asked)} must have the same negatives, because they share one "
-            "pool. Write task.heads.<head>.negatives alike."
-        )
     times = np.asarray(dataset.interactions["timestamp"])[fit]
     if config.train.chronological and np.ptp(times) == 0:
         raise UserError(
@@ -85,10 +78,38 @@ def batches(
         global_batch=config.train.global_batch,
         history_share=config.train.history_share,
         chronological=config.train.chronological,
-        negatives=heads[next(iter(asked))].negatives if asked else None,
+        negatives=_shared_negatives(config, heads),
         num_replicas=num_replicas,
         seed=config.seed,
     )
+
+
+def _shared_negatives(config: Config, heads: Mapping[str, Any]) -> Negatives | None:
+    """What fills the one pool that all heads which score against one share."""
+    asked = {
+        name: config.task.heads[name]["negatives"]
+        for name, head in heads.items()
+        if hasattr(head, "negatives")
+    }
+    if any(node != next(iter(asked.values())) for node in asked.values()):
+        raise UserError(
+            f"The heads {', '.join(asked)} must have the same negatives, because they share one "
+            "pool. Write task.heads.<head>.negatives alike."
+        )
+    scoring = [heads[name] for name in asked]
+    negatives: Negatives | None = scoring[0].negatives if scoring else None
+    rate = negatives.log_q_rate if negatives else None
+    if rate is not None and not any(map(_corrected, scoring)):
+        raise UserError(
+            f"negatives.log_q_rate must be null where no loss is corrected for log Q; got {rate}. "
+            f"Set log_q_correction of {', '.join(asked)}, or negatives.log_q_rate=null."
+        )
+    return negatives
+
+
+def _corrected(head: Any) -> bool:
+    """Whether log Q may have a part in what a head learns."""
+    return not isinstance(head, Retrieval) or head.loss.corrected
 
 
 def schedule(config: Config) -> Schedule:

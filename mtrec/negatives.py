@@ -21,7 +21,7 @@ class Pool:
         items: Item rows, ascending and distinct, `[P]`.
         frozen: Whether an item takes part without being moved itself, `[P]`.
         log_q: Log of the probability that each item is in the pool, `[C + 1]` by item row; 0 for an
-            item that never is.
+            item that never is, and for all where the step is to estimate it.
     """
 
     items: np.ndarray
@@ -41,11 +41,14 @@ class Negatives(ABC):
         past_batches: Batches before the current one whose targets it asks for.
         given: Whether the items that the data names as a row's negative count as targets.
         local: Whether each replica has a pool of its own.
+        log_q_rate: Rate of the estimate of log Q that the step makes; see `mtrec.log_q`. None where
+            the pool's own is exact.
     """
 
     past_batches = 0
     given = False
     local = False
+    log_q_rate: float | None = None
 
     @abstractmethod
     def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
@@ -104,19 +107,40 @@ class InBatch(Negatives):
             were shown and not taken, join the pool, for every row to be told from.
         local: Each replica takes its own share of the batch alone, and nothing travels. The
             objective then depends on the number of replicas.
+        log_q_rate: Q is estimated from the steps between an item's pools, with this rate, instead
+            of from training counts, for a stream whose counts are unknown or drift; see
+            `mtrec.log_q.StreamingLogQ`. Null for the exact one.
 
     Raises:
-        UserError: If a number is negative.
+        UserError: If a number is out of its range, or log Q is to be estimated from local pools.
     """
 
-    def __init__(self, *, uniform: int, past_batches: int, given: bool, local: bool) -> None:
+    def __init__(
+        self,
+        *,
+        uniform: int,
+        past_batches: int,
+        given: bool,
+        local: bool,
+        log_q_rate: float | None,
+    ) -> None:
         for name, value in (("uniform", uniform), ("past_batches", past_batches)):
             if value < 0:
                 raise UserError(f"negatives.{name} must be at least 0; got {value}.")
+        if log_q_rate is not None and not 0 < log_q_rate <= 1:
+            raise UserError(
+                f"negatives.log_q_rate must be above 0 and at most 1, or null; got {log_q_rate}."
+            )
+        if log_q_rate is not None and local:
+            raise UserError(
+                "negatives.log_q_rate must be null with negatives.local=true, as it is estimated "
+                f"from the pool that all replicas share; got {log_q_rate}. Set one of the two."
+            )
         self.uniform = uniform
         self.past_batches = past_batches
         self.given = given
         self.local = local
+        self.log_q_rate = log_q_rate
 
     def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
         """See `Negatives`.
@@ -144,11 +168,16 @@ class InBatch(Negatives):
             drawn = rng.choice(self._num_items, self.uniform, replace=False, shuffle=False) + 1
             moved = np.union1d(moved, drawn)
         items = np.unique(np.concatenate([moved, *targets[1:]]))
+        frozen = np.isin(items, moved, assume_unique=True, invert=True)
+        return Pool(items.astype(np.int32), frozen, self._log_q_of(shares))
+
+    def _log_q_of(self, shares: Sequence[float]) -> np.ndarray:
+        if self.log_q_rate is not None:
+            return np.zeros(self._num_items + 1, np.float32)
         share = min(float(np.sum(shares)), 1.0)
         if share not in self._log_q:
             self._log_q[share] = self._log_of_probability(share)
-        frozen = np.isin(items, moved, assume_unique=True, invert=True)
-        return Pool(items.astype(np.int32), frozen, self._log_q[share])
+        return self._log_q[share]
 
     def _log_of_probability(self, share: float) -> np.ndarray:
         # A probability of 1 would have no logarithm of what is left.

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mtrec.data.batches import Batch
 from mtrec.experts import SHARED
 from mtrec.heads.retrieval import Retrieval
-from mtrec.heads.retrieval_losses import ImplicitSquared
+from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
 from mtrec.model import Recommender
 from mtrec.sharding import ShardedVariable
 from mtrec.step import Optimizers
@@ -77,6 +77,16 @@ def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[
                 f"  {name}: {_size(others * pool * (12 * width + 8))} of {pool:,} candidates "
                 "gathered by all and their gradients"
             )
+            if isinstance(head.loss, Softmax) and head.loss.same_tower:
+                own = len(batch["query"])
+                yield (
+                    f"  {name}: {_size(others * own * (12 * width + 4))} of {own:,} queries "
+                    "gathered by all and their gradients"
+                )
+    asked = (head.negatives for head in model.heads.values() if isinstance(head, Retrieval))
+    if any(negatives.log_q_rate is not None for negatives in asked):
+        pool = len(batch["pool"])
+        yield f"  log Q: {_size(4 * others * pool)} of {pool:,} item ids gathered by all"
 
 
 def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from mtrec.balance import Balancer
 from mtrec.data.batches import Batch
 from mtrec.heads.head import Examples
+from mtrec.log_q import StreamingLogQ
 from mtrec.model import Recommender
 from mtrec.sharding import ShardedVariable
 from mtrec.strategy import all_sum
@@ -55,6 +56,7 @@ class Step:
         balancer: Chooses how much each task counts.
         optimizers: They move the weights.
         strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
+        log_q: Estimates log Q, where the batches do not have it; made in the same scope.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Step:
         balancer: Balancer,
         optimizers: Optimizers,
         strategy: tf.distribute.Strategy,
+        log_q: StreamingLogQ | None = None,
     ) -> None:
         self.model = model
         self.balancer = balancer
         self.optimizers = optimizers
         self.strategy = strategy
+        self.log_q = log_q
         self.tables = tables_of(model)
         self.dense = [v for v in model.trainable_variables if v.name != TABLE]
         with strategy.scope():
@@ -170,6 +174,8 @@ class Step:
         self, batches: Mapping[str, tf.Tensor], k: tf.Tensor, observe: bool = False
     ) -> dict[str, tf.Tensor]:
         batch = {name: value[k] for name, value in batches.items()}
+        if self.log_q:
+            batch |= self.log_q.estimate(batch, self._clock.value)
         balancer, configured = self.balancer, self.balancer.configured
         apart = balancer.of_gradients or observe
         variables = [v.value for v in self.tables + self.dense]

@@ -12,6 +12,7 @@ from mtrec.balance import Balancer
 from mtrec.checkpoint import Checkpoints
 from mtrec.data.batches import Batches, stack
 from mtrec.errors import PreemptedError, UserError
+from mtrec.log_q import StreamingLogQ
 from mtrec.metrics import better
 from mtrec.model import Recommender
 from mtrec.sharding import gathered
@@ -118,7 +119,9 @@ def fit(
         UserError: If a loss stops being finite, or `select_by` names no validation metric.
         PreemptedError: If `stop` said so.
     """
-    step = Step(model, balancer, optimizers, strategy)
+    with strategy.scope():
+        log_q = StreamingLogQ.of(batches)
+    step = Step(model, balancer, optimizers, strategy, log_q)
     saved = Checkpoints(
         checkpoints,
         {
@@ -126,7 +129,8 @@ def fit(
             "balancer": balancer.weights,
             "tables": optimizers.tables.variables,
             "dense": optimizers.dense.variables,
-        },
+        }
+        | ({"log_q": log_q.weights} if log_q else {}),
     )
     chief = is_chief(strategy)
     state = _restored(strategy, saved)

@@ -16,6 +16,7 @@ from small_negatives import negatives
 from mtrec.balance import Uncertainty
 from mtrec.data.batches import Batches, stack
 from mtrec.evaluate import Evaluator, flat_metrics
+from mtrec.log_q import StreamingLogQ
 from mtrec.optimizers import LazyAdam
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import make_strategy
@@ -32,14 +33,14 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of, balancer, **how):
+def train(strategy, *, pool, batch_of, balancer, same_tower=False, **how):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
     with strategy.scope():
         heads = {
             "retrieval": implicit_squared(pool=pool),
-            "softmax": softmax(pool=pool, dim=6),
+            "softmax": softmax(pool=pool, dim=6, same_tower=same_tower),
             "rating": rating(layers=[5]),
         }
         model = recommender(dataset, heads, fit=fit, **how)
@@ -61,14 +62,16 @@ def train(strategy, *, pool, batch_of, balancer, **how):
         num_replicas=strategy.num_replicas_in_sync,
         seed=3,
     )
-    step = Step(model, balancer, optimizers, strategy)
+    with strategy.scope():
+        log_q = StreamingLogQ.of(batches)
+    step = Step(model, balancer, optimizers, strategy, log_q)
     losses = []
     for number in range(STEPS):
         epoch, k = divmod(number, batches.steps_per_epoch)
         slices = enumerate(batches.step(epoch + 1, k))
         losses.append(step({replica: stack([part]) for replica, part in slices}).losses[0])
     evaluator = Evaluator(dataset, known=fit, held_out=held_out)
-    weights = model.weights + balancer.weights
+    weights = model.weights + balancer.weights + (log_q.weights if log_q else [])
     copies = [strategy.experimental_local_results(w.value) for w in weights]
     return {
         "losses": np.stack(losses),
@@ -85,7 +88,10 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {})]
+    jobs = [
+        ("in_batch", "rows", CAGrad(radius=0.5), {}),
+        ("streaming", "rows", Uncertainty(), {"same_tower": True}),
+    ]
     if replicas < 4:
         changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]

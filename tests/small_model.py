@@ -20,9 +20,10 @@ def implicit_squared(*, pool="catalogue", dim=None, **changed):
     return Retrieval(dim=dim, negatives=made, loss=loss, **how)
 
 
-def softmax(*, pool="in_batch", dim=None):
+def softmax(*, pool="in_batch", dim=None, same_tower=False):
     """A retrieval head with the sampled softmax."""
-    loss, made = Softmax(log_q_correction="all", hardest=None), negatives(pool)
+    loss = Softmax(log_q_correction="all", hardest=None, same_tower=same_tower)
+    made = negatives(pool)
     return Retrieval(dim=dim, normalize=True, temperature=0.2, negatives=made, loss=loss)
 
 

@@ -5,10 +5,21 @@ from mtrec.negatives import Catalogue, InBatch, Negatives
 
 def in_batch(**changed):
     """The targets of the batch alone, but for what is changed."""
-    return InBatch(**({"uniform": 0, "past_batches": 0, "given": False, "local": False} | changed))
+    how = {
+        "uniform": 0,
+        "past_batches": 0,
+        "given": False,
+        "local": False,
+        "log_q_rate": None,
+    }
+    return InBatch(**(how | changed))
 
 
 def negatives(kind):
     """Negatives by the name of their kind; others as they are."""
-    made = {"catalogue": Catalogue, "in_batch": in_batch}
+    made = {
+        "catalogue": Catalogue,
+        "in_batch": in_batch,
+        "streaming": lambda: in_batch(log_q_rate=0.1),
+    }
     return kind if kind is None or isinstance(kind, Negatives) else made[kind]()

@@ -38,6 +38,15 @@ def test_heads_with_different_negatives_are_refused():
         batches_of(planted(), "+head@task.heads.other=softmax", "+task.weights.other=1")
 
 
+ESTIMATED = ("head@task.heads.retrieval=softmax", "task.heads.retrieval.negatives.log_q_rate=0.1")
+
+
+def test_an_estimate_of_log_q_that_no_loss_reads_is_refused():
+    assert batches_of(planted(), *ESTIMATED).negatives.log_q_rate == 0.1
+    with pytest.raises(UserError, match=r"log_q_rate must be null where no loss is .*; got 0.1"):
+        batches_of(planted(), *ESTIMATED, "task.heads.retrieval.loss.log_q_correction=null")
+
+
 def test_every_head_has_its_own_seeded_weights_and_the_rating_scale_of_the_data():
     config = config_of(*SMALL)
     dataset, parts = load(config.data)

@@ -79,6 +79,19 @@ def test_what_losses_and_dense_weights_send_is_stated(lines_of):
     ]
 
 
+def test_what_queries_and_an_estimate_of_log_q_send_is_stated():
+    model = recommender(planted(), {"softmax": softmax(pool="streaming", dim=6, same_tower=True)})
+    optimizers = Optimizers(tables=keras.optimizers.SGD(0.1), dense=keras.optimizers.SGD(0.1))
+    batch = {name: np.zeros(length, np.int32) for name, length in LENGTHS.items()}
+    strategy = SimpleNamespace(num_replicas_in_sync=4, cluster_resolver=None)
+
+    assert describe(model, optimizers, strategy, batch).splitlines()[-2:] == [
+        # To three others, 1,024 times: 6 numbers, 12 to sum their gradients, and a user; an id.
+        "  softmax: 228.0 KiB of 1,024 queries gathered by all and their gradients",
+        "  log Q: 12.0 KiB of 1,024 item ids gathered by all",
+    ]
+
+
 def test_one_device_sends_nothing(lines_of):
     lines = lines_of(1)
     assert lines[0].startswith("one device: 1 replica in 1 worker")

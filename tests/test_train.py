@@ -503,6 +503,34 @@ def test_a_pooling_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(data, tm
         assert (weight.numpy() != before).any(), weight.path
 
 
+def saved_in(path):
+    """Every variable of a checkpoint, by its name there."""
+    reader = tf.train.load_checkpoint(str(path / "weights"))
+    names = [n for n in reader.get_variable_to_shape_map() if n.endswith("VARIABLE_VALUE")]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def test_a_streaming_log_q_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(data, tmp_path):
+    def job():
+        heads = {"retrieval": implicit_squared(pool="streaming")}
+        return Job(data, heads, batch_of="rows", epochs=1, max_steps=12, checkpoint_every="5")
+
+    straight, first, second = job(), job(), job()
+    straight.fit(tmp_path / "straight")
+    calls = iter(range(1, 100))
+    with pytest.raises(PreemptedError):
+        first.fit(tmp_path / "cut", stop=lambda: next(calls) == 7)
+    second.fit(tmp_path / "cut")
+
+    assert_same(weights_of(second.model), weights_of(straight.model))
+    ours, theirs = (saved_in(tmp_path / run / "step-00000012") for run in ("straight", "cut"))
+    assert ours.keys() == theirs.keys()
+    for name, values in ours.items():
+        np.testing.assert_array_equal(theirs[name], values, name)
+    (last,) = (values for name, values in ours.items() if name.startswith("log_q/0_last"))
+    assert sorted(set(last[1:])) == list(range(last[1:].min(), 13))
+
+
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory):
     """Results of 20 steps on 1, 2 and 4 replicas, a process each."""
@@ -521,6 +549,7 @@ def replicas(tmp_path_factory):
         ("catalogue users stem", (2,)),
         ("catalogue users attention 0.5", (2,)),
         ("in_batch rows", (2, 4)),
+        ("streaming rows True", (2, 4)),
     ],
 )
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):

@@ -26,6 +26,7 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 | pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
 | pool_frozen | P | 1 for an item that the pool's gradient does not move |
 
+Where negatives have a `log_q_rate`, log Q is 0 here and the step puts its estimate in its place.
 The whole pool is that of all replicas or, with local negatives, the replica's own. Rows of a query
 lie side by side, as do entries of its history, and are in time order.
 """
@@ -125,6 +126,11 @@ class Batches:
             negatives.adapt(items, num_items=self._num_items, target_share=share)
         self._made: dict[int, _Global] = {}
         self.steps_per_epoch = -(-len(self._units) // global_batch)
+
+    @property
+    def num_items(self) -> int:
+        """Items in the catalogue."""
+        return self._num_items
 
     def _target_share(self, time: np.ndarray) -> np.ndarray:
         """Probability that a training row is a target where its user or itself is in the batch."""

@@ -11,7 +11,13 @@ from mtrec.strategy import all_gather, all_sum
 
 
 class RetrievalLoss(ABC):
-    """What a row costs, given its score and the candidate pool."""
+    """What a row costs, given its score and the candidate pool.
+
+    Attributes:
+        corrected: Whether log Q has a part in it.
+    """
+
+    corrected = True
 
     @abstractmethod
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
@@ -111,6 +117,19 @@ class _Scored:
         )
 
 
+def _same_tower(examples: Examples, temperature: float, local: bool) -> tf.Tensor:
+    """Scores of a replica's queries with all queries, `[Q, G]`.
+
+    The lowest number for padding and for queries of the same user, the query itself among them.
+    """
+    own = examples.batch["query"]
+    queries, users = (value if local else all_gather(value) for value in (examples.query, own))
+    scores = tf.matmul(examples.query / temperature, queries, transpose_b=True)
+    # Users that are trained on have a row above 0, even where their id is dropped.
+    out = (users == own[:, tf.newaxis]) | (users == 0)
+    return tf.where(out, scores.dtype.min, scores)
+
+
 def _dots(query: tf.Tensor, item: tf.Tensor, owners: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.gather(query, owners) * tf.gather(item, items), axis=-1)
 
@@ -128,13 +147,18 @@ class Softmax(RetrievalLoss):
             since a query's own targets are in its pool for certain, which weighs a row by the
             probability of getting it wrong (Khrylchenko et al., RecSys 2025, arXiv:2507.09331);
             null for none.
-        hardest: Negatives that count, those with the highest scores; null for all.
+        hardest: Items that count as negatives, those with the highest scores; null for all.
+        same_tower: Whether the queries of other users in the batch are negatives too, by the score
+            of query with query (SamToNe: Moiseev et al., Findings of ACL 2023, arXiv:2306.02516).
+            They have no log Q, and all of them count whatever `hardest` is.
 
     Raises:
         UserError: If an argument is none of these.
     """
 
-    def __init__(self, *, log_q_correction: str | None, hardest: int | None) -> None:
+    def __init__(
+        self, *, log_q_correction: str | None, hardest: int | None, same_tower: bool
+    ) -> None:
         if log_q_correction not in ("all", "negatives", None):
             raise UserError(
                 "log_q_correction of the softmax must be all, negatives or null; got "
@@ -142,7 +166,9 @@ class Softmax(RetrievalLoss):
             )
         _check_hardest(hardest)
         self.log_q_correction = log_q_correction
+        self.corrected = log_q_correction is not None
         self.hardest = hardest
+        self.same_tower = same_tower
 
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""
@@ -155,6 +181,8 @@ class Softmax(RetrievalLoss):
             scores = tf.where(scored.targets, scores, scores - scored.log_q)
         if self.hardest is not None:
             scores = _hardest(scores, scored.targets, self.hardest)
+        if self.same_tower:
+            scores = tf.concat([scores, _same_tower(examples, temperature, local)], axis=1)
         return tf.gather(tf.reduce_logsumexp(scores, axis=1), batch["row_query"]) - score
 
 
@@ -187,6 +215,7 @@ class _Pairwise(RetrievalLoss):
     def __init__(self, *, log_q_correction: bool, hardest: int | None) -> None:
         _check_hardest(hardest)
         self.log_q_correction = log_q_correction
+        self.corrected = log_q_correction
         self.hardest = hardest
 
     @abstractmethod

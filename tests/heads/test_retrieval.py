@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_data import all_rows, planted, written_out
-from small_negatives import negatives
+from small_negatives import in_batch, negatives
 
 from mtrec.data.batches import Batches, padding
 from mtrec.errors import UserError
+from mtrec.heads import retrieval_losses
 from mtrec.heads.head import Examples
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import Bpr, Hinge, ImplicitSquared, Softmax
@@ -39,7 +40,8 @@ def batches(dataset, *, batch_of="users", pool="catalogue", **changed):
 
 
 def softmax(**changed):
-    return Softmax(**({"log_q_correction": "all", "hardest": None} | changed))
+    how = {"log_q_correction": "all", "hardest": None, "same_tower": False}
+    return Softmax(**(how | changed))
 
 
 def vectors(rows, seed, scale=0.6):
@@ -136,6 +138,7 @@ def test_implicit_squared_divides_scores_by_the_temperature():
         ImplicitSquared(all_pairs_weight=WEIGHT),
         softmax(),
         softmax(log_q_correction="negatives", hardest=3),
+        softmax(same_tower=True),
         Bpr(log_q_correction=True, hardest=None),
         Hinge(margin=1.0, log_q_correction=True, hardest=3),
     ],
@@ -411,6 +414,53 @@ def test_the_hardest_negatives_alone_are_in_the_softmax():
             kept = [*np.sort(scores[q, items])[-3:], *scores[q, np.unique(own)]]
             expected = np.log(np.exp(kept).sum()) - scores[q, i]
             assert found[row] == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize("hardest", [None, 3])
+def test_queries_of_other_users_are_in_the_softmax_once_each_without_log_q(hardest):
+    data = planted()
+    # Rows, so that users come more than once, and a short batch, so that queries are padded.
+    batch = batches(data, batch_of="rows", pool="in_batch", global_batch=64).step(1, 7)[0]
+    users = batch["query"]
+    assert (users == 0).any()
+    assert len(np.unique(users)) < len(users) - (users == 0).sum()
+    query, catalogue = vectors(64, 1), vectors(data.num_items + 1, 2)
+    plain, found = (
+        softmax(hardest=hardest, same_tower=same_tower)(
+            examples(batch, query, catalogue), 0.7, local=False
+        ).numpy()
+        for same_tower in (False, True)
+    )
+    between = (query @ query.T / 0.7).astype(np.float64)
+    for row in np.flatnonzero(batch["row_weight"]):
+        q, target = batch["row_query"][row], batch["item"][batch["row_item"][row]]
+        score = query[q] @ catalogue[target] / 0.7 - batch["row_log_q"][row]
+        others = (users > 0) & (users != users[q])
+        total = np.exp(plain[row] + score) + np.exp(between[q, others]).sum()
+        assert found[row] == pytest.approx(np.log(total) - score, rel=1e-5)
+
+
+def test_both_queries_of_a_pair_are_moved_by_it():
+    """With items that score 0, a loss is log(1 + exp(<u, v>)): v is moved by u's row alone."""
+    batch = written_batch(query=[1, 2])
+    query = tf.Variable([[0.3, 0.1], [0.2, -0.4]])
+    with tf.GradientTape() as tape:
+        given = examples(batch, query, np.zeros((2, 2), np.float32))
+        (loss,) = softmax(same_tower=True)(given, 1.0, local=False)
+    gradient = tf.convert_to_tensor(tape.gradient(loss, query))
+
+    odds = np.exp(0.3 * 0.2 - 0.1 * 0.4)
+    expected = odds / (1 + odds) * np.float32([[0.2, -0.4], [0.3, 0.1]])
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+def test_with_local_negatives_no_query_travels(monkeypatch):
+    monkeypatch.setattr(retrieval_losses, "all_gather", None)  # nothing may call it
+    (batch,) = batches(planted(), pool=in_batch(local=True)).step(1, 0)
+    given = examples(batch, vectors(16, 1), vectors(31, 2))
+
+    losses = softmax(same_tower=True)(given, 1.0, local=True)
+    assert (losses > softmax()(given, 1.0, local=True)).numpy()[batch["row_weight"] > 0].all()
 
 
 def head(**changed):
