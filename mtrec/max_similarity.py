@@ -53,7 +53,7 @@ def starting_kernel(
 
 def score_all(query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
     """Scores of all pairs of queries `[B, D]` or `[B, K, D]` and candidates `[C, D]`, `[B, C]`."""
-    if query.shape.rank == 2:
+    if len(query.shape) == 2:
         return tf.matmul(query, candidate, transpose_b=True)  # [B, D] x [D, C] -> [B, C]
     vectors, dim = query.shape[1:]
     scores = tf.matmul(tf.reshape(query, [-1, dim]), candidate, transpose_b=True)  # [B K, C]
@@ -69,7 +69,7 @@ def score_all_in_numpy(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
 
 def score_pairs(query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
     """Scores of pairs, `[N]`, of a query `[N, D]` or `[N, K, D]` and a candidate `[N, D]`."""
-    if query.shape.rank == 2:
+    if len(query.shape) == 2:
         return tf.reduce_sum(query * candidate, axis=-1)
     return tf.reduce_max(tf.reduce_sum(query * candidate[:, tf.newaxis], axis=-1), axis=1)
 

@@ -117,7 +117,7 @@ class SearchModule(tf.Module):
         scores = tf.pad(scores, dropped, constant_values=float("nan"))
         positions = tf.pad(positions, dropped)
         scores = tf.where(tf.math.is_nan(scores), float("-inf"), scores)
-        if queries.shape.rank == 3:
+        if len(queries.shape) == 3:
             shape = tf.shape(queries)[0], queries.shape[1] * depth  # [B, K depth]
             scores, positions = merge(*(tf.reshape(x, shape) for x in (scores, positions)))
         rows = tf.repeat(tf.range(tf.shape(scores)[0])[:, tf.newaxis], tf.shape(scores)[1], axis=1)

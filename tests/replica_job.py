@@ -32,14 +32,14 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of, balancer, **how):
+def train(strategy, *, pool, batch_of, balancer, query_vectors=1, **how):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
     with strategy.scope():
         heads = {
             "retrieval": implicit_squared(pool=pool),
-            "softmax": softmax(pool=pool, dim=6),
+            "softmax": softmax(pool=pool, dim=6, query_vectors=query_vectors),
             "rating": rating(layers=[5]),
         }
         model = recommender(dataset, heads, fit=fit, **how)
@@ -85,7 +85,8 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {})]
+    changes = [{}, {"query_vectors": 3}]
+    jobs = [("in_batch", "rows", CAGrad(radius=0.5), how) for how in changes]
     if replicas < 4:
         changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]

@@ -20,10 +20,11 @@ def implicit_squared(*, pool="catalogue", dim=None, **changed):
     return Retrieval(dim=dim, negatives=made, loss=loss, **how)
 
 
-def softmax(*, pool="in_batch", dim=None):
+def softmax(*, pool="in_batch", dim=None, **changed):
     """A retrieval head with the sampled softmax."""
     loss, made = Softmax(log_q_correction="all", hardest=None), negatives(pool)
-    return Retrieval(dim=dim, normalize=True, temperature=0.2, negatives=made, loss=loss)
+    how = {"normalize": True, "temperature": 0.2} | changed
+    return Retrieval(dim=dim, negatives=made, loss=loss, **how)
 
 
 def rating(*, dim=4, members=1, layers=()):

@@ -44,6 +44,7 @@ def test_another_seed_gives_another_model(one_replica, tmp_path):
         (*SOFTMAX, f"{NEGATIVES}.uniform=40", f"{NEGATIVES}.past_batches=2"),
         (*SOFTMAX, "task.heads.retrieval.loss.log_q_correction=negatives"),
         (*SOFTMAX, "task.heads.retrieval.loss.hardest=10"),
+        (*SOFTMAX, "task.heads.retrieval.query_vectors=3"),
         ("head@task.heads.retrieval=bpr", f"{NEGATIVES}.uniform=40"),
         ("head@task.heads.retrieval=hinge", "task.heads.retrieval.loss.hardest=5"),
     ],
