@@ -20,7 +20,7 @@ import tensorflow as tf
 from mtrec.tables import seed_for
 
 # How far the vectors of a query lie apart at the start, relative to their length.
-SPREAD = 0.5
+SPREAD = 0.1
 
 
 def starting_kernel(
