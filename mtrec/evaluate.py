@@ -147,7 +147,7 @@ def _spread(rows: np.ndarray) -> np.ndarray:
 
 
 def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:
-    """Query representations of user rows `[U]` for each head, `[U, D]`."""
+    """Query representations of user rows `[U]` for each head, `[U, D]` or `[U, K, D]`."""
     parts = []
     for part in metrics.chunks(len(users), USERS_AT_ONCE):
         entries, owners = known.entries(users[part])

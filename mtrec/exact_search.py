@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from mtrec.max_similarity import score_all_in_numpy
+
 # Scores held at a time, 128 MB.
 SCORES_AT_ONCE = 2**25
 
@@ -14,14 +16,14 @@ def exact_top_k(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns scores and positions `[B, k]` best first; ties go to the lower position.
 
-    Scores are formed in chunks of queries, so that memory stays bounded.
+    Scores of queries `[B, D]` or `[B, K, D]` are formed in chunks, so that memory stays bounded.
     """
     scores = np.empty((len(queries), k), np.float32)
     positions = np.empty((len(queries), k), np.int32)
     rows = max(1, SCORES_AT_ONCE // len(vectors))
     for start in range(0, len(queries), rows):
         chunk = slice(start, start + rows)
-        products = queries[chunk] @ vectors.T  # [b, D] x [D, C] -> [b, C]
+        products = score_all_in_numpy(queries[chunk], vectors)  # [b, C]
         for row, seen in enumerate(exclude[chunk]):
             products[row, seen] = -np.inf
         best = tf.math.top_k(products, k)

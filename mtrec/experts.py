@@ -167,12 +167,12 @@ def dense(
     units: int,
     name: str,
     activation: str | None,
-    initializer: str,
+    initializer: str | Callable[..., tf.Tensor],
     seed: int,
     *,
     use_bias: bool = True,
 ) -> keras.layers.Dense:
-    """A dense layer whose initial kernel depends on the seed and its name alone."""
+    """A dense layer whose initial kernel, if drawn, depends on the seed and its name alone."""
     kernel = keras.initializers.get(initializer)
     if hasattr(kernel, "seed"):
         kernel = type(kernel)(seed=seed_for(seed, name))

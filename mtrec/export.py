@@ -15,6 +15,7 @@ from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.pair import PairHead
 from mtrec.index import Index
 from mtrec.manifest import MANIFEST
+from mtrec.max_similarity import score_pairs
 from mtrec.model import Recommender
 from mtrec.run import Run
 from mtrec.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL
@@ -145,8 +146,9 @@ class Served:
         outputs = {"known": (users > 0) & (items > 0)}
         if self._retrieval:
             embed = self._model.heads[self._retrieval].embed
-            embedded = embed(query[self._retrieval]) * embed(candidate[self._retrieval])
-            outputs["score"] = tf.reduce_sum(embedded, axis=-1)
+            outputs["score"] = score_pairs(
+                embed(query[self._retrieval]), embed(candidate[self._retrieval])
+            )
         for name, head in self._model.heads.items():
             if isinstance(head, PairHead):
                 pairs = query[name], candidate[name], users, items
@@ -183,7 +185,8 @@ class ServedSearch:
         """What the index is asked with for users `[B]`.
 
         Returns:
-            `embedding` `[B, D]`, and `known` `[B]`, whether the model knows the user.
+            `embedding` `[B, D]`, or `[B, K, D]` of a head with K query vectors above 1; `known`
+            `[B]`, whether the model knows the user.
         """
         rows = self._served.user_rows(user_id)
         queries = self._served.queries(rows)

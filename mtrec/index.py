@@ -1,5 +1,7 @@
 """The serving index: the best k of C candidates for a query, by dot product.
 
+A query may have several vectors; see `mtrec.max_similarity`.
+
 A small catalogue is scored exactly. Above it ScaNN searches a tree of quantised vectors (Guo et
 al. 2020, arXiv:1908.10396), widened at build time until its measured recall reaches the target.
 Whichever it is, `Index.search` gives k real candidates for each query, and the manifest says which
@@ -21,6 +23,7 @@ import tensorflow as tf
 from mtrec.errors import UserError
 from mtrec.exact_search import exact_top_k, recall_of
 from mtrec.manifest import Manifest, read_manifest, write_manifest
+from mtrec.max_similarity import merge
 from mtrec.search_module import SearchModule
 
 # ScaNN trains its quantiser on no fewer candidates.
@@ -53,7 +56,7 @@ class Index:
         """Returns the k best candidates of each query, best first.
 
         Args:
-            queries: `[B, D]`.
+            queries: `[B, D]`, or `[B, K, D]` of K vectors each.
             k: Number of candidates for each query.
             exclude: For each of the B queries the positions to leave out, such as seen items.
 
@@ -82,7 +85,7 @@ class Index:
         # Recall was measured at depth k; a deeper search must look into more leaves.
         wider = max(1.0, depth / self.manifest.k)
         positions, scores = self._searcher.search_batched(
-            queries,
+            queries.reshape(-1, queries.shape[-1]),  # [B K, D]
             depth,
             min(size, math.ceil(wider * settings["reorder"])),
             min(settings["num_leaves"], math.ceil(wider * settings["leaves_to_search"])),
@@ -92,6 +95,9 @@ class Index:
         positions = np.pad(positions.astype(np.int32), dropped)
         scores = np.pad(scores, dropped, constant_values=np.nan)
         scores[np.isnan(scores)] = -np.inf
+        if queries.ndim == 3:
+            found = (x.reshape(len(queries), -1) for x in (scores, positions))  # [B, K depth]
+            scores, positions = (np.array(x) for x in merge(*found))
         for row, seen in enumerate(exclude):
             scores[row, np.isin(positions[row], seen)] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -137,8 +143,8 @@ class IndexBuilder(Protocol):
             vectors: The candidates, `[C, D]`.
             ids: Their ids, `[C]` strings.
             digest: Names the candidate tower; see `tower_digest`.
-            queries: Query vectors `[Q, D]` to measure recall on. Without them, candidates with
-                noise stand in.
+            queries: Queries `[Q, D]` or `[Q, K, D]` to measure recall on. Without them, candidates
+                with noise stand in.
 
         Raises:
             UserError: If there are no candidates, one is not finite, or recall is too low.

@@ -5,6 +5,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from mtrec.manifest import Manifest
+from mtrec.max_similarity import merge, score_all
 
 
 class TreeSearch(Protocol):
@@ -41,7 +42,7 @@ class SearchModule(tf.Module):
         """Returns the k best candidates of each query that it does not exclude, best first.
 
         Args:
-            queries: `[B, D]` float32.
+            queries: `[B, D]` float32, or `[B, K, D]` of K vectors each.
             k: Number of candidates for each query, an int32 scalar.
             excluded: `[E, 2]` int32: the row of a query and a position that it leaves out.
 
@@ -90,7 +91,7 @@ class SearchModule(tf.Module):
     def _search_exactly(
         self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        scores = tf.matmul(queries, self._vectors, transpose_b=True)  # [B, D] x [D, C] -> [B, C]
+        scores = score_all(queries, self._vectors)  # [B, C]
         nothing = tf.fill(tf.shape(excluded)[:1], scores.dtype.as_numpy_dtype("-inf"))
         best = tf.math.top_k(tf.tensor_scatter_nd_update(scores, excluded, nothing), k)
         return best.values, best.indices
@@ -107,7 +108,7 @@ class SearchModule(tf.Module):
             return tf.minimum(most, tf.cast(tf.math.ceil(wider * value), tf.int32))
 
         scores, positions = tree(
-            queries,
+            tf.reshape(queries, [-1, queries.shape[-1]]),  # [B K, D]
             depth,
             widened(settings["reorder"], size),
             widened(settings["leaves_to_search"], settings["num_leaves"]),
@@ -115,11 +116,15 @@ class SearchModule(tf.Module):
         dropped = [[0, 0], [0, depth - tf.shape(scores)[1]]]
         scores = tf.pad(scores, dropped, constant_values=float("nan"))
         positions = tf.pad(positions, dropped)
-        rows = tf.repeat(tf.range(tf.shape(scores)[0])[:, tf.newaxis], depth, axis=1)
+        scores = tf.where(tf.math.is_nan(scores), float("-inf"), scores)
+        if len(queries.shape) == 3:
+            shape = tf.shape(queries)[0], queries.shape[1] * depth  # [B, K depth]
+            scores, positions = merge(*(tf.reshape(x, shape) for x in (scores, positions)))
+        rows = tf.repeat(tf.range(tf.shape(scores)[0])[:, tf.newaxis], tf.shape(scores)[1], axis=1)
         left_out = _is_in(
             self._numbered(rows, positions), self._numbered(*tf.unstack(excluded, axis=1))
         )
-        scores = tf.where(tf.math.is_nan(scores) | left_out, float("-inf"), scores)
+        scores = tf.where(left_out, float("-inf"), scores)
         best = tf.math.top_k(scores, k)
         return best.values, tf.gather(positions, best.indices, batch_dims=1)
 

@@ -1,6 +1,6 @@
 """A tower: one side of the model, and how the heads share it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from mtrec.experts import SHARED, dense
 from mtrec.features import Feature, History
 from mtrec.heads.head import Head
 from mtrec.labelled_history import LabelledHistory
+from mtrec.max_similarity import starting_kernel
 from mtrec.sharing import Gates, Sharing
 
 # By `shared` and, where heads have tables of their own, by head: pooled history features by name.
@@ -23,7 +24,8 @@ class Tower(keras.layers.Layer):
 
     The shared features' embeddings are summed (LightFM; Kula 2015, arXiv:1507.08439), `sharing`
     makes a representation of that for each head, and the head takes it as it is, or projected to
-    its own width, plus the sum of the features that only this head has.
+    its own width, plus the sum of the features that only this head has. The K query vectors of a
+    head come out of one projection, K times as wide, as do its own features of the query tower.
 
     Args:
         features: For `shared` and for any head's name, its features by name.
@@ -71,6 +73,8 @@ class Tower(keras.layers.Layer):
             raise UserError(f"data.features.{table}.shared must name at least one feature.")
         self.table = table
         self.heads = list(heads)
+        query = table == "query"
+        self.vectors = {name: head.query_vectors if query else 1 for name, head in heads.items()}
         # Not weights: the encoded table, looked up by row number in the step and in the export.
         self.encoded: dict[str, tf.Tensor] = {}
         for scope in (SHARED, *heads):
@@ -120,15 +124,23 @@ class Tower(keras.layers.Layer):
         self.sharing.create(table=self.table, heads=self.heads, dim=self.dim, seed=seed)
         self.projections = {}
         for head, objective in heads.items():
+            dim, vectors = objective.dim or self.output_dim, self.vectors[head]
             for name, feature in self.features.get(head, {}).items():
-                create(feature, f"{head}/{name}", objective.dim or self.output_dim)
+                create(feature, f"{head}/{name}", vectors * dim)
             for name, labelled in self.labelled.get(head, {}).items():
-                create(labelled, f"{head}/{name}", objective.dim or self.output_dim)
-            if objective.dim is not None:
-                name = f"{self.table}_{head}"
-                layer = dense(objective.dim, name, None, "glorot_uniform", seed)
-                layer.build((None, self.output_dim))
-                self.projections[head] = layer
+                create(labelled, f"{head}/{name}", vectors * dim)
+            if objective.dim is not None or vectors > 1:
+                self.projections[head] = self._projection(head, objective.dim, seed)
+
+    def _projection(self, head: str, dim: int | None, seed: int) -> keras.layers.Dense:
+        """The layer to a head's vectors, `[B, W] -> [B, K D]`; `dim` is null for D = W."""
+        vectors, name = self.vectors[head], f"{self.table}_{head}"
+        start: str | Callable[..., tf.Tensor] = "glorot_uniform"
+        if vectors > 1:
+            start = starting_kernel(self.output_dim, dim, vectors, name=name, seed=seed)
+        layer = dense(vectors * (dim or self.output_dim), name, None, start, seed)
+        layer.build((None, self.output_dim))
+        return layer
 
     def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Encodes one row that is not in the table, from raw values by column.
@@ -191,7 +203,9 @@ class Tower(keras.layers.Layer):
         draw: tf.Tensor | None = None,
         labelled: Mapping[str, Sequence[tf.Tensor]] | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Representations of table rows `[B]` for each head, `[B, D]`.
+        """Representations of table rows `[B]` for each head.
+
+        `[B, D]`, or `[B, K, D]` in the query tower for a head with K query vectors.
 
         Args:
             rows: Row numbers in the table.
@@ -210,7 +224,10 @@ class Tower(keras.layers.Layer):
                 output = self.projections[head](output)
             own = self._vectors(head, self.features.get(head, {}), rows, replaced, draw)
             own += (labelled or {}).get(head, [])
-            outputs[head] = output + tf.add_n(own) if own else output
+            output = output + tf.add_n(own) if own else output
+            if (vectors := self.vectors[head]) > 1:
+                output = tf.reshape(output, [-1, vectors, output.shape[-1] // vectors])
+            outputs[head] = output
         return outputs
 
     def gates(self, rows: tf.Tensor, histories: Pooled) -> Gates:

@@ -33,14 +33,16 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of, balancer, same_tower=False, **how):
+def train(strategy, *, pool, batch_of, balancer, same_tower=False, query_vectors=1, **how):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
     with strategy.scope():
         heads = {
             "retrieval": implicit_squared(pool=pool),
-            "softmax": softmax(pool=pool, dim=6, same_tower=same_tower),
+            "softmax": softmax(
+                pool=pool, dim=6, same_tower=same_tower, query_vectors=query_vectors
+            ),
             "rating": rating(layers=[5]),
         }
         model = recommender(dataset, heads, fit=fit, **how)
@@ -93,6 +95,7 @@ if __name__ == "__main__":
         ("streaming", "rows", Uncertainty(), {"same_tower": True}),
     ]
     if replicas < 4:
+        jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))
         changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:

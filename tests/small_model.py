@@ -20,11 +20,11 @@ def implicit_squared(*, pool="catalogue", dim=None, **changed):
     return Retrieval(dim=dim, negatives=made, loss=loss, **how)
 
 
-def softmax(*, pool="in_batch", dim=None, same_tower=False):
+def softmax(*, pool="in_batch", dim=None, same_tower=False, **changed):
     """A retrieval head with the sampled softmax."""
     loss = Softmax(log_q_correction="all", hardest=None, same_tower=same_tower)
-    made = negatives(pool)
-    return Retrieval(dim=dim, normalize=True, temperature=0.2, negatives=made, loss=loss)
+    how = {"normalize": True, "temperature": 0.2} | changed
+    return Retrieval(dim=dim, negatives=negatives(pool), loss=loss, **how)
 
 
 def rating(*, dim=4, members=1, layers=()):

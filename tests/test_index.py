@@ -9,6 +9,7 @@ import tensorflow as tf
 from mtrec.errors import UserError
 from mtrec.index import ExactBuilder, ScannBuilder, load
 from mtrec.manifest import tower_digest
+from mtrec.max_similarity import merge
 
 CANDIDATES, WIDTH = 20_000, 16
 
@@ -89,6 +90,60 @@ def test_exact_search_puts_the_lower_of_equal_positions_first():
     vectors = np.array([[1.0], [2.0], [1.0], [2.0], [1.0]], np.float32)
     _, positions = exact_index(vectors).search(np.ones((1, 1)), 4)
     np.testing.assert_array_equal(positions, [[1, 3, 0, 2]])
+
+
+def several_vectors(count, seed, vectors=3):
+    """Queries of several vectors around different centres, `[count, vectors, WIDTH]`."""
+    return clustered(count * vectors, seed).reshape(count, vectors, WIDTH)
+
+
+def sorted_by_best(vectors, queries, exclude):
+    """`sorted_positions` by the highest score of each query's vectors."""
+    scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).max(axis=1)
+    orders = np.argsort(-scores, axis=1, kind="stable")
+    return [order[~np.isin(order, seen)] for order, seen in zip(orders, exclude, strict=True)]
+
+
+def test_the_best_of_every_vector_hold_the_best_of_a_query():
+    vectors, queries = clustered(300, seed=1), several_vectors(20, seed=2)
+    found = [exact_index(vectors).search(queries[:, k], 10) for k in range(3)]
+    scores, positions = merge(*(np.concatenate(each, axis=1) for each in zip(*found, strict=True)))
+    best = np.argsort(-scores.numpy(), axis=1)[:, :10]
+    truth = sorted_by_best(vectors, queries, [()] * 20)
+    ours = np.take_along_axis(positions.numpy(), best, axis=1)
+    np.testing.assert_array_equal(ours, [order[:10] for order in truth])
+
+
+@pytest.mark.parametrize("kind", ["exact", "scann"])
+def test_a_query_of_several_vectors_finds_what_any_of_them_is_near(kind, large):
+    index = large[0] if kind == "scann" else exact_index(clustered(4_000, seed=1))
+    queries = several_vectors(20, seed=7)
+    best = sorted_by_best(index.vectors, queries, [()] * 20)
+    exclude = [order[: 5 * row : 2] for row, order in enumerate(best)]
+    truth = np.array([o[:10] for o in sorted_by_best(index.vectors, queries, exclude)])
+    exact = (queries @ index.vectors.T).max(axis=1)
+
+    served = index.as_module().search(queries, 10, pairs(exclude))
+    for scores, positions in (index.search(queries, 10, exclude=exclude), map(np.array, served)):
+        assert recall(positions, truth) >= (1.0 if kind == "exact" else 0.95)
+        assert all(len(np.unique(row)) == 10 for row in positions)
+        assert not any(map(np.any, map(np.isin, positions, exclude)))
+        assert (np.diff(scores, axis=1) <= 0).all()
+        right = np.isin(positions, truth)
+        given = np.take_along_axis(exact, positions, axis=1)
+        np.testing.assert_allclose(scores[right], given[right], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(served[1], index.search(queries, 10, exclude=exclude)[1])
+
+
+def test_recall_is_measured_on_queries_of_several_vectors():
+    vectors, queries = clustered(5_000, seed=1), several_vectors(300, seed=2)
+    index = scann_builder(num_queries=300, target_recall=0.3, min_recall=0.01)(
+        vectors, ids=names(5_000), digest="tower", queries=queries
+    )
+    _, positions = index.search(queries, 10)
+    ours = recall(positions, np.array(sorted_by_best(vectors, queries, [()] * 300))[:, :10])
+    assert index.manifest.recall_at_k == pytest.approx(ours, abs=1e-3)
+    assert ours < 1
 
 
 def test_scann_reaches_its_target_and_measures_what_we_measure(large):

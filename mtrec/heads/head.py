@@ -20,7 +20,7 @@ class Examples:
     """One replica's share of a batch, as a head sees it.
 
     Attributes:
-        query: This head's query representations, `[Q, D]`.
+        query: This head's query representations, `[Q, D]`, or `[Q, K, D]` with K query vectors.
         item: This head's representations of the items named by rows and histories, `[M, D]`.
         pool: This head's representations of the replica's slice of the candidate pool, `[P, D]`.
         batch: The batch itself; see `mtrec.data.batches` for its fields.
@@ -130,6 +130,9 @@ class Head(keras.layers.Layer, ABC):
         UserError: If the width is below 1, or the rate not above 0 and at most 1.
     """
 
+    # Vectors of width D in a query's representation; a candidate has one.
+    query_vectors = 1
+
     def __init__(self, *, dim: int | None, sampling_rate: float = 1.0) -> None:
         super().__init__(name=unnumbered(self))
         if dim is not None and dim < 1:
@@ -184,7 +187,7 @@ class Head(keras.layers.Layer, ABC):
 
         Args:
             held_out: The interactions of those users.
-            query: This head's query representations of those users, `[U, D]`.
+            query: This head's query representations of those users, `[U, D]` or `[U, K, D]`.
             candidate: This head's representations of items 1..C, `[C, D]`; item row i is at i - 1.
             full: Whether the report is to be full.
 

@@ -12,6 +12,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
 from mtrec.heads.retrieval_losses import RetrievalLoss
+from mtrec.max_similarity import score_all_in_numpy
 from mtrec.negatives import Negatives
 
 # Before the names of what the baseline was measured to do.
@@ -22,7 +23,7 @@ class Retrieval(Head):
     """The dot product of the towers' outputs, trained to rank chosen items first.
 
     Args:
-        dim: Width of its representations; null for the towers' shared output.
+        dim: Width of its vectors; null for that of the towers' shared output.
         normalize: Whether to scale both sides to length 1.
         temperature: Scores are divided by it in training.
         negatives: What positives are told from; all heads of a model share it.
@@ -32,6 +33,11 @@ class Retrieval(Head):
         weight_by: A column of the interactions whose value weighs a row, which must not be below 0;
             rows without one are left out. Null weighs all alike.
         sampling_rate: See `Head`.
+        query_vectors: Number K of vectors of a query; an item's score is the highest of their dot
+            products. See `mtrec.max_similarity`.
+
+    Raises:
+        UserError: If there is no query vector.
     """
 
     def __init__(
@@ -46,8 +52,12 @@ class Retrieval(Head):
         at_least: float = 1.0,
         weight_by: str | None = None,
         sampling_rate: float = 1.0,
+        query_vectors: int = 1,
     ) -> None:
         super().__init__(dim=dim, sampling_rate=sampling_rate)
+        if query_vectors < 1:
+            raise UserError(f"The query_vectors of a head must be at least 1; got {query_vectors}.")
+        self.query_vectors = query_vectors
         self.normalize = normalize
         self.temperature = temperature
         self.negatives = negatives
@@ -60,8 +70,16 @@ class Retrieval(Head):
         """Nothing to make: the towers hold all weights.
 
         Raises:
-            UserError: If the interactions lack a column, or a weight is below 0.
+            UserError: If the interactions lack a column, a weight is below 0, or the loss is made
+                for queries of one vector.
         """
+        if self.query_vectors > 1 and self.loss.one_vector:
+            raise UserError(
+                f"task.heads.{name}.query_vectors must be 1 with task.heads.{name}.loss="
+                f"{type(self.loss).__name__}, which is made for scores that are dot products; "
+                f"got {self.query_vectors}. Set it to 1, or head@task.heads.{name}=softmax (without "
+                "same_tower), bpr or hinge."
+            )
         if self.label is not None:
             self.known(dataset, self.label, name)
         if self.weight_by is not None:
@@ -73,7 +91,7 @@ class Retrieval(Head):
                 )
 
     def embed(self, representation: tf.Tensor) -> tf.Tensor:
-        """What the index holds and is asked with: `[B, D]`, of length 1 if normalised."""
+        """What the index holds and is asked with: vectors `[..., D]`, of length 1 if normalised."""
         if not self.normalize:
             return representation
         # A query that nothing is known of is a vector of zeros and stays one. Its gradient must
@@ -111,7 +129,7 @@ class Retrieval(Head):
         """
         held_out = self._positive(held_out)
         query, candidate = (np.asarray(self.embed(side)) for side in (query, candidate))
-        measured = _rank_all(held_out, lambda rows: query[rows] @ candidate.T)
+        measured = _rank_all(held_out, lambda rows: score_all_in_numpy(query[rows], candidate))
         if full:
             counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
             popular = _rank_all(

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
+from mtrec.max_similarity import score_all, score_pairs
 from mtrec.strategy import all_gather, all_sum
 
 
@@ -19,9 +20,14 @@ class RetrievalLoss(ABC):
 
     corrected = True
 
+    # Whether it needs scores to be linear in the query, as only those of one vector are.
+    one_vector = False
+
     @abstractmethod
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """Loss of every row, `[N]`; scores are `<query, candidate> / temperature`.
+
+        Of a query with several vectors, the score is the highest of theirs.
 
         Args:
             examples: The rows, and this replica's slice of the pool.
@@ -42,6 +48,8 @@ class ImplicitSquared(RetrievalLoss):
     Args:
         all_pairs_weight: The weight w, relative to a positive's.
     """
+
+    one_vector = True
 
     def __init__(self, *, all_pairs_weight: float) -> None:
         self.all_pairs_weight = all_pairs_weight
@@ -99,7 +107,7 @@ class _Scored:
             value if local else all_gather(value)
             for value in (examples.pool, batch["pool"], batch["pool_log_q"])
         )
-        scores = tf.matmul(query, pool, transpose_b=True)  # [Q, D] x [D, P] -> [Q, P]
+        scores = score_all(query, pool)  # [Q, P]
         replicas = 1 if local else tf.distribute.get_replica_context().num_replicas_in_sync
 
         def marked(owner: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
@@ -131,7 +139,7 @@ def _same_tower(examples: Examples, temperature: float, local: bool) -> tf.Tenso
 
 
 def _dots(query: tf.Tensor, item: tf.Tensor, owners: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.gather(query, owners) * tf.gather(item, items), axis=-1)
+    return score_pairs(tf.gather(query, owners), tf.gather(item, items))
 
 
 class Softmax(RetrievalLoss):
@@ -169,6 +177,7 @@ class Softmax(RetrievalLoss):
         self.corrected = log_q_correction is not None
         self.hardest = hardest
         self.same_tower = same_tower
+        self.one_vector = same_tower
 
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""

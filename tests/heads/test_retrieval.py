@@ -44,8 +44,16 @@ def softmax(**changed):
     return Softmax(**(how | changed))
 
 
-def vectors(rows, seed, scale=0.6):
-    return np.random.default_rng(seed).normal(scale=scale, size=(rows, D)).astype(np.float32)
+def vectors(rows, seed, scale=0.6, several=None):
+    """`[rows, D]`, or `[rows, several, D]`."""
+    size = (rows, D) if several is None else (rows, several, D)
+    return np.random.default_rng(seed).normal(scale=scale, size=size).astype(np.float32)
+
+
+def scores_of(query, catalogue):
+    """All scores over a temperature of 0.7, the best of a query's vectors."""
+    scores = (query @ catalogue.T / 0.7).astype(np.float64)
+    return scores.max(axis=1) if query.ndim == 3 else scores
 
 
 def examples(batch, query, catalogue):
@@ -325,13 +333,14 @@ def test_an_item_of_the_history_gets_no_gradient_and_a_target_of_the_history_doe
     assert gradient[2].any()
 
 
-def test_the_softmax_over_the_catalogue_equals_numpy():
+@pytest.mark.parametrize("several", [None, 3])
+def test_the_softmax_over_the_catalogue_equals_numpy(several):
     data = planted()
     (batch,) = batches(data).step(1, 0)
-    query, catalogue = vectors(16, 1), vectors(31, 2)
+    query, catalogue = vectors(16, 1, several=several), vectors(31, 2)
     losses = softmax()(examples(batch, query, catalogue), 0.7, local=False).numpy()
 
-    scores = (query @ catalogue.T / 0.7).astype(np.float64)
+    scores = scores_of(query, catalogue)
     allowed = counted(batch, 30) > 0
     real = batch["row_weight"] > 0
     for row in np.flatnonzero(real):
@@ -381,17 +390,17 @@ def negatives_of(batch, query):
 
 @pytest.mark.parametrize("hardest", [None, 1, 4])
 @pytest.mark.parametrize("corrected", [True, False])
-@pytest.mark.parametrize("name", ["bpr", "hinge"])
-def test_pairwise_losses_equal_plain_loops(name, corrected, hardest):
+@pytest.mark.parametrize(("name", "several"), [("bpr", None), ("hinge", None), ("hinge", 3)])
+def test_pairwise_losses_equal_plain_loops(name, several, corrected, hardest):
     how = {"log_q_correction": corrected, "hardest": hardest}
     loss, cost = {
         "bpr": (Bpr(**how), lambda lead: np.log1p(np.exp(-lead))),
         "hinge": (Hinge(margin=0.5, **how), lambda lead: np.maximum(0.5 - lead, 0)),
     }[name]
     for data, batch in cases():
-        query, catalogue = vectors(16, 1), vectors(data.num_items + 1, 2)
+        query, catalogue = vectors(16, 1, several=several), vectors(data.num_items + 1, 2)
         found = loss(examples(batch, query, catalogue), 0.7, local=False).numpy()
-        scores = (query @ catalogue.T / 0.7).astype(np.float64)
+        scores = scores_of(query, catalogue)
         for row in np.flatnonzero(batch["row_weight"]):
             q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
             items, log_q, _ = negatives_of(batch, q)
@@ -402,12 +411,13 @@ def test_pairwise_losses_equal_plain_loops(name, corrected, hardest):
             assert found[row] == pytest.approx(expected, rel=2e-5, abs=1e-6)
 
 
-def test_the_hardest_negatives_alone_are_in_the_softmax():
+@pytest.mark.parametrize("several", [None, 3])
+def test_the_hardest_negatives_alone_are_in_the_softmax(several):
     for data, batch in cases():
-        query, catalogue = vectors(16, 1), vectors(data.num_items + 1, 2)
+        query, catalogue = vectors(16, 1, several=several), vectors(data.num_items + 1, 2)
         loss = softmax(log_q_correction=None, hardest=3)
         found = loss(examples(batch, query, catalogue), 0.7, local=False).numpy()
-        scores = (query @ catalogue.T / 0.7).astype(np.float64)
+        scores = scores_of(query, catalogue)
         for row in np.flatnonzero(batch["row_weight"]):
             q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
             items, _, own = negatives_of(batch, q)
@@ -463,6 +473,21 @@ def test_with_local_negatives_no_query_travels(monkeypatch):
     assert (losses > softmax()(given, 1.0, local=True)).numpy()[batch["row_weight"] > 0].all()
 
 
+def test_a_score_teaches_the_vector_that_gives_it_alone():
+    batch = written_batch(item=[1], pool=[1, 2], pool_log_q=[0, 0])
+    catalogue = np.float32([[9, 9], [1, 0], [0, 1]])
+    # The target is scored by the first vector, 2, the other item by the second, 1.
+    query = tf.Variable([[[2.0, 0.5], [0.5, 1.0], [-1.0, -1.0]]])
+    bpr = Bpr(log_q_correction=False, hardest=None)
+    with tf.GradientTape() as tape:
+        loss = bpr(examples(batch, query, catalogue), 1.0, local=False)
+
+    np.testing.assert_allclose(loss, [np.log(1 + np.exp(-1))], rtol=1e-6)
+    slope = 1 / (1 + np.exp(1))
+    expected = [[[-slope, 0], [0, slope], [0, 0]]]
+    np.testing.assert_allclose(tape.gradient(loss, query), expected, rtol=1e-6)
+
+
 def head(**changed):
     how = {
         "dim": None,
@@ -484,6 +509,27 @@ def test_a_normalised_head_scores_by_the_cosine():
     assert mask.numpy().tolist() == [1.0]
     raw, _ = head(normalize=False).losses(examples(batch, np.float32([[0, 7]]), catalogue))
     assert raw.numpy() == pytest.approx([np.log(1 + np.exp(1.4))], rel=1e-5)
+
+
+def test_each_vector_of_a_query_is_normalised():
+    embedded = head(query_vectors=2).embed(tf.constant([[[3.0, 4.0], [0.0, 0.1]]]))
+    np.testing.assert_allclose(embedded, [[[0.6, 0.8], [0, 1]]], rtol=1e-6)
+
+
+def test_the_implicit_squared_loss_of_several_vectors_is_refused():
+    several = head(query_vectors=2, loss=ImplicitSquared(all_pairs_weight=WEIGHT))
+    data = planted()
+    with pytest.raises(
+        UserError,
+        match=r"heads.best.query_vectors must be 1 with task.heads.best.loss=ImplicitSquared, .*"
+        r"got 2. Set head@task.heads.best=softmax",
+    ):
+        several.adapt(data, all_rows(data), name="best", seed=1)
+
+
+def test_a_query_without_a_vector_is_refused():
+    with pytest.raises(UserError, match="query_vectors of a head must be at least 1; got 0"):
+        head(query_vectors=0)
 
 
 def test_a_representation_of_zeros_is_embedded_without_nan():
