@@ -77,8 +77,8 @@ class Retrieval(Head):
             raise UserError(
                 f"task.heads.{name}.query_vectors must be 1 with task.heads.{name}.loss="
                 f"{type(self.loss).__name__}, which is made for scores that are dot products; "
-                f"got {self.query_vectors}. Set it to 1, or head@task.heads.{name}=softmax (without "
-                "same_tower), bpr or hinge."
+                f"got {self.query_vectors}. Set it to 1, or head@task.heads.{name}=bpr, hinge, or "
+                "softmax without same_tower."
             )
         if self.label is not None:
             self.known(dataset, self.label, name)

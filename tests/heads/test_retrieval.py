@@ -516,13 +516,16 @@ def test_each_vector_of_a_query_is_normalised():
     np.testing.assert_allclose(embedded, [[[0.6, 0.8], [0, 1]]], rtol=1e-6)
 
 
-def test_the_implicit_squared_loss_of_several_vectors_is_refused():
-    several = head(query_vectors=2, loss=ImplicitSquared(all_pairs_weight=WEIGHT))
+@pytest.mark.parametrize(
+    "loss", [ImplicitSquared(all_pairs_weight=WEIGHT), softmax(same_tower=True)]
+)
+def test_a_loss_between_single_vectors_is_refused_for_several(loss):
+    several = head(query_vectors=2, loss=loss)
     data = planted()
     with pytest.raises(
         UserError,
-        match=r"heads.best.query_vectors must be 1 with task.heads.best.loss=ImplicitSquared, .*"
-        r"got 2. Set head@task.heads.best=softmax",
+        match=rf"heads.best.query_vectors must be 1 with task.heads.best.loss={type(loss).__name__}"
+        r", .*got 2. Set it to 1, or head@task.heads.best=bpr",
     ):
         several.adapt(data, all_rows(data), name="best", seed=1)
 
