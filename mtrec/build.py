@@ -84,6 +84,8 @@ def batches(
         negatives=heads[next(iter(asked))].negatives if asked else None,
         num_replicas=num_replicas,
         seed=config.seed,
+        # Heads share the items, as many as the one that asks for most.
+        views=max(head.views for head in heads.values()),
     )
 
 

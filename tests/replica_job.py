@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from small_data import all_rows, planted
-from small_model import implicit_squared, rating, recommender, softmax
+from small_model import contrastive, implicit_squared, rating, recommender, softmax
 from small_negatives import negatives
 
 from mtrec.balance import Uncertainty
@@ -42,8 +42,10 @@ def train(strategy, *, pool, batch_of, balancer, **how):
             "softmax": softmax(pool=pool, dim=6),
             "rating": rating(layers=[5]),
         }
-        model = recommender(dataset, heads, fit=fit, **how)
         weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
+        if "bins" in how:
+            heads["similar"], weights["similar"] = contrastive(), 0.3
+        model = recommender(dataset, heads, fit=fit, **how)
         balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
             tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
@@ -60,6 +62,7 @@ def train(strategy, *, pool, batch_of, balancer, **how):
         negatives=negatives(pool),
         num_replicas=strategy.num_replicas_in_sync,
         seed=3,
+        views=max(head.views for head in heads.values()),
     )
     step = Step(model, balancer, optimizers, strategy)
     losses = []
@@ -85,7 +88,7 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {})]
+    jobs = [("in_batch", "rows", CAGrad(radius=0.5), how) for how in ({}, {"bins": 7})]
     if replicas < 4:
         changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]
