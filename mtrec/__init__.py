@@ -25,6 +25,7 @@ _HOMES = {
     ],
     "mtrec.evaluate": ["Evaluator", "flat_metrics"],
     "mtrec.heads.binary": ["Binary"],
+    "mtrec.heads.contrastive": ["Contrastive"],
     "mtrec.heads.head": ["Head"],
     "mtrec.heads.ordinal": ["Ordinal"],
     "mtrec.heads.pair": ["PairHead"],

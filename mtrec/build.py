@@ -81,6 +81,8 @@ def batches(
         negatives=_shared_negatives(config, heads),
         num_replicas=num_replicas,
         seed=config.seed,
+        # Heads share the items, as many as the one that asks for most.
+        views=max(head.views for head in heads.values()),
     )
 
 

@@ -10,6 +10,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 from mtrec.experts import SHARED
 from mtrec.heads.head import Head
+from mtrec.masking import CorrelatedMasks
 from mtrec.sharing import Gates
 from mtrec.tower import Pooled, Tower
 
@@ -40,11 +41,19 @@ class Recommender(keras.layers.Layer):
         """
         self._check()
         self._check_dropout()
+        self._check_views()
         self._adapt_labelled(dataset, fit)
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
         self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
         self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
+        self.masks = {
+            name: CorrelatedMasks(
+                {path: self.candidate.encoded[path][1:] for path in self.candidate.paths(name)}
+            )
+            for name, head in self.heads.items()
+            if head.views
+        }
         return self
 
     def _check(self) -> None:
@@ -86,6 +95,17 @@ class Recommender(keras.layers.Layer):
                         f"dropout of data.features.candidate.{scope}.{name} must be 0, because "
                         f"only queries are drawn for it; got {feature.dropout}."
                     )
+
+    def _check_views(self) -> None:
+        for name, head in self.heads.items():
+            features = [f for s in (SHARED, name) for f in self.candidate.features.get(s, {})]
+            if head.views and len(features) < 2:
+                raise UserError(
+                    f"data.features.candidate.{SHARED} must name at least two features for the "
+                    f"head {name!r}, which compares what one half of them shows of an item with "
+                    f"the other half; got {', '.join(features) or 'none'}. Add one there, or set "
+                    f"task.weights.{name}=0."
+                )
 
     def _adapt_labelled(self, dataset: Dataset, fit: np.ndarray) -> None:
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
@@ -168,6 +188,20 @@ class Recommender(keras.layers.Layer):
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Candidate representations of item rows `[M]`."""
         return self.candidate(rows, {})
+
+    def views(self, head: str, rows: tf.Tensor, draw: tf.Tensor) -> list[tf.Tensor]:
+        """Two views of item rows `[M]`, each made of the features that the other hides.
+
+        Args:
+            head: The head that compares them.
+            rows: Item rows.
+            draw: A whole number drawn for the step, which chooses the features.
+
+        Returns:
+            The head's candidate representations of both, `[M, D]` each.
+        """
+        masks = self.masks[head]
+        return [self.candidate.view(head, rows, shown) for shown in masks.halves(draw)]
 
     def gates(
         self, users: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor, items: tf.Tensor

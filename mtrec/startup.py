@@ -64,9 +64,15 @@ def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[
     dense = _size(4 * ring * _dense(model))
     yield f"each replica sends in a step, beside tables: {dense} of dense gradients"
     for name, head in model.heads.items():
+        width, pool = head.dim or model.query.output_dim, len(batch["pool"])
+        if head.views:
+            count = len(batch["view_item"])
+            yield (
+                f"  {name}: {_size(others * count * (12 * width + 4))} of {count:,} views gathered "
+                "by all and their gradients"
+            )
         if not isinstance(head, Retrieval):
             continue
-        width, pool = head.dim or model.query.output_dim, len(batch["pool"])
         if isinstance(head.loss, ImplicitSquared):
             yield (
                 f"  {name}: {_size(2 * 4 * ring * width**2)} of the {width} x {width} Gramian and "
@@ -96,6 +102,7 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
     """
     with_pool = {SHARED: False} | {n: hasattr(h, "negatives") for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
+    viewed = {n: 2 * len(batch["view_item"]) for n, h in model.heads.items() if h.views}
     found = {}
     for tower in (model.query, model.candidate):
         for path, encoded in tower.encoded.items():
@@ -103,6 +110,7 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
             if tower is model.candidate:
                 scope = path.split("/")[1]
                 rows = len(batch["item"]) + with_pool[scope] * len(batch["pool"])
+                rows += sum(viewed.values()) if scope == SHARED else viewed.get(scope, 0)
             for history in model.query.histories.get(SHARED, {}).values():
                 if path == f"candidate/{SHARED}/{history.candidate}":
                     rows += len(batch["item"])

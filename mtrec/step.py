@@ -6,7 +6,7 @@ does not change when the same global batch is spread over more replicas.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -160,8 +160,12 @@ class Step:
         sums, counts = [], []
         for name, head in self.model.heads.items():
             examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)
-            losses, mask = head.losses(examples)
-            mask = tf.where(batch["row_draw"] < head.sampling_rate, mask, 0.0)
+            if head.views:
+                views = self.model.views(name, batch["view_item"], batch["view_draw"][0])
+                losses, mask = head.losses(replace(examples, views=views))
+            else:
+                losses, mask = head.losses(examples)
+                mask = tf.where(batch["row_draw"] < head.sampling_rate, mask, 0.0)
             sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
             counts.append(tf.reduce_sum(mask))
         totals = all_sum(tf.stack(counts))

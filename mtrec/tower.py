@@ -219,16 +219,47 @@ class Tower(keras.layers.Layer):
         shared, _ = self._shared(rows, histories, replaced, draw)
         outputs = {}
         for head in self.heads:
-            output = shared[head]
-            if head in self.projections:
-                output = self.projections[head](output)
-            own = self._vectors(head, self.features.get(head, {}), rows, replaced, draw)
-            own += (labelled or {}).get(head, [])
-            output = output + tf.add_n(own) if own else output
-            if (vectors := self.vectors[head]) > 1:
-                output = tf.reshape(output, [-1, vectors, output.shape[-1] // vectors])
-            outputs[head] = output
+            said = (labelled or {}).get(head, [])
+            outputs[head] = self._of_head(head, shared[head], rows, replaced, draw, said)
         return outputs
+
+    def _of_head(
+        self,
+        head: str,
+        output: tf.Tensor,
+        rows: tf.Tensor,
+        replaced: Mapping[str, tf.Tensor],
+        draw: tf.Tensor | None,
+        labelled: Sequence[tf.Tensor],
+    ) -> tf.Tensor:
+        if head in self.projections:
+            output = self.projections[head](output)
+        own = self._vectors(head, self.features.get(head, {}), rows, replaced, draw)
+        own += labelled
+        output = output + tf.add_n(own) if own else output
+        if (vectors := self.vectors[head]) > 1:
+            output = tf.reshape(output, [-1, vectors, output.shape[-1] // vectors])
+        return output
+
+    def paths(self, head: str) -> list[str]:
+        """The features that a head's representation is made of, as `encoded` names them."""
+        scopes = (SHARED, head)
+        return [f"{self.table}/{s}/{name}" for s in scopes for name in self.features.get(s, {})]
+
+    def view(self, head: str, rows: tf.Tensor, shown: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """A head's representations of table rows `[B]` as some features alone show them, `[B, D]`.
+
+        Args:
+            head: The head.
+            rows: Row numbers in the table.
+            shown: By path, whether a feature is shown, a scalar; or else all values are unknown.
+        """
+        replaced = {}
+        for path, show in shown.items():
+            encoded = tf.gather(self.encoded[path], rows)
+            replaced[path] = tf.where(show, encoded, tf.zeros_like(encoded))
+        shared, _ = self._shared(rows, {}, replaced, None)
+        return self._of_head(head, shared[head], rows, replaced, None, [])
 
     def gates(self, rows: tf.Tensor, histories: Pooled) -> Gates:
         """What the gates give each expert for table rows `[B]`; empty without gates."""

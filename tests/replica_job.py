@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from small_data import all_rows, planted
-from small_model import implicit_squared, rating, recommender, softmax
+from small_model import contrastive, implicit_squared, rating, recommender, softmax
 from small_negatives import negatives
 
 from mtrec.balance import Uncertainty
@@ -45,8 +45,10 @@ def train(strategy, *, pool, batch_of, balancer, same_tower=False, query_vectors
             ),
             "rating": rating(layers=[5]),
         }
-        model = recommender(dataset, heads, fit=fit, **how)
         weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
+        if "bins" in how:
+            heads["similar"], weights["similar"] = contrastive(), 0.3
+        model = recommender(dataset, heads, fit=fit, **how)
         balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
             tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
@@ -63,6 +65,7 @@ def train(strategy, *, pool, batch_of, balancer, same_tower=False, query_vectors
         negatives=negatives(pool),
         num_replicas=strategy.num_replicas_in_sync,
         seed=3,
+        views=max(head.views for head in heads.values()),
     )
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
@@ -93,6 +96,7 @@ if __name__ == "__main__":
     jobs = [
         ("in_batch", "rows", CAGrad(radius=0.5), {}),
         ("streaming", "rows", Uncertainty(), {"same_tower": True}),
+        ("in_batch", "rows", CAGrad(radius=0.5), {"bins": 7}),
     ]
     if replicas < 4:
         jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))

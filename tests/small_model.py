@@ -3,7 +3,8 @@
 from small_data import all_rows
 from small_negatives import negatives
 
-from mtrec.features import Categorical, History
+from mtrec.features import Categorical, Hashed, History
+from mtrec.heads.contrastive import Contrastive
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
@@ -30,6 +31,11 @@ def softmax(*, pool="in_batch", dim=None, same_tower=False, **changed):
 def rating(*, dim=4, members=1, layers=()):
     """A rating head."""
     return Rating(label="rating", dim=dim, members=members, layers=layers, l2=0.05)
+
+
+def contrastive(*, dim=None, items=24):
+    """A head that compares views of items."""
+    return Contrastive(dim=dim, temperature=0.2, items=items)
 
 
 EXPERT = {"layers": [8], "activation": "relu", "initializer": "glorot_uniform"}
@@ -65,12 +71,14 @@ def recommender(
     scheme=None,
     pooling="sqrtn",
     dropout=None,
+    bins=None,
     seed=1,
 ):
     """Towers over history and ids, and `heads` by name, adapted to the rows `fit`.
 
     Both towers share by `scheme`, or from the bottom: the query tower through `layers`. With
     `dropout`, users' ids are shared as well, and they and histories dropped.
+    With `bins`, items have a second shared feature, the bin of their id.
     """
     history = History(candidate="item_id", pooling=POOLINGS[pooling](), dropout=dropout or 0.0)
     query = {
@@ -83,6 +91,8 @@ def recommender(
         "shared": {"item_id": Categorical(column="item_id")},
         "rating": {"item_id": Categorical(column="item_id")},
     }
+    if bins is not None:
+        candidate["shared"]["bin"] = Hashed(column="item_id", bins=bins)
     sharing = [SCHEMES[scheme]() for _ in range(2)] if scheme else None
     query_sharing, candidate_sharing = sharing or (shared_bottom(layers=layers), shared_bottom())
     how = {"dim": dim, "stddev": 0.3}

@@ -37,6 +37,11 @@ TASKS = (
     "+head@task.heads.stars=ordinal",
     "task.heads.stars.label=stars",
     "+task.weights.stars=0.1",
+    # One that no held-out row judges, and a second feature for it to compare.
+    "+head@task.heads.similar=contrastive",
+    "+task.weights.similar=0.1",
+    "+data.features.candidate.shared.bin="
+    "{_target_: mtrec.features.Hashed, column: item_id, bins: 7}",
 )
 
 

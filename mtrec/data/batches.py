@@ -4,8 +4,9 @@ Every random choice is a function of (seed, epoch, step) and is made for the glo
 is cut into replicas' slices. Any number of replicas therefore trains on the same examples, and a
 job can start again at any step.
 
-A batch is a dictionary of arrays. Q, N, H, M, P count queries, rows, history entries, distinct
-items and pool items of one replica; shapes are padded so that all replicas' agree.
+A batch is a dictionary of arrays. Q, N, H, M, P, V count queries, rows, history entries, distinct
+items, pool items and items drawn for views of one replica; shapes are padded so that all replicas'
+agree.
 
 | field | shape | meaning |
 |---|---|---|
@@ -25,6 +26,8 @@ items and pool items of one replica; shapes are padded so that all replicas' agr
 | row_log_q | N | log Q of the row's target |
 | pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
 | pool_frozen | P | 1 for an item that the pool's gradient does not move |
+| view_item | V | drawn items r, r + R, ... for replica r; 0 for padding; if a head asks for views |
+| view_draw | 1 | a whole number drawn evenly, by which the features of both views are chosen |
 
 Where negatives have a `log_q_rate`, log Q is 0 here and the step puts its estimate in its place.
 The whole pool is that of all replicas or, with local negatives, the replica's own. Rows of a query
@@ -43,8 +46,8 @@ from mtrec.negatives import Negatives, Pool
 
 Batch = dict[str, np.ndarray]
 
-# Tell the random streams of pools, and of draws for each row and query, from the batch's.
-_POOL, _DRAW, _QUERY_DRAW = 1, 2, 3
+# Tell the random streams of pools, of draws for each row and query, and of views, from the batch's.
+_POOL, _DRAW, _QUERY_DRAW, _VIEW = 1, 2, 3, 4
 # Lengths that vary are padded to a multiple of this, so that few shapes occur.
 ROUND_TO = 256
 
@@ -76,6 +79,8 @@ class Batches:
         negatives: What the pool is made of; null if no head needs one.
         num_replicas: Replicas that share a batch.
         seed: Seed of all random choices.
+        views: Items drawn evenly from the catalogue in each step for heads that compare views of
+            them; all items if there are fewer, and 0 if no head does.
 
     Raises:
         UserError: If the batch does not divide by the replicas, or the data lacks the negatives
@@ -94,6 +99,7 @@ class Batches:
         negatives: Negatives | None,
         num_replicas: int,
         seed: int,
+        views: int = 0,
     ) -> None:
         if global_batch % num_replicas:
             down = global_batch // num_replicas * num_replicas
@@ -108,6 +114,7 @@ class Batches:
         self.chronological = chronological
         self.num_replicas = num_replicas
         self.seed = seed
+        self.views = views
         columns = {n: np.asarray(c)[self.histories.rows] for n, c in dataset.interactions.items()}
         self._user = columns["user"]
         self._earlier = _strictly_earlier(self._user, columns["timestamp"])
@@ -185,8 +192,8 @@ class Batches:
             pools = [self._pool(batches, 0, self.global_batch, place)] * replicas
             own = [slice(replica, None, replicas) for replica in range(replicas)]
         slices = [
-            self._slice(batches[0], first, size, pool, part)
-            for first, pool, part in zip(starts, pools, own, strict=True)
+            self._slice(batches[0], first, size, pool, part) | views
+            for first, pool, part, views in zip(starts, pools, own, self._views(place), strict=True)
         ]
         return pad_together(slices, queries=size)
 
@@ -218,6 +225,17 @@ class Batches:
         return self.negatives.pool(
             targets, shares, np.random.default_rng([self.seed, place, first, _POOL])
         )
+
+    def _views(self, place: int) -> list[Batch]:
+        """Each replica's fields of a step for heads that compare views."""
+        if not self.views:
+            return [{}] * self.num_replicas
+        rng = np.random.default_rng([self.seed, place, _VIEW])
+        count = min(self.views, self._num_items)
+        items = rng.choice(self._num_items, count, replace=False, shuffle=False) + 1
+        draw = rng.integers(2**31, size=1)
+        own = [slice(replica, None, self.num_replicas) for replica in range(self.num_replicas)]
+        return [{"view_item": items[part], "view_draw": draw} for part in own]
 
     def _slice(self, batch: _Global, first: int, size: int, pool: Pool, own: slice) -> Batch:
         items, labels = self.histories.items, self.histories.labels

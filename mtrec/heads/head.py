@@ -1,7 +1,7 @@
 """What every head has: a loss for each example, and figures on held-out interactions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,12 +24,15 @@ class Examples:
         item: This head's representations of the items named by rows and histories, `[M, D]`.
         pool: This head's representations of the replica's slice of the candidate pool, `[P, D]`.
         batch: The batch itself; see `mtrec.data.batches` for its fields.
+        views: For a head that asks for them, two views of the items drawn for the step: this
+            head's representations by some of the features, and by the others, `[V, D]` each.
     """
 
     query: tf.Tensor
     item: tf.Tensor
     pool: tf.Tensor
     batch: dict[str, tf.Tensor]
+    views: Sequence[tf.Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,14 @@ class Report:
     per_user: PerUser | None = None
 
 
+def unit(vectors: tf.Tensor) -> tf.Tensor:
+    """Vectors `[B, D]` scaled to length 1."""
+    # A query that nothing is known of is a vector of zeros and stays one. Its gradient must
+    # not be divided by an epsilon: a single one of 1e6 spoils Adam's moments for the whole job.
+    squared = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
+    return vectors * tf.math.rsqrt(tf.where(squared > 0, squared, 1.0))
+
+
 class Head(keras.layers.Layer, ABC):
     """An objective over the two towers' outputs.
 
@@ -126,12 +137,17 @@ class Head(keras.layers.Layer, ABC):
         sampling_rate: Share of the rows it learns from, drawn anew each step. Of two heads with
             rates below 1, the one with the lower rate learns from some of the other's rows.
 
+    Attributes:
+        views: How many items, drawn evenly from the catalogue in each step, it asks for two views
+            of. Its rows are then those items, and no training rows: 0 for none.
+
     Raises:
         UserError: If the width is below 1, or the rate not above 0 and at most 1.
     """
 
     # Vectors of width D in a query's representation; a candidate has one.
     query_vectors = 1
+    views: int = 0
 
     def __init__(self, *, dim: int | None, sampling_rate: float = 1.0) -> None:
         super().__init__(name=unnumbered(self))
@@ -171,6 +187,8 @@ class Head(keras.layers.Layer, ABC):
     @abstractmethod
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """Loss of every row and how much it counts: `[N]` and weights `[N]`, 0 for a row left out.
+
+        For a head with `views`, its rows are the drawn items, `[V]`.
 
         Nothing is reduced or sampled here: that, dividing by the global sum of weights, and
         weighting the tasks happen in one place, `mtrec.step`.

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report
+from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
 from mtrec.heads.retrieval_losses import RetrievalLoss
 from mtrec.max_similarity import score_all_in_numpy
 from mtrec.negatives import Negatives
@@ -92,12 +92,7 @@ class Retrieval(Head):
 
     def embed(self, representation: tf.Tensor) -> tf.Tensor:
         """What the index holds and is asked with: vectors `[..., D]`, of length 1 if normalised."""
-        if not self.normalize:
-            return representation
-        # A query that nothing is known of is a vector of zeros and stays one. Its gradient must
-        # not be divided by an epsilon: a single one of 1e6 spoils Adam's moments for the whole job.
-        squared = tf.reduce_sum(tf.square(representation), axis=-1, keepdims=True)
-        return representation * tf.math.rsqrt(tf.where(squared > 0, squared, 1.0))
+        return unit(representation) if self.normalize else representation
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each row; every positive row counts, by its weight."""

@@ -108,6 +108,32 @@ def test_every_pooling_and_dropped_ids_are_trained_alike(tmp_path, pooling):
     assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "others",
+    [
+        (),
+        ("model/sharing=ple", "balance=pcgrad", "task.heads.similar.dim=16"),
+        ("model/sharing=stem", "balance=famo", SHARDED),
+    ],
+)
+def test_views_of_items_are_compared_alike_on_every_layout(tmp_path, others):
+    bins = "{_target_: mtrec.features.Hashed, column: item_id, bins: 7}"
+    overrides = (
+        "+head@task.heads.similar=contrastive",
+        "+task.weights.similar=0.1",
+        "task.heads.similar.items=30",
+        f"+data.features.candidate.shared.bin={bins}",
+        *others,
+    )
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    for workers, devices in ((1, 4), (2, 1)):
+        directory = tmp_path / f"{workers}x{devices}"
+        found = train(directory, workers=workers, devices=devices, overrides=overrides)
+        difference, name = largest_difference(one, found)
+        assert difference <= 1e-5, name
+
+
 def cut_within_an_epoch(directory):
     """Leaves a job of `train.checkpoint_every=4` as if it had been killed within an epoch."""
     steps = sorted((directory / "checkpoints").glob("step-*"))
