@@ -16,6 +16,7 @@ from small_negatives import negatives
 from mtrec.balance import Uncertainty
 from mtrec.data.batches import Batches, stack
 from mtrec.evaluate import Evaluator, flat_metrics
+from mtrec.mining import Miner
 from mtrec.optimizers import LazyAdam
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import make_strategy
@@ -62,9 +63,12 @@ def train(strategy, *, pool, batch_of, balancer, **how):
         seed=3,
     )
     step = Step(model, balancer, optimizers, strategy)
+    miner = Miner(model, batches, strategy) if batches.negatives.mined else None
     losses = []
     for number in range(STEPS):
         epoch, k = divmod(number, batches.steps_per_epoch)
+        if miner and epoch and not k:
+            miner.search()
         slices = enumerate(batches.step(epoch + 1, k))
         losses.append(step({replica: stack([part]) for replica, part in slices}).losses[0])
     evaluator = Evaluator(dataset, known=fit, held_out=held_out)
@@ -85,7 +89,7 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {})]
+    jobs = [(pool, "rows", CAGrad(radius=0.5), {}) for pool in ("in_batch", "mined")]
     if replicas < 4:
         changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]

@@ -5,10 +5,11 @@ from mtrec.negatives import Catalogue, InBatch, Negatives
 
 def in_batch(**changed):
     """The targets of the batch alone, but for what is changed."""
-    return InBatch(**({"uniform": 0, "past_batches": 0, "given": False, "local": False} | changed))
+    nothing = {"uniform": 0, "past_batches": 0, "given": False, "mined": 0, "local": False}
+    return InBatch(**(nothing | changed))
 
 
 def negatives(kind):
     """Negatives by the name of their kind; others as they are."""
-    made = {"catalogue": Catalogue, "in_batch": in_batch}
+    made = {"catalogue": Catalogue, "in_batch": in_batch, "mined": lambda: in_batch(mined=2)}
     return kind if kind is None or isinstance(kind, Negatives) else made[kind]()
