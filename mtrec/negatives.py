@@ -40,6 +40,8 @@ class Negatives(ABC):
     Attributes:
         past_batches: Batches before the current one whose targets it asks for.
         given: Whether the items that the data names as a row's negative count as targets.
+        mined: Items that it asks for with each query, those that the model ranks highest of what
+            the user does not have.
         local: Whether each replica has a pool of its own.
         log_q_rate: Rate of the estimate of log Q that the step makes; see `mtrec.log_q`. None where
             the pool's own is exact.
@@ -47,6 +49,7 @@ class Negatives(ABC):
 
     past_batches = 0
     given = False
+    mined = 0
     local = False
     log_q_rate: float | None = None
 
@@ -61,13 +64,23 @@ class Negatives(ABC):
         """
 
     @abstractmethod
+    def adapt_mined(self, units: np.ndarray) -> None:
+        """Takes what the units of the current batch bring beside, as mined, for certain.
+
+        Args:
+            units: The number of units that bring each item, `[C + 1]`; none of them brings the same
+                item by `adapt`.
+        """
+
+    @abstractmethod
     def pool(
         self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
     ) -> Pool:
         """The pool of a step.
 
         Args:
-            targets: Target items of the batch, then those of the batches before it.
+            targets: Target items of the batch, with what is mined for it, then the target items of
+                the batches before it.
             shares: The share of all units that each of those batches held.
             rng: Draws what is drawn; seeded by the step.
         """
@@ -80,6 +93,9 @@ class Catalogue(Negatives):
         """See `Negatives`."""
         items = np.arange(1, num_items + 1, dtype=np.int32)
         self._pool = Pool(items, np.zeros(num_items, bool), np.zeros(num_items + 1, np.float32))
+
+    def adapt_mined(self, units: np.ndarray) -> None:
+        """See `Negatives`; all items are there anyway."""
 
     def pool(
         self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
@@ -94,8 +110,9 @@ class InBatch(Negatives):
     A batch holds a share of all units, users or rows, and each brings its items with some
     probability where it is there. An item is then in the pool with probability
     `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over the units that can
-    bring it and `share` counting past batches too. Training counts are known exactly, so nothing is
-    estimated from the stream, and no floor is needed on large catalogues.
+    bring it and `share` counting past batches too. What is mined for a unit comes for certain, with
+    the current batch alone. Training counts are known exactly, so nothing is estimated from the
+    stream, and no floor is needed on large catalogues.
 
     Args:
         uniform: Items drawn from the catalogue beside, so that those nobody takes are told from
@@ -105,6 +122,10 @@ class InBatch(Negatives):
             arXiv:2110.15154, without stale embeddings).
         given: The items that the data names as negatives of the targets' rows, such as those that
             were shown and not taken, join the pool, for every row to be told from.
+        mined: For each query, this many items that the model as it was at the start of the epoch
+            ranks highest, of those that its user neither has nor was given, join the pool (Xiong et
+            al., ICLR 2021, arXiv:2007.00808), for every row to be told from. There are none in the
+            first epoch. With several retrieval heads the first one ranks.
         local: Each replica takes its own share of the batch alone, and nothing travels. The
             objective then depends on the number of replicas.
         log_q_rate: Q is estimated from the steps between an item's pools, with this rate, instead
@@ -121,10 +142,12 @@ class InBatch(Negatives):
         uniform: int,
         past_batches: int,
         given: bool,
+        mined: int,
         local: bool,
         log_q_rate: float | None,
     ) -> None:
-        for name, value in (("uniform", uniform), ("past_batches", past_batches)):
+        counts = {"uniform": uniform, "past_batches": past_batches, "mined": mined}
+        for name, value in counts.items():
             if value < 0:
                 raise UserError(f"negatives.{name} must be at least 0; got {value}.")
         if log_q_rate is not None and not 0 < log_q_rate <= 1:
@@ -139,6 +162,7 @@ class InBatch(Negatives):
         self.uniform = uniform
         self.past_batches = past_batches
         self.given = given
+        self.mined = mined
         self.local = local
         self.log_q_rate = log_q_rate
 
@@ -146,18 +170,24 @@ class InBatch(Negatives):
         """See `Negatives`.
 
         Raises:
-            UserError: If more items are to be drawn than there are.
+            UserError: If more items are to be drawn, or mined, than there are.
         """
-        if self.uniform > num_items:
-            raise UserError(
-                f"negatives.uniform must be at most the number of items ({num_items}); got "
-                f"{self.uniform}. Use the whole catalogue instead."
-            )
+        for name, value in (("uniform", self.uniform), ("mined", self.mined)):
+            if value > num_items:
+                raise UserError(
+                    f"negatives.{name} must be at most the number of items ({num_items}); got "
+                    f"{value}. Use the whole catalogue instead."
+                )
         self._unit_items = unit_items
         self._num_items = num_items
         self._target_share = target_share
+        self.adapt_mined(np.zeros(num_items + 1))
+
+    def adapt_mined(self, units: np.ndarray) -> None:
+        """See `Negatives`."""
+        self._mined_units = units
         # Few shares occur: whole batches, and those with the short batch that ends an epoch.
-        self._log_q: dict[float, np.ndarray] = {}
+        self._log_q: dict[tuple[float, float], np.ndarray] = {}
 
     def pool(
         self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
@@ -174,17 +204,18 @@ class InBatch(Negatives):
     def _log_q_of(self, shares: Sequence[float]) -> np.ndarray:
         if self.log_q_rate is not None:
             return np.zeros(self._num_items + 1, np.float32)
-        share = min(float(np.sum(shares)), 1.0)
-        if share not in self._log_q:
-            self._log_q[share] = self._log_of_probability(share)
-        return self._log_q[share]
+        share, current = min(float(np.sum(shares)), 1.0), float(shares[0])
+        if (share, current) not in self._log_q:
+            self._log_q[share, current] = self._log_of_probability(share, current)
+        return self._log_q[share, current]
 
-    def _log_of_probability(self, share: float) -> np.ndarray:
+    def _log_of_probability(self, share: float, current: float) -> np.ndarray:
         # A probability of 1 would have no logarithm of what is left.
         of_rows = np.minimum(share * self._target_share, 1 - 1e-12)
         missed = np.bincount(
             self._unit_items, weights=np.log1p(-of_rows), minlength=self._num_items + 1
         )
+        missed += self._mined_units * np.log1p(-min(current, 1 - 1e-12))
         missed[1:] += np.log1p(-min(self.uniform / self._num_items, 1 - 1e-12))
         probability = -np.expm1(missed)
         possible = probability > 0

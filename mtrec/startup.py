@@ -32,7 +32,7 @@ def describe(
         model: The model, adapted.
         optimizers: Both optimizers, that of the tables built.
         strategy: Where the replicas are.
-        batch: A replica's part of a batch.
+        batch: A replica's part of a batch. What is mined joins after the first epoch.
     """
     replicas, workers = strategy.num_replicas_in_sync, num_workers(strategy)
     name = "MultiWorkerMirroredStrategy" if workers > 1 else type(strategy).__name__

@@ -14,6 +14,7 @@ from mtrec.data.batches import Batches, stack
 from mtrec.errors import PreemptedError, UserError
 from mtrec.log_q import StreamingLogQ
 from mtrec.metrics import better
+from mtrec.mining import Miner
 from mtrec.model import Recommender
 from mtrec.sharding import gathered
 from mtrec.step import Optimizers, Step
@@ -122,23 +123,28 @@ def fit(
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
     step = Step(model, balancer, optimizers, strategy, log_q)
-    saved = Checkpoints(
-        checkpoints,
-        {
-            "model": model.weights,
-            "balancer": balancer.weights,
-            "tables": optimizers.tables.variables,
-            "dense": optimizers.dense.variables,
-        }
-        | ({"log_q": log_q.weights} if log_q else {}),
-    )
+    parts = {
+        "model": model.weights,
+        "balancer": balancer.weights,
+        "tables": optimizers.tables.variables,
+        "dense": optimizers.dense.variables,
+    }
+    if log_q:
+        parts["log_q"] = log_q.weights
+    miner = None
+    if batches.negatives and batches.negatives.mined:
+        miner = Miner(model, batches, strategy)
+        parts["negatives"] = [miner.lists]
+    saved = Checkpoints(checkpoints, parts)
     chief = is_chief(strategy)
     state = _restored(strategy, saved)
+    if miner:
+        miner.hand_over()
     if chief and (state.history or state.step):
         on_resume(state)
         for metrics in state.history:
             on_epoch(metrics)
-    trainer = _Trainer(step, batches, schedule, saved, state, stop)
+    trainer = _Trainer(step, batches, miner, schedule, saved, state, stop)
     while not trainer.done:
         metrics = trainer.epoch(validate)
         if chief:
@@ -166,6 +172,7 @@ class _Trainer:
         self,
         step: Step,
         batches: Batches,
+        miner: Miner | None,
         schedule: Schedule,
         saved: Checkpoints,
         state: State,
@@ -173,6 +180,7 @@ class _Trainer:
     ) -> None:
         self.step = step
         self.batches = batches
+        self.miner = miner
         self.schedule = schedule
         self.saved = saved
         self.state = state
@@ -222,6 +230,8 @@ class _Trainer:
             state.history.append(metrics)
             state.epoch, state.step = state.epoch + 1, 0
             state.losses, state.weights, state.telemetry = [], [], []
+            if self.miner and not self.done:
+                self.miner.search()
             self._save()
         return metrics
 

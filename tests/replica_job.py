@@ -17,6 +17,7 @@ from mtrec.balance import Uncertainty
 from mtrec.data.batches import Batches, stack
 from mtrec.evaluate import Evaluator, flat_metrics
 from mtrec.log_q import StreamingLogQ
+from mtrec.mining import Miner
 from mtrec.optimizers import LazyAdam
 from mtrec.step import Optimizers, Step
 from mtrec.strategy import make_strategy
@@ -70,9 +71,12 @@ def train(strategy, *, pool, batch_of, balancer, same_tower=False, query_vectors
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
     step = Step(model, balancer, optimizers, strategy, log_q)
+    miner = Miner(model, batches, strategy) if batches.negatives.mined else None
     losses = []
     for number in range(STEPS):
         epoch, k = divmod(number, batches.steps_per_epoch)
+        if miner and epoch and not k:
+            miner.search()
         slices = enumerate(batches.step(epoch + 1, k))
         losses.append(step({replica: stack([part]) for replica, part in slices}).losses[0])
     evaluator = Evaluator(dataset, known=fit, held_out=held_out)
@@ -97,6 +101,7 @@ if __name__ == "__main__":
         ("in_batch", "rows", CAGrad(radius=0.5), {}),
         ("streaming", "rows", Uncertainty(), {"same_tower": True}),
         ("in_batch", "rows", CAGrad(radius=0.5), {"bins": 7}),
+        ("mined", "rows", CAGrad(radius=0.5), {}),
     ]
     if replicas < 4:
         jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))

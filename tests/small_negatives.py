@@ -9,6 +9,7 @@ def in_batch(**changed):
         "uniform": 0,
         "past_batches": 0,
         "given": False,
+        "mined": 0,
         "local": False,
         "log_q_rate": None,
     }
@@ -21,5 +22,6 @@ def negatives(kind):
         "catalogue": Catalogue,
         "in_batch": in_batch,
         "streaming": lambda: in_batch(log_q_rate=0.1),
+        "mined": lambda: in_batch(mined=2),
     }
     return kind if kind is None or isinstance(kind, Negatives) else made[kind]()

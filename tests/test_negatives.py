@@ -62,6 +62,17 @@ def test_the_targets_of_past_batches_are_frozen_unless_they_come_again():
     np.testing.assert_allclose(np.exp(pool.log_q[1:]), 0.75, rtol=1e-6)
 
 
+def test_log_q_of_what_is_mined_counts_the_current_batch_alone():
+    # Four units: item 1 is a target of one, and mined for two others; item 3 for one.
+    made = adapted(in_batch(mined=2, past_batches=1), [1, 2], num_items=3, target_share=0.8)
+    made.adapt_mined(np.array([0, 2, 0, 1]))
+
+    now, both = 0.25, 0.5
+    expected = [1 - (1 - both * 0.8) * (1 - now) ** 2, both * 0.8, now]
+    found = np.exp(pool_of(made, [1], [2], share=now).log_q)[1:]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_log_q_has_no_floor_on_a_large_catalogue():
     pool = pool_of(adapted(in_batch(), [1], num_items=1), [1], share=1e-9)
 
@@ -86,6 +97,8 @@ def test_a_batch_of_everything_has_every_item_for_certain():
             "log_q_rate must be null with negatives.local=true, .*; got 0.1. Set one of the two",
         ),
         ({"uniform": 5}, "negatives.uniform must be at most the number of items .3.; got 5"),
+        ({"mined": -1}, "negatives.mined must be at least 0; got -1"),
+        ({"mined": 4}, "negatives.mined must be at most the number of items .3.; got 4"),
     ],
 )
 def test_a_number_that_makes_no_pool_is_refused(changed, sentence):
@@ -102,7 +115,31 @@ def users_with_ties():
     return written_out(list(zip(*(columns[n] for n in names), times, strict=True)), num_items=200)
 
 
-@pytest.mark.parametrize("changed", [{}, {"uniform": 30}, {"past_batches": 1}, {"given": True}])
+def written_lists(source, data, *, mined):
+    """For each user some of the items that may be mined, more often the first ones, and 0."""
+    rng = np.random.default_rng(1)
+    users = np.unique(data.interactions["user"])
+    lists = np.zeros((data.num_users + 1, mined), np.int32)
+    for user, taken in zip(users, source.not_to_mine(users), strict=True):
+        free = np.setdiff1d(np.arange(1, data.num_items + 1), taken)
+        often = 1 / np.arange(1, len(free) + 1)
+        lists[user] = rng.choice(free, mined, replace=False, p=often / often.sum())
+    lists[users[::4], -1] = 0
+    return lists
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"uniform": 30},
+        {"past_batches": 1},
+        {"given": True},
+        {"mined": 2},
+        {"mined": 2, "past_batches": 1},
+        {"mined": 2, "given": True},
+    ],
+)
 @pytest.mark.parametrize(
     ("batch_of", "chronological", "batch"),
     [("users", False, 20), ("users", True, 20), ("rows", False, 100), ("rows", True, 100)],
@@ -120,6 +157,8 @@ def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, b
         num_replicas=1,
         seed=0,
     )
+    if "mined" in changed:
+        source.mine(written_lists(source, data, mined=changed["mined"]))
     times, draws = np.zeros(201), 1500
     log_q = np.full(201, np.nan)
     for draw in range(draws):

@@ -39,8 +39,8 @@ def test_parameters_memory_and_the_batch_are_stated(lines_of):
     lines = lines_of(4)
     assert lines[0].endswith("4 replicas in 1 worker, global batch 4,096, 1,024 a replica")
     # Tables: 31 x 8 + 41 x 4 + 31 x 4 + 41 + 31 numbers. Dense: a layer of 8 x 8 + 8, projections
-    # of 2 (8 x 6 + 6) and 2 (8 x 4 + 4), and the mean.
-    assert lines[1] == "parameters: 608 in 5 tables, 253 dense"
+    # of 2 (8 x 6 + 6) and 2 (8 x 4 + 4), the mean, and 8 in place of a history without items.
+    assert lines[1] == "parameters: 608 in 5 tables, 261 dense"
     # 4 x 608 bytes, and two moments for each number.
     assert lines[2] == "on each device: 2.4 KiB of tables, 4.8 KiB of their optimizer's slots"
 

@@ -13,6 +13,7 @@ from silent import Silent
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
+from small_negatives import in_batch
 
 from mtrec import build, worker
 from mtrec.balance import Fixed
@@ -328,6 +329,45 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from(data, tmp_path):
     assert_same(weights_of(second.model), weights_of(straight.model))
 
 
+def mining():
+    """What a job that mines is made with."""
+    heads = {"retrieval": softmax(pool=in_batch(mined=3))}
+    return {"heads": heads, "epochs": 4, "select_by": None}
+
+
+# After the last step of the second epoch, before the search, and within the third.
+@pytest.mark.parametrize("stopped_at", [6, 7, 8])
+def test_a_job_goes_on_with_what_was_mined_for_its_epoch(data, tmp_path, stopped_at):
+    straight = Job(data, **mining())
+    straight.fit(tmp_path / "straight")
+    calls = iter(range(1, 100))
+    with pytest.raises(PreemptedError):
+        Job(data, **mining()).fit(tmp_path / "cut", stop=lambda: next(calls) == stopped_at)
+    second = Job(data, **mining())
+    second.fit(tmp_path / "cut")
+
+    assert_same(weights_of(second.model), weights_of(straight.model))
+
+
+def test_items_are_mined_for_every_epoch_but_the_first(data, tmp_path):
+    weights, pools = {}, {}
+    for mined in (0, 3):
+        job = Job(data, {"retrieval": softmax(pool=in_batch(mined=mined))}, select_by=None)
+        job.fit(tmp_path / str(mined))
+        weights[mined] = job.weights
+        # What the next epoch's batches would have.
+        pools[mined] = [set(job.batches.step(4, k)[0]["pool"]) for k in range(3)]
+
+    assert_same(weights[0][0], weights[3][0])
+    assert all((a != b).any() for a, b in zip(weights[0][1], weights[3][1], strict=True))
+    assert all(more >= less for more, less in zip(pools[3], pools[0], strict=True))
+    assert pools[3] != pools[0]
+    for mined, expected in ((0, []), (3, [[41, 3]])):
+        latest = max((tmp_path / str(mined)).glob("step-*"))
+        shapes = tf.train.load_checkpoint(str(latest / "weights")).get_variable_to_shape_map()
+        assert [s for name, s in shapes.items() if name.startswith("negatives/")] == expected
+
+
 def test_a_killed_job_leaves_the_checkpoints_of_one_that_was_not(data, tmp_path):
     settings = {"epochs": 6, "steps_per_call": 2, "checkpoint_every": "5", "select_by": None}
     straight = Job(data, **settings)
@@ -552,6 +592,7 @@ def replicas(tmp_path_factory):
         ("streaming rows True", (2, 4)),
         ("in_batch rows 3", (2,)),
         ("in_batch rows 7", (2, 4)),
+        ("mined rows", (2, 4)),
     ],
 )
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):

@@ -2,7 +2,7 @@
 
 Every random choice is a function of (seed, epoch, step) and is made for the global batch before it
 is cut into replicas' slices. Any number of replicas therefore trains on the same examples, and a
-job can start again at any step.
+job can start again at any step, given what was mined for its epoch.
 
 A batch is a dictionary of arrays. Q, N, H, M, P, V count queries, rows, history entries, distinct
 items, pool items and items drawn for views of one replica; shapes are padded so that all replicas'
@@ -82,6 +82,11 @@ class Batches:
         views: Items drawn evenly from the catalogue in each step for heads that compare views of
             them; all items if there are fewer, and 0 if no head does.
 
+    Attributes:
+        histories: The interactions to train on, by user.
+        num_items: Items in the catalogue.
+        steps_per_epoch: Steps that show every query once.
+
     Raises:
         UserError: If the batch does not divide by the replicas, or the data lacks the negatives
             that are asked for.
@@ -122,7 +127,7 @@ class Batches:
             self._units = np.unique(self._user)
         else:
             self._units = np.arange(len(self._user))
-        self._num_items = dataset.num_items
+        self.num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
         self._negative: np.ndarray | None = None
@@ -130,14 +135,38 @@ class Batches:
             if negatives.given:
                 self._negative = _given(columns)
             items, share = self._target_shares(columns["timestamp"])
-            negatives.adapt(items, num_items=self._num_items, target_share=share)
+            negatives.adapt(items, num_items=self.num_items, target_share=share)
+        self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)
         self._made: dict[int, _Global] = {}
         self.steps_per_epoch = -(-len(self._units) // global_batch)
 
-    @property
-    def num_items(self) -> int:
-        """Items in the catalogue."""
-        return self._num_items
+    def mine(self, lists: np.ndarray) -> None:
+        """Takes the items that each user brings into the pool beside, from the next step on.
+
+        Args:
+            lists: Distinct item rows for each user row, `[U + 1, k]`, 0 for none; none of them is
+                among those of `not_to_mine`.
+        """
+        self._mined = lists
+        if self.negatives:
+            counts = np.diff(self.histories.offsets)
+            units = counts if self.batch_of == "rows" else counts > 0
+            found = lists > 0
+            units = np.broadcast_to(units[:, np.newaxis], lists.shape)[found]
+            self.negatives.adapt_mined(
+                np.bincount(lists[found], weights=units, minlength=self.num_items + 1)
+            )
+
+    def not_to_mine(self, users: np.ndarray) -> list[np.ndarray]:
+        """What each of `users` has, and what was given for them to be told from, as item rows."""
+        entries, _ = self.histories.entries(users)
+        counts = self.histories.offsets[users + 1] - self.histories.offsets[users]
+        ends = np.cumsum(counts)[:-1]
+        own = np.split(self.histories.items[entries], ends)
+        if self._negative is None:
+            return own
+        given = np.split(self._negative[entries], ends)
+        return [np.concatenate([o, g[g > 0]]) for o, g in zip(own, given, strict=True)]
 
     def _target_share(self, time: np.ndarray) -> np.ndarray:
         """Probability that a training row is a target where its user or itself is in the batch."""
@@ -166,7 +195,7 @@ class Batches:
         # In time order the targets are the last rows: the latest is one wherever another is.
         combine = np.minimum if self.chronological else np.multiply
         combine.at(missed, entry, 1 - share)
-        return pairs % (self._num_items + 1), 1 - missed
+        return pairs % (self.num_items + 1), 1 - missed
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled is None or self._shuffled[0] != epoch:
@@ -212,7 +241,7 @@ class Batches:
     def _pool(self, batches: Sequence[_Global], first: int, size: int, place: int) -> Pool:
         """The pool over the `size` queries from `first` on."""
         if self.negatives is None:
-            return Pool.empty(self._num_items)
+            return Pool.empty(self.num_items)
         targets, shares = [], []
         for batch in batches:
             mine = (batch.row_owner >= first) & (batch.row_owner < first + size)
@@ -222,6 +251,8 @@ class Batches:
                 given = self._negative[rows]
                 targets[-1] = np.concatenate([targets[-1], given[given > 0]])
             shares.append(len(batch.query[first : first + size]) / len(self._units))
+        mined = self._mined[batches[0].query[first : first + size]]
+        targets[0] = np.concatenate([targets[0], mined[mined > 0]])
         return self.negatives.pool(
             targets, shares, np.random.default_rng([self.seed, place, first, _POOL])
         )
@@ -231,8 +262,8 @@ class Batches:
         if not self.views:
             return [{}] * self.num_replicas
         rng = np.random.default_rng([self.seed, place, _VIEW])
-        count = min(self.views, self._num_items)
-        items = rng.choice(self._num_items, count, replace=False, shuffle=False) + 1
+        count = min(self.views, self.num_items)
+        items = rng.choice(self.num_items, count, replace=False, shuffle=False) + 1
         draw = rng.integers(2**31, size=1)
         own = [slice(replica, None, self.num_replicas) for replica in range(self.num_replicas)]
         return [{"view_item": items[part], "view_draw": draw} for part in own]
@@ -273,7 +304,7 @@ class Batches:
         }
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
-        return owner.astype(np.int64) * (self._num_items + 1) + item
+        return owner.astype(np.int64) * (self.num_items + 1) + item
 
     def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         entries, owners = self.histories.entries(users)

@@ -398,6 +398,57 @@ def test_items_that_were_shown_and_not_taken_join_the_pool_with_their_row(data):
     assert not given["pool_frozen"].any()
 
 
+MINED = np.random.default_rng(2).integers(0, 31, (41, 2)).astype(np.int32)
+MINED[0] = 0
+
+
+def with_mined(data, **how):
+    """Batches for whose users the items of `MINED` were mined."""
+    source = batches(data, **how)
+    source.mine(MINED)
+    return source
+
+
+@pytest.mark.parametrize(("batch_of", "size"), [("users", 4), ("rows", 8)])
+@pytest.mark.parametrize("past_batches", [0, 1])
+def test_what_is_mined_joins_the_pool_with_its_user(data, batch_of, size, past_batches):
+    pool = in_batch(mined=2, past_batches=past_batches)
+    how = {"batch_of": batch_of, "global_batch": size, "negatives": pool}
+    plain = batches(data, **how | {"negatives": in_batch(past_batches=past_batches)})
+    more = 0
+    for (without,), (found,) in zip(
+        epoch_of(plain, 2), epoch_of(with_mined(data, **how), 2), strict=True
+    ):
+        joined_by = set(MINED[found["query"]].ravel().tolist())
+        assert rows_of(found) == rows_of(without)
+        assert set(found["pool"]) == set(without["pool"]) | joined_by
+        # Moved as targets are, even what a past batch brings too.
+        moved = set(found["pool"][found["pool_frozen"] == 0])
+        assert moved == set(without["pool"][without["pool_frozen"] == 0]) | joined_by
+        more += len(joined_by - set(without["pool"]))
+    assert more
+
+
+@pytest.mark.parametrize("batch_of", ["users", "rows"])
+def test_any_number_of_replicas_shares_what_is_mined(data, batch_of):
+    how = {"batch_of": batch_of, "negatives": in_batch(mined=2, past_batches=1)}
+    for step in range(3):
+        one, two, four = (
+            joined(with_mined(data, num_replicas=r, **how).step(2, step), 16 // r)
+            for r in (1, 2, 4)
+        )
+        assert one == two == four
+        assert one[2]
+
+
+def test_what_is_mined_is_each_replica_s_own_where_negatives_are_local(data):
+    source = with_mined(data, num_replicas=2, negatives=in_batch(mined=2, local=True))
+    for batch in source.step(1, 0):
+        targets = {item for _, _, item, _ in rows_of(batch)}
+        expected = targets | set(MINED[batch["query"]].ravel().tolist()) - {0}
+        assert batch["pool"][batch["pool"] > 0].tolist() == sorted(expected)
+
+
 def test_negatives_that_the_data_does_not_name_are_refused():
     with pytest.raises(UserError, match=r"negatives\.given needs .* data\.negative"):
         batches(planted(), negatives=in_batch(given=True))

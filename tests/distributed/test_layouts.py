@@ -42,6 +42,8 @@ def test_another_seed_gives_another_model(one_replica, tmp_path):
     "overrides",
     [
         (*SOFTMAX, f"{NEGATIVES}.uniform=40", f"{NEGATIVES}.past_batches=2"),
+        # Three epochs of users in 20 steps.
+        ("head@task.heads.retrieval=softmax", f"{NEGATIVES}.mined=5"),
         (*SOFTMAX, "task.heads.retrieval.loss.log_q_correction=negatives"),
         (*SOFTMAX, "task.heads.retrieval.loss.hardest=10"),
         (*SOFTMAX, "task.heads.retrieval.loss.same_tower=true"),
