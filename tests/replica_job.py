@@ -32,7 +32,11 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of, balancer, **how):
+# What the rating head has beside its MLP.
+STARS = {"plain": {}, "moving": {"moving_biases": 4, "cross": 2, "members": 2}}
+
+
+def train(strategy, *, pool, batch_of, balancer, stars="plain", **how):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
@@ -40,7 +44,7 @@ def train(strategy, *, pool, batch_of, balancer, **how):
         heads = {
             "retrieval": implicit_squared(pool=pool),
             "softmax": softmax(pool=pool, dim=6),
-            "rating": rating(layers=[5]),
+            "rating": rating(layers=[5], **STARS[stars]),
         }
         model = recommender(dataset, heads, fit=fit, **how)
         weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
@@ -85,7 +89,8 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {})]
+    changes = [{}, {"stars": "moving"}]
+    jobs = [("in_batch", "rows", CAGrad(radius=0.5), how) for how in changes]
     if replicas < 4:
         changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]

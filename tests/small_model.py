@@ -26,9 +26,9 @@ def softmax(*, pool="in_batch", dim=None):
     return Retrieval(dim=dim, normalize=True, temperature=0.2, negatives=made, loss=loss)
 
 
-def rating(*, dim=4, members=1, layers=()):
+def rating(*, dim=4, members=1, layers=(), **more):
     """A rating head."""
-    return Rating(label="rating", dim=dim, members=members, layers=layers, l2=0.05)
+    return Rating(label="rating", dim=dim, members=members, layers=layers, l2=0.05, **more)
 
 
 EXPERT = {"layers": [8], "activation": "relu", "initializer": "glorot_uniform"}
