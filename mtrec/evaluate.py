@@ -54,6 +54,7 @@ class Evaluator:
             owner=owner,
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},
+            time=columns["timestamp"][order].astype(np.int64),
             new=~np.isin(mine, pairs) & first_of_each(mine),
             known=histories,
             dataset=dataset,

@@ -153,9 +153,11 @@ class Served:
             if isinstance(head, PairHead):
                 pairs = query[name], candidate[name], users, items
                 told = "rating" if name == self._rating else name
-                outputs[told] = head.score_pairs(*pairs)
                 if isinstance(head, Ordinal):
-                    outputs[f"{told}_spread"] = head.spread_of_pairs(*pairs)
+                    mean, spread = head.distribution(head.mean_output(*pairs), users)
+                    outputs |= {told: mean, f"{told}_spread": spread}
+                else:
+                    outputs[told] = head.score_pairs(*pairs)
         return outputs
 
 

@@ -34,7 +34,21 @@ def uneven():
     return dataset
 
 
-def train(strategy, *, pool, batch_of, balancer, same_tower=False, query_vectors=1, **how):
+# What the rating head has beside its MLP.
+STARS = {"plain": {}, "moving": {"moving_biases": 4, "cross": 2, "members": 2}}
+
+
+def train(
+    strategy,
+    *,
+    pool,
+    batch_of,
+    balancer,
+    same_tower=False,
+    query_vectors=1,
+    stars="plain",
+    **how,
+):
     """Losses of every step, all weights and the metrics after 20 steps."""
     dataset = uneven()
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
@@ -44,7 +58,7 @@ def train(strategy, *, pool, batch_of, balancer, same_tower=False, query_vectors
             "softmax": softmax(
                 pool=pool, dim=6, same_tower=same_tower, query_vectors=query_vectors
             ),
-            "rating": rating(layers=[5]),
+            "rating": rating(layers=[5], **STARS[stars]),
         }
         weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
         if "bins" in how:
@@ -99,9 +113,8 @@ if __name__ == "__main__":
     assert local.num_replicas_in_sync == replicas
     jobs = [
         ("in_batch", "rows", CAGrad(radius=0.5), {}),
-        ("streaming", "rows", Uncertainty(), {"same_tower": True}),
-        ("in_batch", "rows", CAGrad(radius=0.5), {"bins": 7}),
-        ("mined", "rows", CAGrad(radius=0.5), {}),
+        ("streaming", "rows", Uncertainty(), {"same_tower": True, "stars": "moving"}),
+        ("mined", "rows", CAGrad(radius=0.5), {"bins": 7}),
     ]
     if replicas < 4:
         jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))

@@ -28,9 +28,9 @@ def softmax(*, pool="in_batch", dim=None, same_tower=False, **changed):
     return Retrieval(dim=dim, negatives=negatives(pool), loss=loss, **how)
 
 
-def rating(*, dim=4, members=1, layers=()):
+def rating(*, dim=4, members=1, layers=(), **more):
     """A rating head."""
-    return Rating(label="rating", dim=dim, members=members, layers=layers, l2=0.05)
+    return Rating(label="rating", dim=dim, members=members, layers=layers, l2=0.05, **more)
 
 
 def contrastive(*, dim=None, items=24):

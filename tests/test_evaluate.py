@@ -71,11 +71,13 @@ def test_nothing_is_excluded_from_the_factorized_metric():
 
 
 def test_a_pair_that_is_known_already_tests_ratings_but_not_retrieval():
-    data = written_out([(1, 1, 3, 1), (1, 1, 5, 2), (1, 2, 4, 3), (2, 1, 2, 1), (2, 1, 2, 2)])
+    data = written_out([(1, 1, 3, 1), (1, 1, 5, 2), (1, 2, 4, 3), (2, 1, 2, 1), (2, 1, 2, 4)])
     evaluator = Evaluator(data, known=np.array([0, 3]), held_out=np.array([1, 2, 4]))
 
     assert evaluator.held_out.item.tolist() == [1, 2, 1]
     assert evaluator.held_out.labels["rating"].tolist() == [5, 4, 2]
+    assert evaluator.held_out.time.tolist() == [2, 3, 4]
+    assert evaluator.held_out.of(slice(1, 2)).time.tolist() == [4]
     assert evaluator.held_out.new.tolist() == [False, True, False]
     found = evaluator(Scores([[0, 0, 0], [0, 1, 0], [0, 1, 0]]), full=True)["retrieval"]
     # User 2 has nothing new and is not counted; user 1's only other item is item 2.

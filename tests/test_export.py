@@ -16,21 +16,24 @@ from tensorflow.core.protobuf import saved_model_pb2
 from mtrec import export
 from mtrec.data.split import Split
 from mtrec.errors import UserError
-from mtrec.evaluate import embed_items, embed_users
+from mtrec.evaluate import Evaluator, embed_items, embed_users
+from mtrec.heads.binary import Binary
+from mtrec.heads.ordinal import Ordinal
+from mtrec.heads.rating import Rating
 from mtrec.index import ExactBuilder, ScannBuilder
 from mtrec.run import Run
 
 USERS, ITEMS = 40, 400
 
 
-def random_run(directory, heads, **how):
+def random_run(directory, heads, *, in_time_order=False, **how):
     """A run whose weights are all random, so that each of them shows in the results."""
     dataset = planted(num_users=USERS, num_items=ITEMS, num_interactions=2_000)
-    rows = np.random.default_rng(0).permutation(2_000)
+    rows = np.arange(2_000) if in_time_order else np.random.default_rng(0).permutation(2_000)
     parts = Split(fit=rows[:1_000], validation=rows[1_000:1_500], test=rows[1_500:])
     model = recommender(dataset, heads, fit=parts.fit, **how)
     rng = np.random.default_rng(1)
-    for weight in model.weights:
+    for weight in model.trainable_weights:
         weight.assign(rng.normal(size=weight.shape, scale=0.3))
     return Run(directory=directory, dataset=dataset, parts=parts, model=model)
 
@@ -273,6 +276,35 @@ def test_every_pooling_is_served_as_the_model_pools(tmp_path, pooling):
     np.testing.assert_array_equal(found["item_id"].numpy().astype(int), items)
     np.testing.assert_allclose(found["score"], scores, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["rating"], ratings, rtol=1e-4)
+
+
+def test_pairs_are_served_as_rows_after_the_training_are_judged(tmp_path):
+    how = {"label": "rating", "dim": 4, "members": 2, "layers": [], "l2": 0.0, "cross": 1}
+    heads = {
+        "rating": Rating(**how, moving_biases=5),
+        "stars": Ordinal(**how, moving_biases=5),
+        "liked": Binary(**how, moving_biases=5, at_least=4.0),
+    }
+    run = random_run(tmp_path, heads, in_time_order=True)
+    judge = Evaluator(run.dataset, known=run.parts.train, held_out=run.parts.test)
+    measured = judge.measure(run.model, slice(0, len(judge.held_out.users)), full=True)
+    owner, item, _ = heads["rating"].labelled(judge.held_out)
+    export.save(run, None)
+    found = loaded(tmp_path)["score_pairs"](
+        user_id=tf.constant(ids_of(judge.held_out.users[owner]).tolist()),
+        item_id=tf.constant(ids_of(item).tolist()),
+    )
+
+    expected = {
+        "rating": np.clip(measured["rating/output"], 1, 5),
+        "stars": measured["stars/output"],
+        "stars_spread": measured["stars/spread"],
+        "liked": 1 / (1 + np.exp(-measured["liked/output"])),
+    }
+    assert set(found) == {*expected, "known"}
+    for name, values in expected.items():
+        assert values.std() > 0.05
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_serves_what_it_has_heads_for(tmp_path):

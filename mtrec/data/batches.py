@@ -20,6 +20,7 @@ agree.
 | row_query, row_item | N | query of a training row, position of its target in `item` |
 | row_weight | N | 1 for a row and 0 for padding |
 | row_draw | N | drawn evenly from 0 to 1: a task that takes a share of the rows takes the lowest |
+| row_time | N | int64 seconds since 1970 of the row; 0 where it has none, and for padding |
 | label_rating, ... | N | rating and other labels of the interactions, NaN where a row has none |
 | row_first | N | 1 for the first row with its query and target, 0 for repeats and padding |
 | row_pool | N | position of the row's target in the whole pool; -1: not there, or padding |
@@ -122,7 +123,8 @@ class Batches:
         self.views = views
         columns = {n: np.asarray(c)[self.histories.rows] for n, c in dataset.interactions.items()}
         self._user = columns["user"]
-        self._earlier = _strictly_earlier(self._user, columns["timestamp"])
+        self._time = columns["timestamp"].astype(np.int64)
+        self._earlier = _strictly_earlier(self._user, self._time)
         if batch_of == "users":
             self._units = np.unique(self._user)
         else:
@@ -134,7 +136,7 @@ class Batches:
         if negatives:
             if negatives.given:
                 self._negative = _given(columns)
-            items, share = self._target_shares(columns["timestamp"])
+            items, share = self._target_shares(self._time)
             negatives.adapt(items, num_items=self.num_items, target_share=share)
         self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)
         self._made: dict[int, _Global] = {}
@@ -293,6 +295,7 @@ class Batches:
             "row_item": position[: len(target)],
             "row_weight": np.ones(len(target), np.float32),
             "row_draw": batch.draw[mine],
+            "row_time": self._time[row],
             "row_first": first_of_each(target_pair),
             "row_pool": _positions(pool.items, target),
             "row_log_q": pool.log_q[target],
@@ -373,6 +376,13 @@ def padding(name: str) -> float:
     return -1 if name in ("history_query", "history_pool", "row_pool") else 0
 
 
+def _kind(name: str, values: np.ndarray) -> type[np.generic]:
+    if values.dtype.kind == "f":
+        return np.float32
+    # Seconds since 1970 end with 2038 in int32, and float32 rounds them to two minutes.
+    return np.int64 if name == "row_time" else np.int32
+
+
 def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
     """Pads each field of all slices to one length, `query` to exactly `queries`."""
     padded: list[Batch] = [{} for _ in slices]
@@ -381,8 +391,7 @@ def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
         length = queries if name in ("query", "query_draw") else rounded(longest)
         for part, out in zip(slices, padded, strict=True):
             values = np.asarray(part[name])
-            kind = np.float32 if values.dtype.kind == "f" else np.int32
-            out[name] = np.full(length, padding(name), kind)
+            out[name] = np.full(length, padding(name), _kind(name, values))
             out[name][: len(values)] = values
     return padded
 

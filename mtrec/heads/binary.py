@@ -1,6 +1,7 @@
 """Binary classification: whether a user who takes an item will click, buy or like it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,33 +17,11 @@ class Binary(PairHead):
 
     Args:
         at_least: Labels from here on are positive.
-        label: See `PairHead`.
-        dim: See `PairHead`.
-        members: See `PairHead`.
-        layers: See `PairHead`.
-        l2: See `PairHead`.
-        sampling_rate: See `PairHead`.
+        pair: The arguments of `PairHead`.
     """
 
-    def __init__(
-        self,
-        *,
-        at_least: float,
-        label: str,
-        dim: int,
-        members: int,
-        layers: Sequence[int],
-        l2: float,
-        sampling_rate: float = 1.0,
-    ) -> None:
-        super().__init__(
-            label=label,
-            dim=dim,
-            members=members,
-            layers=layers,
-            l2=l2,
-            sampling_rate=sampling_rate,
-        )
+    def __init__(self, *, at_least: float, **pair: Any) -> None:
+        super().__init__(**pair)
         self.at_least = at_least
 
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:

@@ -45,6 +45,7 @@ class HeldOut:
         item: Item row of each held-out interaction, `[H]`.
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
             is none.
+        time: Seconds since 1970 of each held-out interaction, `[H]`, 0 where there is none.
         new: Whether the user did not have the item before, nor in an earlier of these rows, `[H]`;
             only those test retrieval.
         known: The items each user is known to have chosen; they are not recommended again.
@@ -55,6 +56,7 @@ class HeldOut:
     owner: np.ndarray
     item: np.ndarray
     labels: Mapping[str, np.ndarray]
+    time: np.ndarray
     new: np.ndarray
     known: Histories
     dataset: Dataset
@@ -68,6 +70,7 @@ class HeldOut:
             owner=self.owner[rows] - users.start,
             item=self.item[rows],
             labels={name: values[rows] for name, values in self.labels.items()},
+            time=self.time[rows],
             new=self.new[rows],
         )
 

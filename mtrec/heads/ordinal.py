@@ -84,12 +84,6 @@ class Ordinal(Rating):
         """The mean of the label's distribution."""
         return self.distribution(output, users)[0]
 
-    def spread_of_pairs(
-        self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
-    ) -> tf.Tensor:
-        """Standard deviation of the label for pairs `[N, D]` and their row numbers, `[N]`."""
-        return self.distribution(self.mean_output(query, candidate, users, items), users)[1]
-
     def distribution(self, output: tf.Tensor, users: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and standard deviation of the label, `[N]` each, given outputs `[N]` of users."""
         sharpness = tf.exp(self.log_sharpness(users))  # [N, 1]

@@ -11,18 +11,21 @@ import tensorflow as tf
 from mtrec import slices
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
+from mtrec.heads.cross import Cross
 from mtrec.heads.head import Examples, Head, HeldOut
+from mtrec.heads.moving_biases import MovingBiases
 from mtrec.sharding import make_table
 from mtrec.tables import seed_for
 
 
 class PairHead(Head):
-    """Biased matrix factorisation over the towers' outputs, and an optional MLP.
+    """Biased matrix factorisation over the towers' outputs, and what else is asked to come to it.
 
-    `output = start + b_user + b_item + <p, q> + MLP([p, q, p * q])`, where p and q are this head's
-    representations of user and item (Koren, Bell, Volinsky 2009). What a row costs for its label is
-    the head's own affair; `l2 * (|p|^2 + |q|^2 + b_user^2 + b_item^2)` of each row comes to it.
-    Rows without the label are masked.
+    `output = start + b_user + b_item + <p, q> + MLP([p, q, p * q]) + Cross([p, q])`, where p and q
+    are this head's representations of user and item (Koren, Bell, Volinsky 2009). MLP and cross
+    layers stand side by side, as in DCN v2's parallel structure. What a row costs for its label is
+    the head's own affair; `l2 * (|p|^2 + |q|^2 + b_user^2 + b_item^2)` of each row comes to it,
+    with the squares of what moves the biases. Rows without the label are masked.
 
     A head has members, which differ in the factors p and q they started from. Each learns as if it
     were alone, and their mean is what is told: an ensemble (Lakshminarayanan et al., NeurIPS 2017)
@@ -34,7 +37,13 @@ class PairHead(Head):
         members: Number of members.
         layers: Widths of the MLP's hidden layers, which members share; empty for none.
         l2: Weight of the regularisation.
+        cross: Number of cross layers, of which each member has its own; 0 for none. See `Cross`.
+        moving_biases: Bins of the training time for biases that move with it; null for biases that
+            stay. See `MovingBiases`.
         sampling_rate: See `Head`.
+
+    Raises:
+        UserError: If there is no member, a negative number of cross layers, or too few bins.
     """
 
     def __init__(
@@ -45,15 +54,21 @@ class PairHead(Head):
         members: int,
         layers: Sequence[int],
         l2: float,
+        cross: int = 0,
+        moving_biases: int | None = None,
         sampling_rate: float = 1.0,
     ) -> None:
         if members < 1:
             raise UserError(f"The members of a head must be at least 1; got {members}.")
+        if cross < 0:
+            raise UserError(f"The cross layers of a head must be at least 0; got {cross}.")
         super().__init__(dim=dim * members, sampling_rate=sampling_rate)
         self.label = label
         self.members = members
         self.layers = list(layers)
         self.l2 = l2
+        self.cross_layers = cross
+        self.moving = None if moving_biases is None else MovingBiases(bins=moving_biases)
 
     @abstractmethod
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
@@ -73,7 +88,7 @@ class PairHead(Head):
         """Starts the biases of users and items at 0, and what comes to them as `begin` says.
 
         Raises:
-            UserError: If the interactions lack the label.
+            UserError: If the interactions lack the label, or times that biases could move with.
         """
         labels = self.known(dataset, self.label, name)[fit]
         self.start = self.add_weight(shape=(), initializer="zeros", name=f"{name}_start")
@@ -94,6 +109,34 @@ class PairHead(Head):
             layer.build((None, width))
             self.mlp.append(layer)
             width = units
+        self.cross = None
+        if self.cross_layers:
+            self.cross = Cross(
+                depth=self.cross_layers,
+                dim=(self.dim or 0) // self.members,
+                members=self.members,
+                name=name,
+                seed=seed,
+            )
+        if self.moving:
+            self.moving.adapt(dataset, fit[np.isfinite(labels)], name=name)
+
+    def biases(
+        self, users: tf.Tensor, items: tf.Tensor, time: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Biases of users and of items, and what is regularised of them, `[N, 1]` each.
+
+        Args:
+            users: User rows, `[N]`.
+            items: Item rows, `[N]`.
+            time: Seconds since 1970, `[N]`, 0 where there is none; None for the end of training.
+        """
+        user, item = self.user_bias(users), self.item_bias(items)
+        size = user**2 + item**2
+        if self.moving is None:
+            return user, item, size
+        drift, of_bin, moved = self.moving(users, items, time)
+        return user + drift, item + of_bin, size + moved
 
     def output(
         self, p: tf.Tensor, q: tf.Tensor, user_bias: tf.Tensor, item_bias: tf.Tensor
@@ -106,20 +149,27 @@ class PairHead(Head):
             for layer in self.mlp:
                 hidden = layer(hidden)
             output += hidden
+        if self.cross:
+            output += self.cross(p, q)
         return output
 
     def score_pairs(
         self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
     ) -> tf.Tensor:
-        """What is served of pairs `[N, D]` and their row numbers, `[N]`."""
+        """What is served of pairs `[N, D]` and their row numbers, `[N]`, at the end of training."""
         return self.served(self.mean_output(query, candidate, users, items), users)
 
     def mean_output(
-        self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
+        self,
+        query: tf.Tensor,
+        candidate: tf.Tensor,
+        users: tf.Tensor,
+        items: tf.Tensor,
+        time: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """The members' mean for pairs `[N, D]` and their row numbers, `[N]`."""
-        output = self.output(query, candidate, self.user_bias(users), self.item_bias(items))
-        return tf.reduce_mean(output, axis=-1)
+        """The members' mean for pairs `[N, D]`, their row numbers `[N]` and times; see `biases`."""
+        user_bias, item_bias, _ = self.biases(users, items, time)
+        return tf.reduce_mean(self.output(query, candidate, user_bias, item_bias), axis=-1)
 
     @abstractmethod
     def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
@@ -130,15 +180,18 @@ class PairHead(Head):
         batch = examples.batch
         p = tf.gather(examples.query, batch["row_query"])  # [N, D]
         q = tf.gather(examples.item, batch["row_item"])  # [N, D]
-        user_bias = self.user_bias(tf.gather(batch["query"], batch["row_query"]))
-        item_bias = self.item_bias(tf.gather(batch["item"], batch["row_item"]))
+        users = tf.gather(batch["query"], batch["row_query"])
+        items = tf.gather(batch["item"], batch["row_item"])
+        user_bias, item_bias, bias_size = self.biases(
+            users, items, batch["row_time"] if self.moving else None
+        )
         values = batch[f"label_{self.label}"]
         known = tf.math.is_finite(values)
         output = self.output(p, q, user_bias, item_bias)
         label = tf.where(known, values, 0.0)[:, tf.newaxis]
         error = tf.reduce_mean(self.error(output, label, batch), axis=-1)
         size = tf.reduce_sum(p * p + q * q, axis=-1) / self.members
-        size += (user_bias**2 + item_bias**2)[:, 0]
+        size += bias_size[:, 0]
         return error + self.l2 * size, batch["row_weight"] * tf.cast(known, tf.float32)
 
     def measure(
@@ -148,7 +201,8 @@ class PairHead(Head):
         known = np.isfinite(held_out.labels[self.label])
         owner, item = held_out.owner[known], held_out.item[known]
         pairs = tf.gather(query, owner), tf.gather(candidate, item - 1)
-        return {"output": self.mean_output(*pairs, held_out.users[owner], item).numpy()}
+        rows = held_out.users[owner], item, held_out.time[known]
+        return {"output": self.mean_output(*pairs, *rows).numpy()}
 
     def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Owner, item row and label of the interactions that carry the label, `[N]` each."""

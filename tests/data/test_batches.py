@@ -1,6 +1,7 @@
 """Batches show what they may, once, in the same way to any number of replicas."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -302,6 +303,24 @@ def test_the_entries_of_a_history_lie_side_by_side_oldest_first(
         assert (np.diff(batch["history_query"] < 0) >= 0).all()  # padding comes last
 
 
+@variants
+def test_each_row_carries_its_own_time(data, batch_of, chronological, pool):
+    late = 3_000_000_000  # beyond the seconds that int32 and float32 tell apart
+    columns = data.interactions
+    data = replace(data, interactions=columns | {"timestamp": late + np.arange(500)})
+    when = {(user, item): time for user, item, time in columns_of(data)}
+    source = batches(
+        data, batch_of=batch_of, chronological=chronological, negatives=pool, num_replicas=2
+    )
+    for step in range(3):
+        for part in (stack([part]) for part in source.step(1, step)):
+            batch = {name: values[0] for name, values in part.items()}
+            real = batch["row_weight"] == 1
+            expected = [when[user, item] for _, user, item, _ in rows_of(batch)]
+            assert batch["row_time"][real].tolist() == expected
+            assert not batch["row_time"][~real].any()
+
+
 def test_another_seed_gives_other_batches(data):
     one, other = batches(data).step(1, 0)[0], batches(data, seed=4).step(1, 0)[0]
 
@@ -326,6 +345,7 @@ def test_padding_has_the_values_that_are_promised(data):
         "label_rating": "f",
         "row_weight": "f",
         "row_draw": "f",
+        "row_time": "i",
         "row_first": "i",
         "row_pool": "i",
         "row_log_q": "f",

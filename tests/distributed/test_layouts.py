@@ -136,6 +136,19 @@ def test_views_of_items_are_compared_alike_on_every_layout(tmp_path, others):
         assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["replicated", "sharded"])
+def test_moving_biases_and_cross_layers_are_trained_alike(tmp_path, placement):
+    head = "task.heads.rating"
+    overrides = [f"{head}.moving_biases=5", f"{head}.cross=2"]
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    overrides.append(f"model.table_placement={placement}")
+    two = train(tmp_path / "two", workers=1, devices=2, overrides=overrides)
+    assert any("moving" in name for name in one)
+    difference, name = largest_difference(one, two)
+    assert difference <= 1e-5, name
+
+
 def cut_within_an_epoch(directory):
     """Leaves a job of `train.checkpoint_every=4` as if it had been killed within an epoch."""
     steps = sorted((directory / "checkpoints").glob("step-*"))
