@@ -311,9 +311,9 @@ def test_a_job_that_was_stopped_goes_on_as_if_it_had_not(data, tmp_path, stopped
 
 
 def test_a_checkpoint_within_an_epoch_is_gone_on_from(data, tmp_path):
-    straight = Job(data, epochs=2)
+    straight = Job(data, epochs=2, select_by=None)
     straight.fit(tmp_path / "straight")
-    first = Job(data, epochs=2, checkpoint_every="2")
+    first = Job(data, epochs=2, select_by=None, checkpoint_every="2")
     calls = iter(range(1, 100))
 
     def killed():
@@ -324,7 +324,7 @@ def test_a_checkpoint_within_an_epoch_is_gone_on_from(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         first.fit(tmp_path / "cut", stop=killed)
     assert {p.name for p in (tmp_path / "cut").iterdir()} >= {"step-00000003", "step-00000004"}
-    second = Job(data, epochs=2)
+    second = Job(data, epochs=2, select_by=None)
     second.fit(tmp_path / "cut")
     assert_same(weights_of(second.model), weights_of(straight.model))
 

@@ -1,17 +1,20 @@
 """Exact linear and factor models of retrieval alone, beside joint runs of the same split.
 
-    python experiments/movielens_100k/specialists.py [--runs DIRECTORY ...] [overrides]
+    python experiments/movielens_100k/specialists.py [--runs DIRECTORY ...] [-- overrides]
 
 EASE (Steck, WWW 2019) and iALS (Hu, Koren, Volinsky 2008, with the regularisation of Rendle et
 al., RecSys 2022) are tuned on the validation part by NDCG@10, fitted again to all of train, and
-judged on the test part as the retrieval head is. With run directories, the joint models are
-compared with each over the same users: `value [low, high] p`, joint less specialist.
+judged on the test part as the retrieval head is, over the users that are known in train, as they
+know no others. With run directories, the joint models are compared with each over the same users:
+`value [low, high] p`, joint less specialist.
 """
 
 import argparse
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from hydra import compose, initialize_config_dir
@@ -19,6 +22,9 @@ from omegaconf import OmegaConf
 
 from mtrec.config import Config, conf_directory, register
 from mtrec.libraries import import_tensorflow, quiet_libraries
+
+if TYPE_CHECKING:
+    from mtrec.heads.head import HeldOut
 
 METRICS = ("recall_at_10", "recall_at_20", "ndcg_at_10")
 # What a model says of users with these items: vectors whose dot products are scores.
@@ -47,15 +53,14 @@ def ials(
 
 
 def _solved(chosen: np.ndarray, others: np.ndarray, unobserved: float, l2: float) -> np.ndarray:
-    count = chosen.sum(axis=1)
     everywhere = unobserved * others.T @ others
     found = np.zeros((len(chosen), others.shape[1]))
-    for row in np.flatnonzero(count):
+    for row in np.flatnonzero(chosen.any(axis=1)):
         mine = others[chosen[row] > 0]
-        ridge = l2 * (count[row] + unobserved * len(others))
-        found[row] = np.linalg.solve(
-            mine.T @ mine + everywhere + ridge * np.eye(others.shape[1]), mine.sum(axis=0)
-        )
+        ridge = l2 * (len(mine) + unobserved * len(others))
+        matrix = mine.T @ mine + everywhere
+        matrix.flat[:: len(matrix) + 1] += ridge
+        found[row] = np.linalg.solve(matrix, mine.sum(axis=0))
     return found
 
 
@@ -63,9 +68,24 @@ def settings() -> Iterator[tuple[str, Callable[..., Vectors], dict[str, float]]]
     for l2 in (50, 100, 200, 300, 500, 800, 1200):
         yield "EASE", ease, {"l2": l2}
     for dim, unobserved, l2 in itertools.product(
-        (32, 64, 128), (0.05, 0.1, 0.2, 0.4), (0.003, 0.01, 0.03)
+        (16, 64, 128), (0.1, 0.2, 0.4), (0.003, 0.01, 0.03)
     ):
         yield "iALS", ials, {"dim": dim, "unobserved": unobserved, "l2": l2}
+
+
+def known_alone(held_out: "HeldOut") -> "HeldOut":
+    """The held-out interactions of users with a row in train."""
+    known = np.diff(held_out.known.offsets)[held_out.users] > 0
+    rows = known[held_out.owner]
+    return replace(
+        held_out,
+        users=held_out.users[known],
+        owner=(np.cumsum(known) - 1)[held_out.owner[rows]],
+        item=held_out.item[rows],
+        labels={name: values[rows] for name, values in held_out.labels.items()},
+        time=held_out.time[rows],
+        new=held_out.new[rows],
+    )
 
 
 def main(runs: list[Path], overrides: list[str]) -> None:
@@ -92,7 +112,7 @@ def main(runs: list[Path], overrides: list[str]) -> None:
     )
 
     def judged(split: str, rows: np.ndarray, fit: Callable[..., Vectors], how: dict) -> Report:
-        held_out = evaluator_of(split, data, parts).held_out
+        held_out = known_alone(evaluator_of(split, data, parts).held_out)
         columns = (np.asarray(data.interactions[name])[rows] for name in ("user", "item"))
         chosen = np.zeros((data.num_users + 1, data.num_items + 1))
         chosen[tuple(columns)] = 1.0
@@ -113,7 +133,9 @@ def main(runs: list[Path], overrides: list[str]) -> None:
     if not runs:
         return
     tables = [per_user.load(directory / "evaluation_users.parquet") for directory in runs]
-    ids = np.asarray(data.users[data.user_key])[evaluator_of("test", data, parts).held_out.users]
+    held_out = known_alone(evaluator_of("test", data, parts).held_out)
+    ids = np.asarray(data.users[data.user_key])[held_out.users]
+    print(f"over {len(ids)} users:")
     for metric in METRICS:
         ours = np.stack([t[f"retrieval/{metric}"].loc[ids] for t in tables], axis=1)
         count = tables[0]["retrieval/count"].loc[ids].to_numpy()
