@@ -156,6 +156,7 @@ class TrainConfig:
     batch_of: str
     history_share: float
     chronological: bool
+    encode_at_once: int | None
     steps_per_call: int
     telemetry_every: int | None
     checkpoint_every: str | None
@@ -167,7 +168,7 @@ class TrainConfig:
         for name in ("epochs", "global_batch", "steps_per_call"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("max_steps", "patience", "telemetry_every"):
+        for name in ("max_steps", "encode_at_once", "telemetry_every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"train.{name} must be at least 1, or null; got {value}.")

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from mtrec.balance import Balancer
 from mtrec.data.batches import Batch
+from mtrec.gradient_cache import Encoded, GradientCache, encode
 from mtrec.heads.head import Examples
 from mtrec.log_q import StreamingLogQ
 from mtrec.model import Recommender
@@ -57,6 +58,7 @@ class Step:
         optimizers: They move the weights.
         strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
         log_q: Estimates log Q, where the batches do not have it; made in the same scope.
+        encode_at_once: See `mtrec.gradient_cache.GradientCache`; null for the whole batch.
     """
 
     def __init__(
@@ -65,13 +67,16 @@ class Step:
         balancer: Balancer,
         optimizers: Optimizers,
         strategy: tf.distribute.Strategy,
+        *,
         log_q: StreamingLogQ | None = None,
+        encode_at_once: int | None = None,
     ) -> None:
         self.model = model
         self.balancer = balancer
         self.optimizers = optimizers
         self.strategy = strategy
         self.log_q = log_q
+        self.cache = GradientCache(model, at_once=encode_at_once) if encode_at_once else None
         self.tables = tables_of(model)
         self.dense = [v for v in model.trainable_variables if v.name != TABLE]
         with strategy.scope():
@@ -144,17 +149,31 @@ class Step:
     def _local(self, value: Any) -> tf.Tensor:
         return self.strategy.experimental_local_results(value)[0]
 
-    def losses(self, batch: dict[str, tf.Tensor]) -> list[tf.Tensor]:
+    def _encoded(self, tape: tf.GradientTape, batch: dict[str, tf.Tensor]) -> Encoded:
+        if not self.cache:
+            return encode(self.model, batch)
+        with tape.stop_recording():
+            encoded = self.cache.encode(batch)
+        tape.watch(encoded)
+        return encoded
+
+    def _gradients(
+        self,
+        tape: tf.GradientTape,
+        targets: Sequence[tf.Tensor],
+        batch: dict[str, tf.Tensor],
+        encoded: Encoded,
+    ) -> list[list[Any]]:
+        """The gradient of each target with respect to every table and dense weight."""
+        variables = [v.value for v in self.tables + self.dense]
+        if not self.cache:
+            return [tape.gradient(target, variables) for target in targets]
+        found = [tape.gradient(target, (variables, encoded)) for target in targets]
+        return self.cache.gradients(batch, variables, found)
+
+    def losses(self, batch: dict[str, tf.Tensor], encoded: Encoded) -> list[tf.Tensor]:
         """This replica's share of every task's mean loss over the global batch."""
-        query = self.model.queries(
-            batch["query"],
-            batch["item"],
-            batch["history_query"],
-            places=batch["history_item"],
-            labels={name: batch[f"history_label_{name}"] for name in self.model.reads},
-            draw=batch["query_draw"],
-        )
-        item, pool = self.model.candidates(batch["item"]), self.model.candidates(batch["pool"])
+        query, item, pool = (encoded[side] for side in ("query", "item", "pool"))
         frozen = batch["pool_frozen"][:, tf.newaxis] > 0
         pool = {n: tf.where(frozen, tf.stop_gradient(v), v) for n, v in pool.items()}
         sums, counts = [], []
@@ -182,23 +201,24 @@ class Step:
             batch |= self.log_q.estimate(batch, self._clock.value)
         balancer, configured = self.balancer, self.balancer.configured
         apart = balancer.of_gradients or observe
-        variables = [v.value for v in self.tables + self.dense]
         with tf.GradientTape(persistent=apart) as tape:
-            tape.watch(variables)  # tapes do not see a sharded table by themselves
-            shares = self.losses(batch)
+            # Tapes do not see a sharded table by themselves.
+            tape.watch([v.value for v in self.tables + self.dense])
+            encoded = self._encoded(tape, batch)
+            shares = self.losses(batch, encoded)
             losses = all_sum(tf.stop_gradient(tf.stack(shares)))
             parts = _times(configured, shares)
             if not balancer.of_gradients:
                 factors = balancer.factors(configured * losses, None, self._clock.value)
                 objective = tf.add_n(_times(tf.stop_gradient(factors), parts))
         if apart:
-            tasks = [tape.gradient(part, variables) for part in parts]
+            tasks = self._gradients(tape, parts, batch, encoded)
             gram = gram_matrix(tasks, self._sharded)
         if balancer.of_gradients:
             factors = balancer.factors(configured * losses, gram, self._clock.value)
             gradients = [weighted_sum(each, factors) for each in zip(*tasks, strict=True)]
         else:
-            gradients = tape.gradient(objective, variables)
+            (gradients,) = self._gradients(tape, [objective], batch, encoded)
         found = {"losses": losses, "weights": configured * factors}
         if not observe:
             self._apply(gradients, configured * losses)

@@ -30,6 +30,7 @@ class Schedule:
     Attributes:
         epochs: Epochs at most.
         max_steps: Steps at most, or null.
+        encode_at_once: See `mtrec.step.Step`.
         steps_per_call: Steps taken by one call of the compiled function.
         telemetry_every: Steps between those whose gradients and updates are looked at, or null.
         checkpoint_every: Steps between checkpoints within an epoch (`100`), or the seconds between
@@ -41,6 +42,7 @@ class Schedule:
 
     epochs: int
     max_steps: int | None
+    encode_at_once: int | None
     steps_per_call: int
     telemetry_every: int | None
     checkpoint_every: str | None
@@ -122,7 +124,14 @@ def fit(
     """
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
-    step = Step(model, balancer, optimizers, strategy, log_q)
+    step = Step(
+        model,
+        balancer,
+        optimizers,
+        strategy,
+        log_q=log_q,
+        encode_at_once=schedule.encode_at_once,
+    )
     parts = {
         "model": model.weights,
         "balancer": balancer.weights,

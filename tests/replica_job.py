@@ -47,6 +47,7 @@ def train(
     same_tower=False,
     query_vectors=1,
     stars="plain",
+    encode_at_once=None,
     **how,
 ):
     """Losses of every step, all weights and the metrics after 20 steps."""
@@ -84,7 +85,7 @@ def train(
     )
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
-    step = Step(model, balancer, optimizers, strategy, log_q)
+    step = Step(model, balancer, optimizers, strategy, log_q=log_q, encode_at_once=encode_at_once)
     miner = Miner(model, batches, strategy) if batches.negatives.mined else None
     losses = []
     for number in range(STEPS):
@@ -118,7 +119,13 @@ if __name__ == "__main__":
     ]
     if replicas < 4:
         jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))
-        changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
+        changes = [
+            {},
+            {"scheme": "stem"},
+            {"pooling": "attention", "dropout": 0.5},
+            # Six chunks of a batch's queries, or three of each replica's.
+            {"pooling": "transformer", "encode_at_once": 3},
+        ]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))

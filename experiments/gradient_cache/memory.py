@@ -1,0 +1,73 @@
+"""What gradient caching saves and costs: `python experiments/gradient_cache/memory.py [overrides]`.
+
+Trains two steps of 2,048 users whose last 100 items a transformer reads, each setting in a process
+of its own, and prints the peak memory that the steps add and the CPU seconds of the second.
+"""
+
+import multiprocessing
+import resource
+import sys
+import time
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mtrec.config import conf_directory, register
+from mtrec.libraries import import_tensorflow, quiet_libraries
+
+AT_ONCE = (None, 512, 128)
+BATCH = (
+    "data=synthetic",
+    "data.num_users=4096",
+    "data.num_items=2000",
+    "data.num_interactions=600_000",
+    "model/pooling=transformer",
+    "model.pooling.length=100",
+    "train.global_batch=2048",
+)
+
+
+def measure(at_once: int | None, overrides: list[str]) -> tuple[float, float]:
+    """MiB that two steps add to the process' peak, and the CPU seconds of the second."""
+    quiet_libraries()
+    import_tensorflow()
+    import tensorflow as tf
+
+    from mtrec import build
+    from mtrec.data.batches import stack
+    from mtrec.data.load import load
+    from mtrec.step import Step
+
+    register()
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        config = OmegaConf.to_object(compose("config", [*BATCH, *overrides]))
+    dataset, parts = load(config.data)
+    model = build.model(config, dataset, parts.fit)
+    batches = build.batches(config, dataset, parts.fit, model.heads, 1)
+    step = Step(
+        model,
+        build.balancer(config, batches.steps_per_epoch),
+        build.optimizers(config, batches.steps_per_epoch),
+        tf.distribute.get_strategy(),
+        encode_at_once=at_once,
+    )
+    given = [{0: stack(batches.step(1, k))} for k in range(2)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for batch in given:
+        started = time.process_time()
+        step(batch)
+    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return added / 1024, time.process_time() - started
+
+
+def main(overrides: list[str]) -> None:
+    print("| train.encode_at_once | peak memory of a step, MiB | CPU s of a step |")
+    print("|---|---|---|")
+    for at_once in AT_ONCE:
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            added, seconds = alone.apply(measure, (at_once, overrides))
+        print(f"| {at_once or 'null'} | {added:,.0f} | {seconds:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
