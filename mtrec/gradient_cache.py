@@ -15,7 +15,9 @@ import tensorflow as tf
 
 from mtrec.errors import UserError
 from mtrec.model import Recommender
+from mtrec.optimizers import sum_by_row
 from mtrec.sharding import ShardedVariable
+from mtrec.strategy import all_gather
 from mtrec.surgery import Gradient
 
 # By side, `query`, `item` and `pool`, then by head: representations `[n, D]`.
@@ -103,7 +105,7 @@ class GradientCache:
             passed = self._passed_on(encode_rows, batch[side], variables, upstream)
             for part, gradients in zip(parts, passed, strict=True):
                 part.append(gradients)
-        return [[_sum(each) for each in zip(*part, strict=True)] for part in parts]
+        return _alike([[_sum(each) for each in zip(*part, strict=True)] for part in parts])
 
     def _sides(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Encode]:
         model = self.model
@@ -230,6 +232,30 @@ def _sum(gradients: Sequence[Gradient]) -> Gradient:
         tf.concat([g.indices for g in present], 0),
         present[0].dense_shape,
     )
+
+
+def _alike(targets: Sequence[Sequence[Gradient]]) -> list[list[Gradient]]:
+    """The gradients with tables summed by row, and of as many rows on every replica.
+
+    Chunks meet an item anew, and each replica another number of times, but replicas exchange
+    gradients of one length.
+    """
+    flat = [g for gradients in targets for g in gradients if isinstance(g, tf.IndexedSlices)]
+    if not flat:
+        return [list(gradients) for gradients in targets]
+    summed = [sum_by_row(g) for g in flat]
+    sizes = tf.stack([tf.size(rows) for rows, _ in summed])
+    extra = tf.unstack(tf.reduce_max(all_gather(sizes[tf.newaxis]), axis=0) - sizes)
+    padded = iter(
+        tf.IndexedSlices(
+            tf.pad(values, [[0, more], [0, 0]]), tf.pad(rows, [[0, more]]), like.dense_shape
+        )
+        for like, (rows, values), more in zip(flat, summed, extra, strict=True)
+    )
+    return [
+        [next(padded) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+        for gradients in targets
+    ]
 
 
 def _dense(gradient: Gradient, size: tf.Tensor) -> tf.Tensor:

@@ -360,7 +360,9 @@ def test_items_are_mined_for_every_epoch_but_the_first(data, tmp_path):
         pools[mined] = [set(job.batches.step(4, k)[0]["pool"]) for k in range(3)]
 
     assert_same(weights[0][0], weights[3][0])
-    assert all((a != b).any() for a, b in zip(weights[0][1], weights[3][1], strict=True))
+    moved = zip(job.model.weights, weights[0][1], weights[3][1], strict=True)
+    # Every query has a history.
+    assert all((a != b).any() for w, a, b in moved if not w.name.endswith("_nothing"))
     assert all(more >= less for more, less in zip(pools[3], pools[0], strict=True))
     assert pools[3] != pools[0]
     for mined, expected in ((0, []), (3, [[41, 3]])):

@@ -49,6 +49,7 @@ def test_another_seed_gives_another_model(one_replica, tmp_path):
         (*SOFTMAX, "task.heads.retrieval.loss.same_tower=true"),
         (*SOFTMAX, f"{NEGATIVES}.uniform=40", f"{NEGATIVES}.log_q_rate=0.1"),
         (*SOFTMAX, "task.heads.retrieval.query_vectors=3"),
+        (*SOFTMAX, "train.encode_at_once=5"),
         ("head@task.heads.retrieval=bpr", f"{NEGATIVES}.uniform=40"),
         ("head@task.heads.retrieval=hinge", "task.heads.retrieval.loss.hardest=5"),
     ],
