@@ -88,7 +88,10 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), how) for how in ({}, {"bins": 7})]
+    jobs = [
+        ("in_batch", "rows", CAGrad(radius=0.5), {}),
+        ("catalogue", "users", Uncertainty(), {"bins": 7}),
+    ]
     if replicas < 4:
         changes = [{}, {"scheme": "stem"}, {"pooling": "attention", "dropout": 0.5}]
         jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]

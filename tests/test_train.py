@@ -518,7 +518,7 @@ def replicas(tmp_path_factory):
         ("catalogue users stem", (2,)),
         ("catalogue users attention 0.5", (2,)),
         ("in_batch rows", (2, 4)),
-        ("in_batch rows 7", (2, 4)),
+        ("catalogue users 7", (2, 4)),
     ],
 )
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
