@@ -115,7 +115,8 @@ if __name__ == "__main__":
     jobs = [
         ("in_batch", "rows", CAGrad(radius=0.5), {}),
         ("streaming", "rows", Uncertainty(), {"same_tower": True, "stars": "moving"}),
-        ("mined", "rows", CAGrad(radius=0.5), {"bins": 7}),
+        ("mined", "rows", CAGrad(radius=0.5), {}),
+        ("catalogue", "users", Uncertainty(), {"bins": 7}),
     ]
     if replicas < 4:
         jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))

@@ -594,8 +594,9 @@ def replicas(tmp_path_factory):
         ("catalogue users transformer 3", (2,)),
         ("in_batch rows", (2, 4)),
         ("streaming rows True moving", (2, 4)),
-        ("mined rows 7", (2, 4)),
+        ("mined rows", (2, 4)),
         ("in_batch rows 3", (2,)),
+        ("catalogue users 7", (2, 4)),
     ],
 )
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
