@@ -85,6 +85,9 @@ class Step:
         # Of a sharded table, a replica has the whole batch's gradient, but of its own rows alone.
         self._sharded = [isinstance(v, ShardedVariable) for v in self.tables + self.dense]
         self._clock = (optimizers.tables if self.tables else optimizers.dense).iterations
+        # TensorFlow 2.20 takes a way through a loop's next iteration for one within this, and then
+        # drops what orders the read of a variable before its write; see tests/test_step_order.py.
+        tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
         self._compiled: dict[bool, Callable[[Mapping[str, Any]], dict[str, tf.Tensor]]] = {}
 
     def __call__(self, replicas: Mapping[int, Batch], *, observe: bool = False) -> Taken:
