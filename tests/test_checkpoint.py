@@ -194,6 +194,6 @@ def test_a_model_is_read_back_whole_by_another_model_of_the_same_process(tmp_pat
     checkpoints.select(1)
     read_selected(tmp_path, model=second.weights)
 
-    assert len(first.weights) == 18
+    assert len(first.weights) == 19
     for ours, theirs in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
