@@ -140,8 +140,10 @@ def test_recall_is_measured_on_queries_of_several_vectors():
     index = scann_builder(num_queries=300, target_recall=0.3, min_recall=0.01)(
         vectors, ids=names(5_000), digest="tower", queries=queries
     )
-    _, positions = index.search(queries, 10)
-    ours = recall(positions, np.array(sorted_by_best(vectors, queries, [()] * 300))[:, :10])
+    # In the order in which they were measured: what ScaNN finds depends on what is asked beside.
+    sample = queries[np.random.default_rng(0).permutation(300)]
+    _, positions = index.search(sample, 10)
+    ours = recall(positions, np.array(sorted_by_best(vectors, sample, [()] * 300))[:, :10])
     assert index.manifest.recall_at_k == pytest.approx(ours, abs=1e-3)
     assert ours < 1
 
