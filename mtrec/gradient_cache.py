@@ -238,7 +238,7 @@ def _alike(targets: Sequence[Sequence[Gradient]]) -> list[list[Gradient]]:
     """The gradients with tables summed by row, and of as many rows on every replica.
 
     Chunks meet an item anew, and each replica another number of times, but replicas exchange
-    gradients of one length.
+    gradients of one length. It changes from step to step: take one step a call.
     """
     flat = [g for gradients in targets for g in gradients if isinstance(g, tf.IndexedSlices)]
     if not flat:

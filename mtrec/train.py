@@ -31,7 +31,7 @@ class Schedule:
         epochs: Epochs at most.
         max_steps: Steps at most, or null.
         encode_at_once: See `mtrec.step.Step`.
-        steps_per_call: Steps taken by one call of the compiled function.
+        steps_per_call: Steps taken by one call of the compiled function; one with `encode_at_once`.
         telemetry_every: Steps between those whose gradients and updates are looked at, or null.
         checkpoint_every: Steps between checkpoints within an epoch (`100`), or the seconds between
             them (`60s`); null for one at the end of each epoch alone.
@@ -220,8 +220,10 @@ class _Trainer:
         steps = self.batches.steps_per_epoch
         if schedule.max_steps:
             steps = min(steps, schedule.max_steps - (state.epoch - 1) * steps)
+        # Within a call, what replicas exchange must keep its length, and cached gradients do not.
+        at_once = 1 if schedule.encode_at_once else schedule.steps_per_call
         while state.step < steps:
-            self._call(min(state.step + schedule.steps_per_call, steps))
+            self._call(min(state.step + at_once, steps))
             # The chief's clock alone says what is due: workers save sharded tables together.
             stop, due = from_chief(
                 self.step.strategy, lambda: (self.stop(), self.due(self.steps_done))
