@@ -52,6 +52,7 @@ def trained(encode_at_once, *, balancer=Fixed, observe=False, **how):
     )
     strategy = tf.distribute.get_strategy()
     step = Step(model, balancer, optimizers, strategy, encode_at_once=encode_at_once)
+    assert (step.cache is None) == (encode_at_once is None)
     places = [divmod(k, batches.steps_per_epoch) for k in range(STEPS)]
     taken = [step({0: stack(batches.step(epoch + 1, k))}, observe=observe) for epoch, k in places]
     return {
@@ -129,7 +130,7 @@ def test_sharded_tables_are_refused():
         GradientCache(model, at_once=8)
 
 
-def test_labelled_histories_are_encoded_in_chunks():
+def test_labelled_histories_are_encoded_in_chunks(monkeypatch):
     config = config_of(*SMALL)
     dataset, parts = load(config.data)
     model = build.model(config, dataset, parts.fit)
@@ -139,7 +140,17 @@ def test_labelled_histories_are_encoded_in_chunks():
     batch = {name: tf.constant(value) for name, value in batch.items()}
     table = model.query.labelled["rating"]["rated"].table.embeddings
     table.assign(tf.random.stateless_normal(table.shape, [1, 2]))
-    found = GradientCache(model, at_once=7).encode(batch)
+    queries, sizes = model.queries, []
+
+    def counted(rows, *others, **named):
+        sizes.append(len(rows))
+        return queries(rows, *others, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "queries", counted)
+        found = GradientCache(model, at_once=7).encode(batch)
+    assert max(sizes) == 7
+    assert sum(sizes) == len(batch["query"])
     owners = batch["history_query"].numpy()
     for place in (0, 6, 7, 19):
         mine = owners == place
