@@ -10,11 +10,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "mtrec.balance": ["DynamicWeightAverage", "Famo", "Fixed", "RandomWeights", "Uncertainty"],
+    "mtrec.training.balance": [
+        "DynamicWeightAverage",
+        "Famo",
+        "Fixed",
+        "RandomWeights",
+        "Uncertainty",
+    ],
     "mtrec.data.batches": ["Batches"],
     "mtrec.data.dataset": ["Dataset"],
     "mtrec.data.split": ["keep_ratings", "split"],
-    "mtrec.features": [
+    "mtrec.model.features": [
         "Bucketized",
         "Categorical",
         "Hashed",
@@ -23,7 +29,7 @@ _HOMES = {
         "Text",
         "Timestamp",
     ],
-    "mtrec.evaluate": ["Evaluator", "flat_metrics"],
+    "mtrec.training.evaluate": ["Evaluator", "flat_metrics"],
     "mtrec.heads.binary": ["Binary"],
     "mtrec.heads.contrastive": ["Contrastive"],
     "mtrec.heads.head": ["Head"],
@@ -33,19 +39,19 @@ _HOMES = {
     "mtrec.heads.rating": ["Rating"],
     "mtrec.heads.retrieval": ["Retrieval"],
     "mtrec.heads.retrieval_losses": ["Bpr", "Hinge", "ImplicitSquared", "Softmax"],
-    "mtrec.index": ["ExactBuilder", "ScannBuilder"],
-    "mtrec.labelled_history": ["LabelledHistory"],
-    "mtrec.log_q": ["StreamingLogQ"],
-    "mtrec.model": ["Recommender"],
-    "mtrec.negatives": ["Catalogue", "InBatch"],
-    "mtrec.optimizers": ["LazyAdam", "RowWiseAdagrad"],
-    "mtrec.pooling": ["Attention", "Mean", "Pooling", "Sqrtn", "Transformer"],
-    "mtrec.run": ["Run"],
-    "mtrec.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
-    "mtrec.step": ["Optimizers"],
-    "mtrec.surgery": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
-    "mtrec.tower": ["Tower"],
-    "mtrec.train": ["Schedule", "fit"],
+    "mtrec.serving.index": ["ExactBuilder", "ScannBuilder"],
+    "mtrec.model.labelled_history": ["LabelledHistory"],
+    "mtrec.training.streaming_log_q": ["StreamingLogQ"],
+    "mtrec.model.recommender": ["Recommender"],
+    "mtrec.data.negatives": ["Catalogue", "InBatch"],
+    "mtrec.training.optimizers": ["LazyAdam", "RowWiseAdagrad"],
+    "mtrec.model.pooling": ["Attention", "Mean", "Pooling", "Sqrtn", "Transformer"],
+    "mtrec.serving.run": ["Run"],
+    "mtrec.model.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
+    "mtrec.training.step": ["Optimizers"],
+    "mtrec.training.gradient_balance": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
+    "mtrec.model.tower": ["Tower"],
+    "mtrec.training.loop": ["Schedule", "fit"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

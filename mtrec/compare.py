@@ -6,16 +6,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtrec.command import command
 from mtrec.config import CompareConfig
-from mtrec.groups import Group, find, grouped
+from mtrec.jobs.command import command
+from mtrec.reports.groups import Group, find, grouped
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from mtrec.tracked import TrackedRun
-    from mtrec.tradeoff import Against, Tradeoff
+    from mtrec.reports.tradeoff import Against, Tradeoff
+    from mtrec.tracking.finished import TrackedRun
 
 PAGE = "compare.html"
 
@@ -25,11 +25,11 @@ def main(config: CompareConfig) -> None:
     """Prints the table; where runs have both metrics, shows and writes what is traded."""
     from rich.console import Console
 
-    from mtrec import tracked
-    from mtrec.tradeoff import tradeoff
+    from mtrec.reports.tradeoff import tradeoff
+    from mtrec.tracking import finished
 
     console = Console(highlight=False, markup=False, soft_wrap=True, width=200)
-    groups = grouped(tracked.finished_runs(config.experiment, uri=config.tracking.uri))
+    groups = grouped(finished.finished_runs(config.experiment, uri=config.tracking.uri))
     print_groups(groups, config, console)
     found = tradeoff(groups, config.tradeoff, users_of(config.tracking.uri))
     if found is None:
@@ -66,12 +66,13 @@ def cell(group: Group, baseline: Group, metric: str) -> str:
 
 def users_of(uri: str | None) -> "Callable[[TrackedRun], pd.DataFrame | None]":
     """Reads what each test user adds to a run's metrics, each run once."""
-    from mtrec import per_user, tracked
-    from mtrec.run_dir import USERS
+    from mtrec.reports import per_user
+    from mtrec.tracking import finished
+    from mtrec.tracking.run_dir import USERS
 
     @cache
     def read(run_id: str) -> "pd.DataFrame | None":
-        path = tracked.artifact(run_id, USERS, uri=uri)
+        path = finished.artifact(run_id, USERS, uri=uri)
         return None if path is None else per_user.load(path)
 
     return lambda run: read(run.run_id)
@@ -111,19 +112,19 @@ def difference(against: "Against") -> str:
 
 def write(found: "Tradeoff", config: CompareConfig) -> Path:
     """Writes the page and logs it as a run of the experiment; returns where it is."""
-    from mtrec import tracking
-    from mtrec.tradeoff_figure import tradeoff_figure
-    from mtrec.tradeoff_page import page
+    from mtrec.reports.tradeoff_figure import tradeoff_figure
+    from mtrec.reports.tradeoff_page import page
+    from mtrec.tracking import mlflow_run
 
     directory = Path(config.output)
     directory.mkdir(parents=True, exist_ok=True)
-    tracker = tracking.start(
+    tracker = mlflow_run.start(
         uri=config.tracking.uri,
         experiment=config.experiment,
         run_name="compare",
         run_id=None,
         params=asdict(config.tradeoff),
-        tags={tracking.REPORT_TAG: "compare"},
+        tags={mlflow_run.REPORT_TAG: "compare"},
         run_dir=directory,
     )
     tracker.log_text(page(found, title=config.experiment, how=config.tradeoff), PAGE)

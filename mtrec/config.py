@@ -118,10 +118,10 @@ class ModelConfig:
         table_placement: `replicated` keeps embedding tables and their optimizer's slots on every
             replica, `sharded` divides their rows among the replicas, `auto` shards the large ones.
         shard_above_mib: The size above which `auto` shards a table, in MiB without its slots.
-        query: See `mtrec.tower.Tower`.
-        candidate: See `mtrec.tower.Tower`.
-        sharing: What the heads share in the tower of either name; see `mtrec.sharing`.
-        pooling: How a history's items become one vector; see `mtrec.pooling`.
+        query: See `mtrec.model.tower.Tower`.
+        candidate: See `mtrec.model.tower.Tower`.
+        sharing: What the heads share in the tower of either name; see `mtrec.model.sharing`.
+        pooling: How a history's items become one vector; see `mtrec.model.pooling`.
     """
 
     table_placement: str
@@ -148,7 +148,7 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    """How training goes; see `mtrec.train.Schedule` and `mtrec.data.batches.Batches`."""
+    """How training goes; see `mtrec.training.loop.Schedule` and `mtrec.data.batches.Batches`."""
 
     epochs: int
     max_steps: int | None
@@ -192,7 +192,7 @@ class TrainConfig:
 
 @dataclass
 class ClusterConfig:
-    """Where training runs; see `mtrec.strategy` and, for `kind: ray`, `mtrec.distribute`.
+    """Where training runs; see `mtrec.distributed.strategy` and, for `kind: ray`, `mtrec.cluster.driver`.
 
     Attributes:
         kind: `local` for this process, `ray` for workers of a Ray cluster.
@@ -278,7 +278,7 @@ class RecommendConfig:
 
 @dataclass
 class TradeoffConfig:
-    """What is traded, and how differences are tested; see `mtrec.tradeoff`."""
+    """What is traded, and how differences are tested; see `mtrec.reports.tradeoff`."""
 
     x: str
     y: str
@@ -335,16 +335,16 @@ def register() -> None:
     """Tells Hydra the schemas that the YAML files name in their defaults, and our sweeper."""
     # Hydra loads its own plugins anew when it starts: a class made before would extend another.
     plugins = Plugins.instance()
-    from mtrec import union_sweeper
+    from mtrec.jobs import sweeper
 
     # Hydra finds the class of a sweeper by its name, and trusts none outside this package.
     package = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
     vars(package).setdefault("__path__", [])
-    vars(package)["mtrec"] = union_sweeper
-    plugins.register(union_sweeper.UnionSweeper)
+    vars(package)["mtrec"] = sweeper
+    plugins.register(sweeper.UnionSweeper)
     OmegaConf.register_new_resolver("direction_of", _direction_of, replace=True)
     store = ConfigStore.instance()
-    store.store(group="hydra/sweeper", name="union", node=union_sweeper.UnionSweeperConf)
+    store.store(group="hydra/sweeper", name="union", node=sweeper.UnionSweeperConf)
     store.store(name="schema", node=Config)
     store.store(name="schema_recommend", node=RecommendConfig)
     store.store(name="schema_compare", node=CompareConfig)
@@ -359,7 +359,7 @@ def register() -> None:
 
 def _direction_of(metric: str | None) -> str:
     """Which way a search over jobs goes for the metric that selects a job's epoch."""
-    from mtrec.metrics import lower_is_better
+    from mtrec.heads.metrics import lower_is_better
 
     if metric is None:
         raise UserError(

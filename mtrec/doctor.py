@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mtrec import nodes
-from mtrec.command import command
+from mtrec.cluster import nodes
 from mtrec.config import ClusterConfig, DiskConfig, DoctorConfig
 from mtrec.errors import UserError
+from mtrec.jobs.command import command
 
 LIBRARIES = ("tensorflow", "keras", "ray", "mlflow", "scann", "numpy")
 # Says a line of JSON for each thing that worked, as the next one may end the process.
@@ -185,31 +185,30 @@ def writable(directory: Path, disk: DiskConfig) -> Finding:
 
 def store(uri: str | None) -> Finding:
     """The MLflow store answers, or could be made."""
-    from mtrec import store_uri, tracking
+    from mtrec.tracking import mlflow_run, store
 
-    uri = store_uri.resolve_uri(uri)
-    file = store_uri.sqlite_file(uri)
+    uri = store.resolve_uri(uri)
+    file = store.sqlite_file(uri)
     if file and not file.exists():
         if not os.access(file.parent, os.W_OK):
             raise UserError(f"{file} must be writable. Create its folder, or set tracking.uri.")
         return Finding("ok", f"{file} will be created")
     try:
-        tracking.connect(uri).search_experiments(max_results=1)
+        mlflow_run.connect(uri).search_experiments(max_results=1)
     except Exception as error:
         reason = re.sub(r"\s+", " ", str(error))[:200]
         raise UserError(
-            f"MLflow must answer at {store_uri.shown(uri)} ({reason}). "
-            "Start it, or set tracking.uri."
+            f"MLflow must answer at {store.shown(uri)} ({reason}). Start it, or set tracking.uri."
         ) from error
-    return Finding("ok", f"{store_uri.shown(uri)} answers")
+    return Finding("ok", f"{store.shown(uri)} answers")
 
 
 def cluster(config: ClusterConfig, directory: Path) -> Finding:
     """The Ray cluster has room, and the nodes for workers share versions, storage and ports."""
-    from mtrec import distribute
+    from mtrec.cluster import driver
 
     directory.mkdir(parents=True, exist_ok=True)
-    found = distribute.check(config, directory.resolve())
+    found = driver.check(config, directory.resolve())
     hosts = [f"{node['host']} ({'; '.join(node['gpus']) or 'no GPU'})" for node in found]
     return Finding("ok", f"room for {config.num_workers} workers on {', '.join(hosts)}")
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from mtrec.command import command
 from mtrec.config import Config
 from mtrec.errors import PreemptedError
+from mtrec.jobs.command import command
 from mtrec.libraries import first_import, import_tensorflow
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
     from mtrec.data.split import Split
-    from mtrec.tracking import Tracker
-    from mtrec.train import Metrics
-    from mtrec.worker import Listener
+    from mtrec.jobs.worker import Listener
+    from mtrec.tracking.mlflow_run import Tracker
+    from mtrec.training.loop import Metrics
 
 
 @command("config")
@@ -31,7 +31,8 @@ def main(config: Config) -> float | None:
     Returns:
         `train.select_by` of the selected epoch, for a search over jobs; None without.
     """
-    from mtrec import resume, run_dir, tracking
+    from mtrec.jobs import resume
+    from mtrec.tracking import mlflow_run, run_dir
 
     hydra = HydraConfig.get()
     found = resume.find_job(config, Path(hydra.runtime.output_dir), hydra.overrides.task)
@@ -40,7 +41,7 @@ def main(config: Config) -> float | None:
         print(f"finished before; train.resume=never would start anew\nrun: {directory}")
         return selected_by(config, directory)
     run_dir.save_config(config, directory)
-    tracker = tracking.start(
+    tracker = mlflow_run.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
         run_name=config.tracking.run_name or f"{hydra.runtime.choices['task']} seed {config.seed}",
@@ -72,7 +73,7 @@ def main(config: Config) -> float | None:
 
 def selected_by(config: Config, directory: Path) -> float | None:
     """The validation metric that selected the epoch of a finished job, if one did."""
-    from mtrec import run_dir
+    from mtrec.tracking import run_dir
 
     name = config.train.select_by
     return run_dir.load_metrics(directory)[name] if name else None
@@ -80,7 +81,7 @@ def selected_by(config: Config, directory: Path) -> float | None:
 
 def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
     """Tags for the option of each config group at the top, such as `balance`."""
-    from mtrec.tracking import CHOICE_TAG
+    from mtrec.tracking.mlflow_run import CHOICE_TAG
 
     plain = {group: option for group, option in choices.items() if not set("/@") & set(group)}
     return {f"{CHOICE_TAG}{group}": option for group, option in plain.items() if option}
@@ -88,10 +89,10 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
 
 def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     """The stages in order; each leaves its results in the run directory."""
-    from mtrec import report
-    from mtrec.data.load import load
+    from mtrec.jobs import progress
+    from mtrec.jobs.load import load
 
-    reporter = report.Reporter(tracker)
+    reporter = progress.Reporter(tracker)
     with reporter.stage("data"):
         dataset, parts = load(config.data)
     reporter.data(dataset, parts)
@@ -103,7 +104,10 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
         history = train(config, dataset, parts, directory, listener)
     # Not before: while workers train, this process does without TensorFlow.
     import_tensorflow()
-    from mtrec import build, export, measured, run, run_dir, stages
+    from mtrec.jobs import build, stages
+    from mtrec.serving import export, run
+    from mtrec.tracking import run_dir
+    from mtrec.training import measured
 
     trained = run.restore(config, dataset, parts, directory)
     with reporter.stage("evaluate"):
@@ -125,18 +129,18 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
 def train(
     config: Config, dataset: "Dataset", parts: "Split", directory: Path, listener: "Listener"
 ) -> "list[Metrics]":
-    """Trains in this process or on Ray workers; see `mtrec.worker.train`.
+    """Trains in this process or on Ray workers; see `mtrec.jobs.worker.train`.
 
     Returns:
         The metrics of every epoch; `selected` is 1 in the one that was kept.
     """
     if config.cluster.kind == "ray":
         with first_import("ray"):
-            from mtrec import distribute
+            from mtrec.cluster import driver
 
-        return distribute.train(config, dataset, parts, directory, listener)
+        return driver.train(config, dataset, parts, directory, listener)
     import_tensorflow()
-    from mtrec import worker
+    from mtrec.jobs import worker
 
     return worker.train(config, dataset, parts, directory, listener)
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtrec.command import command
 from mtrec.config import RecommendConfig
 from mtrec.errors import UserError
+from mtrec.jobs.command import command
 
 if TYPE_CHECKING:
-    from mtrec.index import Index
-    from mtrec.run import Run
+    from mtrec.serving.index import Index
+    from mtrec.serving.run import Run
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ def main(config: RecommendConfig) -> None:
     from mtrec.libraries import import_tensorflow
 
     import_tensorflow()
-    from mtrec import index, run, run_dir, tracked
+    from mtrec.serving import index, run
+    from mtrec.tracking import finished, run_dir
 
-    directory: Path = tracked.find_run(config.run, uri=config.tracking.uri)
+    directory: Path = finished.find_run(config.run, uri=config.tracking.uri)
     trained = run.load(directory)
     if trained.retrieval is None:
         raise UserError(

@@ -5,13 +5,15 @@ from dataclasses import asdict
 from silent import Silent
 from small_config import composed, config_of
 
-from mtrec import per_user, run, stages, worker
-from mtrec.data.load import load
-from mtrec.groups import grouped
-from mtrec.records import flatten
-from mtrec.run_dir import USERS
-from mtrec.tracked import TrackedRun
-from mtrec.tradeoff import tradeoff
+from mtrec.jobs import stages, worker
+from mtrec.jobs.load import load
+from mtrec.reports import per_user
+from mtrec.reports.groups import grouped
+from mtrec.reports.tradeoff import tradeoff
+from mtrec.serving import run
+from mtrec.tracking.finished import TrackedRun
+from mtrec.tracking.records import flatten
+from mtrec.tracking.run_dir import USERS
 
 
 def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):

@@ -13,15 +13,15 @@ from small_data import all_rows, planted
 from small_model import contrastive, implicit_squared, rating, recommender, softmax
 from small_negatives import negatives
 
-from mtrec.balance import Uncertainty
 from mtrec.data.batches import Batches, stack
-from mtrec.evaluate import Evaluator, flat_metrics
-from mtrec.log_q import StreamingLogQ
-from mtrec.mining import Miner
-from mtrec.optimizers import LazyAdam
-from mtrec.step import Optimizers, Step
-from mtrec.strategy import make_strategy
-from mtrec.surgery import CAGrad
+from mtrec.distributed.strategy import make_strategy
+from mtrec.training.balance import Uncertainty
+from mtrec.training.evaluate import Evaluator, flat_metrics
+from mtrec.training.gradient_balance import CAGrad
+from mtrec.training.mined_negatives import Miner
+from mtrec.training.optimizers import LazyAdam
+from mtrec.training.step import Optimizers, Step
+from mtrec.training.streaming_log_q import StreamingLogQ
 
 STEPS = 20
 

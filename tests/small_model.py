@@ -3,15 +3,15 @@
 from small_data import all_rows
 from small_negatives import negatives
 
-from mtrec.features import Categorical, Hashed, History
 from mtrec.heads.contrastive import Contrastive
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
-from mtrec.model import Recommender
-from mtrec.pooling import Attention, Sqrtn, Transformer
-from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
-from mtrec.tower import Tower
+from mtrec.model.features import Categorical, Hashed, History
+from mtrec.model.pooling import Attention, Sqrtn, Transformer
+from mtrec.model.recommender import Recommender
+from mtrec.model.sharing import PLE, STEM, MMoE, SharedBottom
+from mtrec.model.tower import Tower
 
 
 def implicit_squared(*, pool="catalogue", dim=None, **changed):

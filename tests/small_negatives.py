@@ -1,6 +1,6 @@
 """Negatives for tests."""
 
-from mtrec.negatives import Catalogue, InBatch, Negatives
+from mtrec.data.negatives import Catalogue, InBatch, Negatives
 
 
 def in_batch(**changed):

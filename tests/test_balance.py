@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtrec.balance import DynamicWeightAverage, Famo, Fixed, RandomWeights, Uncertainty
 from mtrec.errors import UserError
+from mtrec.training.balance import DynamicWeightAverage, Famo, Fixed, RandomWeights, Uncertainty
 
 
 def adapted(balancer, *, steps_per_epoch=2, seed=0, **weights):

@@ -5,11 +5,11 @@ import pytest
 from small_config import SMALL, config_of
 from small_data import planted, written_out
 
-from mtrec import build
-from mtrec.data.load import load
+from mtrec.distributed.sharded_tables import ShardedVariable
+from mtrec.distributed.tables import Table
 from mtrec.errors import UserError
-from mtrec.sharding import ShardedVariable
-from mtrec.tables import Table
+from mtrec.jobs import build
+from mtrec.jobs.load import load
 
 
 def batches_of(dataset, *overrides):

@@ -8,8 +8,8 @@ import pytest
 from small_data import planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.checkpoint import Checkpoints, is_selected, read_selected
 from mtrec.errors import UserError
+from mtrec.training.checkpoint import Checkpoints, is_selected, read_selected
 
 
 def variables(*values):

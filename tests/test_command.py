@@ -8,7 +8,7 @@ import pytest
 COMMAND = """
 from hydra.utils import instantiate
 
-from mtrec.command import command
+from mtrec.jobs.command import command
 
 
 @command("config")

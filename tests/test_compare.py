@@ -4,8 +4,8 @@ import pytest
 
 from mtrec.compare import cell
 from mtrec.errors import UserError
-from mtrec.groups import find, grouped
-from mtrec.tracked import TrackedRun
+from mtrec.reports.groups import find, grouped
+from mtrec.tracking.finished import TrackedRun
 
 RMSE = "test/rating/rmse"
 
@@ -44,7 +44,7 @@ def joint(number, *, weight, method, **params):
         number,
         rmse=0.9,
         choices={"balance": method, "task": "joint"},
-        balance___target_=f"mtrec.balance.Class{method.title()}",
+        balance___target_=f"mtrec.training.balance.Class{method.title()}",
         task__heads__rating__dim=16,
         task__heads__retrieval__dim=None,
         task__weights__rating=weight,
@@ -55,7 +55,7 @@ def joint(number, *, weight, method, **params):
 
 def single(number, head, **params):
     weights = {f"task__weights__{head}": 1.0, f"task__heads__{head}__dim": 16}
-    return run(number, rmse=0.9, balance___target_="mtrec.balance.Fixed", **weights, **params)
+    return run(number, rmse=0.9, balance___target_="mtrec.Fixed", **weights, **params)
 
 
 def names(*runs):

@@ -10,7 +10,7 @@ from small_config import composed, config_of
 
 from mtrec.config import conf_directory
 from mtrec.errors import UserError
-from mtrec.pooling import Transformer
+from mtrec.model.pooling import Transformer
 
 CONF = conf_directory()
 REQUIRED = {

@@ -8,12 +8,14 @@ import tensorflow as tf
 from small_data import all_rows, planted, written_out
 from small_model import implicit_squared, rating, recommender, softmax
 
-from mtrec import evaluate, metrics, per_user
-from mtrec.evaluate import Evaluator, embed_items, embed_users, flat_metrics
+from mtrec.data.negatives import Catalogue
+from mtrec.heads import metrics
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared
-from mtrec.measured import joined
-from mtrec.negatives import Catalogue
+from mtrec.reports import per_user
+from mtrec.training import evaluate
+from mtrec.training.evaluate import Evaluator, embed_items, embed_users, flat_metrics
+from mtrec.training.measured import joined
 
 
 class Scores:

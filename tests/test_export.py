@@ -13,15 +13,15 @@ from small_data import planted
 from small_model import implicit_squared, rating, recommender, softmax
 from tensorflow.core.protobuf import saved_model_pb2
 
-from mtrec import export
 from mtrec.data.split import Split
 from mtrec.errors import UserError
-from mtrec.evaluate import Evaluator, embed_items, embed_users
 from mtrec.heads.binary import Binary
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.rating import Rating
-from mtrec.index import ExactBuilder, ScannBuilder
-from mtrec.run import Run
+from mtrec.serving import export
+from mtrec.serving.index import ExactBuilder, ScannBuilder
+from mtrec.serving.run import Run
+from mtrec.training.evaluate import Evaluator, embed_items, embed_users
 
 USERS, ITEMS = 40, 400
 
@@ -429,7 +429,7 @@ def pyfunc(exported):
     # MLflow warns about type hints of its own when it is imported, and about those here.
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("ignore")
-        from mtrec.serving_model import RecommenderModel
+        from mtrec.serving.mlflow_model import RecommenderModel
 
     notebook = Notebook()
     export.log(*exported, notebook)
@@ -442,7 +442,7 @@ def pyfunc(exported):
 def test_the_mlflow_model_gives_a_row_for_each_user_and_rank(pyfunc, monkeypatch):
     model, run, logged = pyfunc
     # More users than are asked for at once.
-    monkeypatch.setattr("mtrec.serving_model.USERS_AT_ONCE", 2)
+    monkeypatch.setattr("mtrec.serving.mlflow_model.USERS_AT_ONCE", 2)
     users = pd.DataFrame({"user_id": ["7", "3", "nobody"]})
     table = model.predict(None, users, params={"k": 4})
     assert list(table.columns) == list(logged["outputs"])

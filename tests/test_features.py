@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from mtrec.data.vocabulary import Vocabulary, as_text
+from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError
-from mtrec.features import (
+from mtrec.model.features import (
     Bucketized,
     Categorical,
     Hashed,
@@ -16,7 +17,6 @@ from mtrec.features import (
     Text,
     Timestamp,
 )
-from mtrec.tables import seed_for
 
 
 def adapted(feature, values, dim=3):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mtrec import figures
+from mtrec.reports import figures
 
 HISTORY = [
     {

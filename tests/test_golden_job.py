@@ -9,8 +9,9 @@ import pytest
 from silent import Silent
 from small_config import config_of
 
-from mtrec import run, stages, worker
-from mtrec.data.load import load
+from mtrec.jobs import stages, worker
+from mtrec.jobs.load import load
+from mtrec.serving import run
 
 GOLDEN = Path(__file__).parent / "golden" / "job_metrics.json"
 JOB = (

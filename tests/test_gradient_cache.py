@@ -11,16 +11,16 @@ from small_data import all_rows, planted
 from small_model import rating, recommender, softmax
 from small_negatives import negatives
 
-from mtrec import build
-from mtrec.balance import Fixed
 from mtrec.data.batches import Batches, stack
-from mtrec.data.load import load
+from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.errors import UserError
-from mtrec.gradient_cache import GradientCache, encode
-from mtrec.optimizers import LazyAdam
-from mtrec.sharding import ShardedVariable
-from mtrec.step import Optimizers, Step
-from mtrec.surgery import PCGrad
+from mtrec.jobs import build
+from mtrec.jobs.load import load
+from mtrec.training.balance import Fixed
+from mtrec.training.gradient_balance import PCGrad
+from mtrec.training.gradient_cache import GradientCache, encode
+from mtrec.training.optimizers import LazyAdam
+from mtrec.training.step import Optimizers, Step
 
 STEPS = 4
 

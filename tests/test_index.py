@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from mtrec.errors import UserError
-from mtrec.index import ExactBuilder, ScannBuilder, load
-from mtrec.manifest import tower_digest
-from mtrec.max_similarity import merge
+from mtrec.heads.max_similarity import merge
+from mtrec.serving.index import ExactBuilder, ScannBuilder, load
+from mtrec.serving.manifest import tower_digest
 
 CANDIDATES, WIDTH = 20_000, 16
 
@@ -80,7 +80,7 @@ def test_exact_search_equals_a_numpy_sort():
 def test_exact_search_in_chunks_equals_one_search(monkeypatch):
     vectors, queries = clustered(300, seed=1), clustered(20, seed=2)
     exclude = [np.arange(row, row + 5) for row in range(20)]
-    monkeypatch.setattr("mtrec.exact_search.SCORES_AT_ONCE", 900)
+    monkeypatch.setattr("mtrec.heads.exact_search.SCORES_AT_ONCE", 900)
     _, positions = exact_index(vectors).search(queries, 7, exclude=exclude)
     truth = sorted_positions(vectors, queries, exclude)
     np.testing.assert_array_equal(positions, [order[:7] for order in truth])
@@ -351,7 +351,7 @@ def test_a_directory_that_is_not_whole_is_refused(harm, large, tmp_path):
 def test_a_failed_save_leaves_the_old_index_alone(tmp_path, monkeypatch):
     old = exact_index(clustered(20, seed=1))
     old.save(tmp_path / "index")
-    monkeypatch.setattr("mtrec.manifest._file_digests", lambda directory: 1 / 0)
+    monkeypatch.setattr("mtrec.serving.manifest._file_digests", lambda directory: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         exact_index(clustered(30, seed=2)).save(tmp_path / "index")
     monkeypatch.undo()

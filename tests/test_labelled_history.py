@@ -6,7 +6,7 @@ import tensorflow as tf
 from small_data import written_out
 
 from mtrec.errors import UserError
-from mtrec.labelled_history import LabelledHistory
+from mtrec.model.labelled_history import LabelledHistory
 
 # Item 1 has 2 and 4, item 2 has 5, item 3 nothing; their mean is 11/3.
 DATA = written_out([(1, 1, 2, 1), (1, 2, 5, 2), (2, 1, 4, 3), (2, 3, np.nan, 4)], num_items=4)

@@ -7,7 +7,7 @@ from small_data import all_rows, planted
 from small_negatives import in_batch
 
 from mtrec.data.batches import Batches
-from mtrec.log_q import StreamingLogQ
+from mtrec.training.streaming_log_q import StreamingLogQ
 
 
 def estimator(*, num_items=3, rate=0.25, start=4.0):

@@ -8,15 +8,17 @@ from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import rating, recommender, softmax
 
-from mtrec import export, run, run_dir, stages, worker
-from mtrec.data.load import load
 from mtrec.data.split import Split
-from mtrec.evaluate import embed_items, embed_users, evaluator_of
-from mtrec.features import Categorical
-from mtrec.index import ExactBuilder, ScannBuilder
-from mtrec.max_similarity import SPREAD
+from mtrec.heads.max_similarity import SPREAD
+from mtrec.jobs import stages, worker
+from mtrec.jobs.load import load
+from mtrec.model.features import Categorical
 from mtrec.recommend import recommend
-from mtrec.run import Run
+from mtrec.serving import export, run
+from mtrec.serving.index import ExactBuilder, ScannBuilder
+from mtrec.serving.run import Run
+from mtrec.tracking import run_dir
+from mtrec.training.evaluate import embed_items, embed_users, evaluator_of
 
 USERS, ITEMS = 40, 400
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mtrec import metrics
+from mtrec.heads import metrics
 
 
 def rng():

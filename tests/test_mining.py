@@ -8,7 +8,7 @@ from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
 from mtrec.data.batches import Batches
-from mtrec.mining import Miner
+from mtrec.training.mined_negatives import Miner
 
 
 def mined(data, heads, fit):

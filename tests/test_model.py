@@ -7,13 +7,13 @@ from small_data import planted, written_out
 from small_model import implicit_squared, rating, recommender, softmax
 
 from mtrec.errors import UserError
-from mtrec.features import Bucketized, Categorical, History, Numeric
-from mtrec.labelled_history import LabelledHistory
-from mtrec.model import Recommender
-from mtrec.pooling import Mean
-from mtrec.sharing import SharedBottom
-from mtrec.step import TABLE
-from mtrec.tower import Tower
+from mtrec.model.features import Bucketized, Categorical, History, Numeric
+from mtrec.model.labelled_history import LabelledHistory
+from mtrec.model.pooling import Mean
+from mtrec.model.recommender import Recommender
+from mtrec.model.sharing import SharedBottom
+from mtrec.model.tower import Tower
+from mtrec.training.step import TABLE
 
 
 def tower(features, **changed):

@@ -6,8 +6,8 @@ from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch
 
 from mtrec.data.batches import Batches
+from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
-from mtrec.negatives import Catalogue
 
 
 def adapted(negatives, rows, *, num_items, target_share=1.0):

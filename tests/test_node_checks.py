@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from mtrec import nodes
+from mtrec.cluster import nodes
 
 TOKEN = "42"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtrec.optimizers import LazyAdam, RowWiseAdagrad, sum_by_row
+from mtrec.training.optimizers import LazyAdam, RowWiseAdagrad, sum_by_row
 
 ROWS, WIDTH, LR, EPSILON = 12, 3, 0.1, 1e-8
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mtrec.paired import difference
+from mtrec.reports.paired import difference
 
 HOW = {"confidence": 0.95, "resamples": 4000, "seed": 0}
 
@@ -100,6 +100,6 @@ def test_the_seed_decides_the_draws_whatever_their_number_at_once(monkeypatch):
     first = compare("recall_at_10", ours, theirs, np.ones(40, int))
     assert first == compare("recall_at_10", ours, theirs, np.ones(40, int))
     assert first.low != compare("recall_at_10", ours, theirs, np.ones(40, int), seed=1).low
-    monkeypatch.setattr("mtrec.paired._AT_ONCE", 1000)
+    monkeypatch.setattr("mtrec.reports.paired._AT_ONCE", 1000)
     in_parts = compare("recall_at_10", ours, theirs, np.ones(40, int))
     assert (in_parts.low, in_parts.high) == (first.low, first.high)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtrec.pareto import front, hypervolume
+from mtrec.reports.pareto import front, hypervolume
 
 # Three steps of a staircase, one point below it, one that equals a step in x alone.
 POINTS = np.array([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0], [1.5, 1.5], [2.0, 1.0]])

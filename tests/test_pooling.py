@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from mtrec.errors import UserError
-from mtrec.pooling import Attention, Mean, Sqrtn, Transformer
+from mtrec.model.pooling import Attention, Mean, Sqrtn, Transformer
 
 D = 6
 # Three queries with items, one without, and padding.

@@ -3,14 +3,14 @@
 import pytest
 from small_config import config_of
 
-from mtrec import ray_settings
+from mtrec.cluster import settings
 
 
 @pytest.mark.parametrize("seconds", [10, 12, 60, 600])
 def test_a_worker_that_hangs_is_given_up_within_the_time_given(seconds: int) -> None:
     config = config_of("cluster=ray_local", f"cluster.health_timeout_s={seconds}")
     patience = float(
-        ray_settings.environment(config.cluster)["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"]
+        settings.environment(config.cluster)["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"]
     )
     # It is asked at most 2 s after it hung; Ray sees after 2 s, 6 s, 10 s, ... whether it waited
     # for longer than its patience.

@@ -3,8 +3,9 @@
 import pytest
 from small_config import SMALL, config_of
 
-from mtrec import resume, run_dir
 from mtrec.errors import UserError
+from mtrec.jobs import resume
+from mtrec.tracking import run_dir
 
 SHARDED = "model.table_placement=sharded"
 

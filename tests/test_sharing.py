@@ -6,14 +6,14 @@ import tensorflow as tf
 from small_data import planted
 from small_model import SCHEMES, implicit_squared, rating, recommender, softmax
 
+from mtrec.distributed.tables import TABLE
 from mtrec.errors import UserError
-from mtrec.evaluate import Evaluator
-from mtrec.features import Bucketized, Categorical, Hashed, History, Numeric, Timestamp
-from mtrec.model import Recommender
-from mtrec.pooling import Mean
-from mtrec.sharing import PLE, STEM, MMoE, SharedBottom
-from mtrec.tables import TABLE
-from mtrec.tower import Tower
+from mtrec.model.features import Bucketized, Categorical, Hashed, History, Numeric, Timestamp
+from mtrec.model.pooling import Mean
+from mtrec.model.recommender import Recommender
+from mtrec.model.sharing import PLE, STEM, MMoE, SharedBottom
+from mtrec.model.tower import Tower
+from mtrec.training.evaluate import Evaluator
 
 HEADS = ("click", "rating")
 GATED = ("mmoe", "ple", "stem")

@@ -8,10 +8,13 @@ import tensorflow as tf
 from silent import Silent
 from small_config import SMALL, config_of
 
-from mtrec import measured, run, run_dir, stages, worker
-from mtrec.data.load import load
-from mtrec.evaluate import embed_items, embed_users
-from mtrec.index import ExactBuilder
+from mtrec.jobs import stages, worker
+from mtrec.jobs.load import load
+from mtrec.serving import run
+from mtrec.serving.index import ExactBuilder
+from mtrec.tracking import run_dir
+from mtrec.training import measured
+from mtrec.training.evaluate import embed_items, embed_users
 
 
 @pytest.mark.parametrize(

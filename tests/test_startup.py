@@ -8,10 +8,10 @@ import pytest
 from small_data import planted
 from small_model import implicit_squared, rating, recommender, softmax
 
-from mtrec.optimizers import LazyAdam
-from mtrec.startup import describe
-from mtrec.step import Optimizers
-from mtrec.tables import tables_of
+from mtrec.distributed.tables import tables_of
+from mtrec.jobs.footprint import describe
+from mtrec.training.optimizers import LazyAdam
+from mtrec.training.step import Optimizers
 
 # 40 users and 30 items; the towers' shared width is 8.
 HEADS = {"retrieval": implicit_squared(), "softmax": softmax(dim=6), "rating": rating(dim=4)}

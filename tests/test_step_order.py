@@ -12,11 +12,11 @@ import tensorflow as tf
 from small_config import SMALL, config_of
 from tensorflow.python.eager import context
 
-from mtrec import build
 from mtrec.data.batches import stack
-from mtrec.data.load import load
-from mtrec.log_q import StreamingLogQ
-from mtrec.step import Step
+from mtrec.jobs import build
+from mtrec.jobs.load import load
+from mtrec.training.step import Step
+from mtrec.training.streaming_log_q import StreamingLogQ
 
 WRITES = ("Assign", "ResourceScatter", "ResourceApply")
 

@@ -8,7 +8,15 @@ import tensorflow as tf
 from scipy.optimize import minimize
 
 from mtrec.errors import UserError
-from mtrec.surgery import CAGrad, GradNorm, ImtlG, MetaBalance, PCGrad, gram_matrix, weighted_sum
+from mtrec.training.gradient_balance import (
+    CAGrad,
+    GradNorm,
+    ImtlG,
+    MetaBalance,
+    PCGrad,
+    gram_matrix,
+    weighted_sum,
+)
 
 
 def factors(balancer, gradients, *, losses=None, step=0):

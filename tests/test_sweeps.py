@@ -24,7 +24,7 @@ def loader():
 def jobs(loader, *overrides, union, params, max_batch_size=None):
     """The batches of jobs that a sweeper would launch."""
     # Hydra loads its plugins anew when it starts, so that what was imported before is another.
-    from mtrec.union_sweeper import UnionSweeper
+    from mtrec.jobs.sweeper import UnionSweeper
 
     sweeper = UnionSweeper(union=union, params=params, max_batch_size=max_batch_size)
     sweeper.hydra_context = SimpleNamespace(config_loader=loader)
@@ -78,7 +78,7 @@ def test_the_trade_off_holds_both_ends_and_every_method_and_every_job_composes(l
 
 def test_the_command_goes_through_a_union(tmp_path):
     command = """
-from mtrec.command import command
+from mtrec.jobs.command import command
 
 @command("config")
 def main(config):
@@ -102,7 +102,7 @@ main()
 def test_a_search_goes_the_way_that_is_better_and_learns_what_its_jobs_return(tmp_path):
     # The job's value is how far its rate is from 0.01: smaller is better, as of an RMSE.
     command = """
-from mtrec.command import command
+from mtrec.jobs.command import command
 
 @command("config")
 def main(config):

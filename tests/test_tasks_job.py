@@ -8,8 +8,10 @@ import tensorflow as tf
 from silent import Silent
 from small_config import config_of
 
-from mtrec import report, run, run_dir, stages, worker
-from mtrec.data.load import load
+from mtrec.jobs import progress, stages, worker
+from mtrec.jobs.load import load
+from mtrec.serving import run
+from mtrec.tracking import run_dir
 
 TASKS = (
     "data=table",
@@ -40,8 +42,7 @@ TASKS = (
     # One that no held-out row judges, and a second feature for it to compare.
     "+head@task.heads.similar=contrastive",
     "+task.weights.similar=0.1",
-    "+data.features.candidate.shared.bin="
-    "{_target_: mtrec.features.Hashed, column: item_id, bins: 7}",
+    "+data.features.candidate.shared.bin={_target_: mtrec.Hashed, column: item_id, bins: 7}",
 )
 
 
@@ -84,7 +85,7 @@ def test_every_task_is_trained_and_measured_by_its_own_metrics(trained):
 def test_each_head_has_its_figures(trained):
     job, history = trained
     metrics, reports = stages.evaluate(job)
-    drawn = dict(report._figures(history, 1, metrics, reports))
+    drawn = dict(progress._figures(history, 1, metrics, reports))
 
     assert set(drawn) == {
         *("loss_curves", "slices", "slices_bought", "slices_stars"),

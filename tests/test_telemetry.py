@@ -9,13 +9,14 @@ from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import recommender
 
-from mtrec import run, worker
-from mtrec.balance import Fixed
 from mtrec.data.batches import Batches, stack
-from mtrec.data.load import load
 from mtrec.heads.head import Head, Report
-from mtrec.optimizers import LazyAdam
-from mtrec.step import Optimizers, Step
+from mtrec.jobs import worker
+from mtrec.jobs.load import load
+from mtrec.serving import run
+from mtrec.training.balance import Fixed
+from mtrec.training.optimizers import LazyAdam
+from mtrec.training.step import Optimizers, Step
 
 
 class Product(Head):

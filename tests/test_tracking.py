@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mtrec import tracked, tracking
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.outbox import Outbox
-from mtrec.records import dataset_record, flatten
+from mtrec.tracking import finished, mlflow_run
+from mtrec.tracking.outbox import Outbox
+from mtrec.tracking.records import dataset_record, flatten
 
 UNREACHABLE = "http://127.0.0.1:9"
 
@@ -41,7 +41,7 @@ mlflow.models.set_model(Greeter())
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated store without runs, made once because that takes seconds."""
     folder = tmp_path_factory.mktemp("store")
-    tracking.connect(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    mlflow_run.connect(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder / "mlflow.db"
 
 
@@ -56,7 +56,7 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def start(run_dir: Path, *, uri: str | None = None, run_id: str | None = None, **params: object):
     run_dir.mkdir(parents=True, exist_ok=True)
-    return tracking.start(
+    return mlflow_run.start(
         uri=uri,
         experiment="films",
         run_name="joint",
@@ -72,11 +72,11 @@ def run_id_of(run_dir: Path) -> str:
 
 
 def run_of(run_dir: Path, store: str):
-    return tracking.connect(store).get_run(run_id_of(run_dir))
+    return mlflow_run.connect(store).get_run(run_id_of(run_dir))
 
 
 def history_of(run_dir: Path, store: str, key: str) -> list[tuple[int, float]]:
-    history = tracking.connect(store).get_metric_history(run_id_of(run_dir), key)
+    history = mlflow_run.connect(store).get_metric_history(run_id_of(run_dir), key)
     return sorted((metric.step, metric.value) for metric in history)
 
 
@@ -116,7 +116,7 @@ def finished_run(run_dir: Path, **options: str) -> Path:
 
 
 def test_importing_the_door_to_mlflow_does_not_import_mlflow() -> None:
-    code = "import sys, mtrec.tracking; print('mlflow' in sys.modules, 'pandas' in sys.modules)"
+    code = "import sys, mtrec.tracking.mlflow_run; print('mlflow' in sys.modules, 'pandas' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.split() == ["False", "False"]
 
@@ -128,15 +128,15 @@ def test_the_default_store_is_the_file_that_mlflow_opens_in_the_directory(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
-    assert tracking.resolve_uri(_get_default_tracking_uri()) == tracking.resolve_uri(None)
+    assert mlflow_run.resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert mlflow_run.resolve_uri(_get_default_tracking_uri()) == mlflow_run.resolve_uri(None)
 
 
 def test_a_tracking_uri_that_mlflow_would_refuse_is_a_mistake_with_a_remedy() -> None:
-    assert tracking.resolve_uri("https://host/mlflow") == "https://host/mlflow"
+    assert mlflow_run.resolve_uri("https://host/mlflow") == "https://host/mlflow"
     for uri in ("mlruns", "/shared/mlruns", "file:///shared/mlruns"):
         with pytest.raises(UserError, match=r"tracking\.uri=sqlite:////"):
-            tracking.resolve_uri(uri)
+            mlflow_run.resolve_uri(uri)
 
 
 def test_a_run_has_its_params_metrics_tags_note_and_end(store: str, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_run_has_its_params_metrics_tags_note_and_end(store: str, tmp_path: Pa
     assert run.data.params["option_249"] == "249"
     assert run.data.params["text"] == "x" * 6000
     assert run.data.tags["task"] == "joint"
-    assert run.data.tags["mtrec.run_dir"] == str(run_dir)
+    assert run.data.tags["mtrec.tracking.run_dir"] == str(run_dir)
     assert run.data.tags["mlflow.note.content"] == "**good**"
     assert history_of(run_dir, store, "val/rating/rmse") == [(1, 0.5), (2, 0.25)]
     assert history_of(run_dir, store, "train/loss") == [(1, 4.0)]
@@ -245,7 +245,7 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
     tracker.finish("FINISHED")
 
     assert address is not None
-    logged = tracking.connect(store).get_logged_model(address.removeprefix("models:/"))
+    logged = mlflow_run.connect(store).get_logged_model(address.removeprefix("models:/"))
     assert logged.source_run_id == run_id_of(run_dir)
     assert {metric.key: metric.value for metric in logged.metrics} == {"test/rating/rmse": 0.9}
     assert history_of(run_dir, store, "test/rating/rmse") == [(3, 0.9)]
@@ -263,7 +263,7 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
 def test_system_metrics_of_the_machine_are_logged_while_the_job_runs(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "_SAMPLING_SECONDS", 0.05)
+    monkeypatch.setattr(mlflow_run, "_SAMPLING_SECONDS", 0.05)
     tracker = start(tmp_path / "a")
     give_up = time.monotonic() + 20
     key = "system/cpu_utilization_percentage"
@@ -316,13 +316,13 @@ def test_what_an_unreachable_server_missed_is_kept_told_once_and_sent_later(
     assert "Connection refused" in line
     assert str(run_dir / "mlflow_unsent.jsonl") in line
 
-    assert tracking.resend(run_dir, store) == 0
-    assert tracking.resend(run_dir, store) == 0
+    assert mlflow_run.resend(run_dir, store) == 0
+    assert mlflow_run.resend(run_dir, store) == 0
     run = run_of(run_dir, store)
     assert run.info.status == "FINISHED"
     assert run.info.end_time == json.loads(kept[-1])["time"]
     assert run.data.params == {"seed": "1"}
-    assert run.data.tags["mtrec.run_dir"] == str(run_dir)
+    assert run.data.tags["mtrec.tracking.run_dir"] == str(run_dir)
     assert history_of(run_dir, store, "train/loss") == [(1, 3.0)]
     assert (artifacts_of(run_dir, store) / "notes.md").read_text() == "words"
     assert len(run.inputs.dataset_inputs) == 1
@@ -340,7 +340,7 @@ def test_sending_again_what_had_arrived_logs_no_metric_twice(store: str, tmp_pat
     lines = f"{json.dumps(lost)}\n{json.dumps(fresh)}\n" + '{"kind": "metr'
     (run_dir / "mlflow_unsent.jsonl").write_text(lines)
 
-    assert tracking.resend(run_dir, store) == 0
+    assert mlflow_run.resend(run_dir, store) == 0
     assert history_of(run_dir, store, "train/loss") == [(1, 3.0), (2, 2.0)]
 
 
@@ -390,7 +390,7 @@ def test_a_record_that_is_refused_holds_up_no_other(store: str, tmp_path: Path) 
 
 def test_a_deleted_experiment_is_a_mistake_with_a_remedy(store: str, tmp_path: Path) -> None:
     start(tmp_path / "a").finish("FINISHED")
-    client = tracking.connect(store)
+    client = mlflow_run.connect(store)
     client.delete_experiment(client.get_experiment_by_name("films").experiment_id)
     with pytest.raises(UserError, match=r"mlflow experiments restore -x \d+"):
         start(tmp_path / "b")
@@ -400,7 +400,7 @@ def test_latest_is_the_last_finished_run_whose_directory_is_there(
     store: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="run=latest needs a finished job"):
-        tracked.find_run("latest", uri=None)
+        finished.find_run("latest", uri=None)
     finished_run(tmp_path / "old")
     time.sleep(0.01)
     newest = finished_run(tmp_path / "new")
@@ -410,15 +410,15 @@ def test_latest_is_the_last_finished_run_whose_directory_is_there(
     failed.finish("FAILED")
     time.sleep(0.01)
     shutil.rmtree(finished_run(tmp_path / "gone"))
-    assert tracked.find_run("latest", uri=store) == newest
+    assert finished.find_run("latest", uri=store) == newest
 
 
 def test_finished_runs_have_their_choices_and_files_and_reports_are_none_of_them(
     store: str, tmp_path: Path
 ) -> None:
-    for name, tag in (("job", "mtrec.choice.balance"), ("page", tracking.REPORT_TAG)):
+    for name, tag in (("job", "mtrec.choice.balance"), ("page", mlflow_run.REPORT_TAG)):
         (tmp_path / name).mkdir()
-        tracker = tracking.start(
+        tracker = mlflow_run.start(
             uri=store,
             experiment="films",
             run_name=name,
@@ -430,24 +430,24 @@ def test_finished_runs_have_their_choices_and_files_and_reports_are_none_of_them
         tracker.log_text("of each user", "users.txt")
         tracker.log_text("deeper", "folder/other.txt")
         tracker.finish("FINISHED")
-    (found,) = tracked.finished_runs("films", uri=store)
+    (found,) = finished.finished_runs("films", uri=store)
     assert (found.name, found.choices, found.params) == ("job", {"balance": "famo"}, {"seed": "3"})
-    users = tracked.artifact(found.run_id, "users.txt", uri=store)
+    users = finished.artifact(found.run_id, "users.txt", uri=store)
     assert users is not None
     assert users.read_text() == "of each user"
-    assert tracked.artifact(found.run_id, "other.txt", uri=store) is None
+    assert finished.artifact(found.run_id, "other.txt", uri=store) is None
 
 
 def test_a_run_is_found_by_its_mlflow_id_and_by_its_directory(store: str, tmp_path: Path) -> None:
     run_dir = finished_run(tmp_path / "outputs" / "a")
-    assert tracked.find_run(run_id_of(run_dir), uri=None) == run_dir
-    assert tracked.find_run("outputs/a", uri=None) == run_dir
+    assert finished.find_run(run_id_of(run_dir), uri=None) == run_dir
+    assert finished.find_run("outputs/a", uri=None) == run_dir
     with pytest.raises(UserError, match="could not be looked up"):
-        tracked.find_run("0" * 32, uri=None)
+        finished.find_run("0" * 32, uri=None)
     with pytest.raises(UserError, match=r"outputs is not a run directory \(no config.yaml\)"):
-        tracked.find_run("outputs", uri=None)
+        finished.find_run("outputs", uri=None)
     with pytest.raises(UserError, match="nowhere is not a run directory"):
-        tracked.find_run("nowhere", uri=None)
+        finished.find_run("nowhere", uri=None)
 
 
 def test_looking_for_the_latest_run_makes_no_store(
@@ -456,7 +456,7 @@ def test_looking_for_the_latest_run_makes_no_store(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match="does not exist"):
-        tracked.find_run("latest", uri=None)
+        finished.find_run("latest", uri=None)
     assert list(tmp_path.iterdir()) == []
 
 

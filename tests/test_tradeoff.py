@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from small_config import composed
 
 from mtrec.errors import UserError
-from mtrec.groups import grouped
-from mtrec.tracked import TrackedRun
-from mtrec.tradeoff import tradeoff, twin_of
-from mtrec.tradeoff_page import page
+from mtrec.reports.groups import grouped
+from mtrec.reports.tradeoff import tradeoff, twin_of
+from mtrec.reports.tradeoff_page import page
+from mtrec.tracking.finished import TrackedRun
 
 RECALL, RMSE = "test/retrieval/recall_at_10", "test/rating/rmse"
 BASELINES = {f"baseline/{RECALL}": 0.1, f"baseline/{RMSE}": 1.1}

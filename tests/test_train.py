@@ -15,17 +15,17 @@ from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
-from mtrec import build, worker
-from mtrec.balance import Fixed
-from mtrec.checkpoint import is_selected, read_selected
 from mtrec.data.batches import Batches, stack
-from mtrec.data.load import load
 from mtrec.errors import PreemptedError, UserError
-from mtrec.evaluate import Evaluator, flat_metrics
 from mtrec.heads.head import Examples
-from mtrec.optimizers import LazyAdam
-from mtrec.step import Optimizers, Step
-from mtrec.train import Schedule, better, fit
+from mtrec.jobs import build, worker
+from mtrec.jobs.load import load
+from mtrec.training.balance import Fixed
+from mtrec.training.checkpoint import is_selected, read_selected
+from mtrec.training.evaluate import Evaluator, flat_metrics
+from mtrec.training.loop import Schedule, better, fit
+from mtrec.training.optimizers import LazyAdam
+from mtrec.training.step import Optimizers, Step
 
 HERE = Path(__file__).parent
 

@@ -18,7 +18,7 @@ PLANTED = (
 NARROW = (
     *PLANTED,
     "~data.features.query.shared.history",
-    "+data.features.query.shared.user_id={_target_:mtrec.features.Categorical,column:user_id}",
+    "+data.features.query.shared.user_id={_target_:mtrec.Categorical,column:user_id}",
     "model.query.dim=3",
     "model.sharing.query.layers=[]",
     "model.candidate.dim=3",

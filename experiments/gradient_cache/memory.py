@@ -34,10 +34,10 @@ def measure(at_once: int | None, overrides: list[str]) -> tuple[float, float]:
     import_tensorflow()
     import tensorflow as tf
 
-    from mtrec import build
     from mtrec.data.batches import stack
-    from mtrec.data.load import load
-    from mtrec.step import Step
+    from mtrec.jobs import build
+    from mtrec.jobs.load import load
+    from mtrec.training.step import Step
 
     register()
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):

@@ -91,13 +91,13 @@ def known_alone(held_out: "HeldOut") -> "HeldOut":
 def main(runs: list[Path], overrides: list[str]) -> None:
     import pandas as pd
 
-    from mtrec import paired, per_user
-    from mtrec.data.load import load
-    from mtrec.evaluate import evaluator_of
+    from mtrec.data.negatives import Catalogue
     from mtrec.heads.head import Report
     from mtrec.heads.retrieval import Retrieval
     from mtrec.heads.retrieval_losses import ImplicitSquared
-    from mtrec.negatives import Catalogue
+    from mtrec.jobs.load import load
+    from mtrec.reports import paired, per_user
+    from mtrec.training.evaluate import evaluator_of
 
     register()
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):

@@ -24,7 +24,7 @@ LARGE_TABLE = (
     "data.num_users=1_000_000",
     "data.num_items=2000",
     "data.num_interactions=2_000_000",
-    "+data.features.query.shared.user_id._target_=mtrec.features.Categorical",
+    "+data.features.query.shared.user_id._target_=mtrec.Categorical",
     "+data.features.query.shared.user_id.column=user_id",
 )
 
@@ -41,9 +41,9 @@ class Training:
     def __init__(self, config: Config) -> None:
         import tensorflow as tf
 
-        from mtrec import build
-        from mtrec.data.load import load
-        from mtrec.step import Step
+        from mtrec.jobs import build
+        from mtrec.jobs.load import load
+        from mtrec.training.step import Step
 
         dataset, parts = load(config.data)
         model = build.model(config, dataset, parts.fit)

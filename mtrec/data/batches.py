@@ -42,8 +42,8 @@ import numpy as np
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
+from mtrec.data.negatives import Negatives, Pool
 from mtrec.errors import UserError
-from mtrec.negatives import Negatives, Pool
 
 Batch = dict[str, np.ndarray]
 

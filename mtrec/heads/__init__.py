@@ -1,1 +1,1 @@
-"""Heads: what the towers' outputs are trained to predict."""
+"""Heads: what the towers are trained to predict, and what judges it."""

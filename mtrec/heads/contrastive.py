@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.distributed.strategy import all_gather
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples, Head, HeldOut, Report, unit
-from mtrec.strategy import all_gather
 
 
 class Contrastive(Head):
@@ -17,7 +17,7 @@ class Contrastive(Head):
     Item i costs `-log exp(s(z_i, z'_i) / t) / sum_j exp(s(z_i, z'_j) / t)` (arXiv:2007.12865,
     equation 1), s the cosine and j all items drawn for the step, on all replicas. z is this head's
     candidate representation with half of its features served as unknown, z' that with the other
-    half; `mtrec.masking` chooses them. Those features are the tower's shared ones and the head's
+    half; `mtrec.model.views` chooses them. Those features are the tower's shared ones and the head's
     own.
 
     Items are drawn evenly from the catalogue, not taken from the batch, so that those which few

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
+from mtrec.distributed.tables import unnumbered
 from mtrec.errors import UserError
-from mtrec.tables import unnumbered
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class PerUser:
     """What each held-out user adds to a head's metrics, so that users can be drawn again.
 
     A metric is the sum of its totals over the sum of the counts, or the root of that; see
-    `mtrec.metrics.from_totals`. A mean over users has a count of 1 for each of them.
+    `mtrec.heads.metrics.from_totals`. A mean over users has a count of 1 for each of them.
 
     Attributes:
         count: What the head counts of each user in `HeldOut.users`, `[U]`; 0 for a user whose rows
@@ -194,7 +194,7 @@ class Head(keras.layers.Layer, ABC):
         For a head with `views`, its rows are the drawn items, `[V]`.
 
         Nothing is reduced or sampled here: that, dividing by the global sum of weights, and
-        weighting the tasks happen in one place, `mtrec.step`.
+        weighting the tasks happen in one place, `mtrec.training.step`.
         """
 
     @abstractmethod

@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.distributed.sharded_tables import make_table
+from mtrec.distributed.tables import unnumbered
 from mtrec.errors import UserError
-from mtrec.sharding import make_table
-from mtrec.tables import unnumbered
 
 DAY = 86_400
 # How fast a user drifts: Koren's exponent, found by cross-validation.

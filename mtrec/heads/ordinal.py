@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec import metrics
 from mtrec.data.dataset import Dataset
+from mtrec.distributed.sharded_tables import make_table
 from mtrec.errors import UserError
+from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, PerUser, Report
 from mtrec.heads.rating import Rating
-from mtrec.sharding import make_table
 
 # More steps than this are a quantity to regress on.
 MOST_LEVELS = 100

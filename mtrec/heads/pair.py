@@ -8,14 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec import slices
 from mtrec.data.dataset import Dataset
+from mtrec.distributed.sharded_tables import make_table
+from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError
+from mtrec.heads import slices
 from mtrec.heads.cross import Cross
 from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.heads.moving_biases import MovingBiases
-from mtrec.sharding import make_table
-from mtrec.tables import seed_for
 
 
 class PairHead(Head):

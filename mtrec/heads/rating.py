@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from mtrec import metrics
 from mtrec.data.dataset import Dataset
+from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, PerUser, Report
 from mtrec.heads.pair import PairHead, sliced
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtrec import metrics, slices
 from mtrec.data.dataset import Dataset
+from mtrec.data.negatives import Negatives
 from mtrec.errors import UserError
+from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
+from mtrec.heads.max_similarity import score_all_in_numpy
 from mtrec.heads.retrieval_losses import RetrievalLoss
-from mtrec.max_similarity import score_all_in_numpy
-from mtrec.negatives import Negatives
 
 # Before the names of what the baseline was measured to do.
 _POPULAR = "popular_"
@@ -34,7 +34,7 @@ class Retrieval(Head):
             rows without one are left out. Null weighs all alike.
         sampling_rate: See `Head`.
         query_vectors: Number K of vectors of a query; an item's score is the highest of their dot
-            products. See `mtrec.max_similarity`.
+            products. See `mtrec.heads.max_similarity`.
 
     Raises:
         UserError: If there is no query vector.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from mtrec.distributed.strategy import all_gather, all_sum
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
-from mtrec.max_similarity import score_all, score_pairs
-from mtrec.strategy import all_gather, all_sum
+from mtrec.heads.max_similarity import score_all, score_pairs
 
 
 class RetrievalLoss(ABC):

@@ -12,8 +12,10 @@ from pathlib import Path
 from silent import Silent
 from small_config import config_of
 
-from mtrec import evaluate, run_dir, worker
-from mtrec.data.load import load
+from mtrec.jobs import worker
+from mtrec.jobs.load import load
+from mtrec.tracking import run_dir
+from mtrec.training import evaluate
 
 JOB = (
     "data=synthetic",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mtrec import strategy as exchange
+from mtrec.distributed import strategy as exchange
+from mtrec.distributed.strategy import from_chief, from_workers, make_strategy, worker_number
 from mtrec.errors import UserError
-from mtrec.strategy import from_chief, from_workers, make_strategy, worker_number
 
 
 def said_by(worker):

@@ -8,10 +8,10 @@ import sys
 
 from small_config import config_of
 
-from mtrec import build
-from mtrec.data.load import load
-from mtrec.strategy import make_strategy
-from mtrec.tables import tables_of
+from mtrec.distributed.strategy import make_strategy
+from mtrec.distributed.tables import tables_of
+from mtrec.jobs import build
+from mtrec.jobs.load import load
 
 JOB = (
     "data=synthetic",

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from layouts import left_in, run
 
-from mtrec import measured, stages
-from mtrec import run as trained
-from mtrec.data.load import load
-from mtrec.run_dir import load_config
+from mtrec.jobs import stages
+from mtrec.jobs.load import load
+from mtrec.serving import run as trained
+from mtrec.tracking.run_dir import load_config
+from mtrec.training import measured
 
 # The first epoch is the best by this, so that the model at the end is another.
 FIRST = "train.select_by=val/retrieval/popularity_at_10"

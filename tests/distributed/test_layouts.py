@@ -103,7 +103,7 @@ def test_every_scheme_of_sharing_is_trained_alike(tmp_path, sharing):
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["attention", "transformer"])
 def test_every_pooling_and_dropped_ids_are_trained_alike(tmp_path, pooling):
-    ids = "{_target_: mtrec.features.Categorical, column: user_id, dropout: 0.5}"
+    ids = "{_target_: mtrec.Categorical, column: user_id, dropout: 0.5}"
     overrides = [f"model/pooling={pooling}", f"+data.features.query.shared.user_id={ids}"]
     one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
     two = train(tmp_path / "two", workers=1, devices=2, overrides=overrides)
@@ -121,7 +121,7 @@ def test_every_pooling_and_dropped_ids_are_trained_alike(tmp_path, pooling):
     ],
 )
 def test_views_of_items_are_compared_alike_on_every_layout(tmp_path, others):
-    bins = "{_target_: mtrec.features.Hashed, column: item_id, bins: 7}"
+    bins = "{_target_: mtrec.Hashed, column: item_id, bins: 7}"
     overrides = (
         "+head@task.heads.similar=contrastive",
         "+task.weights.similar=0.1",

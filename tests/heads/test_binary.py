@@ -6,11 +6,11 @@ import tensorflow as tf
 from sklearn.metrics import log_loss, roc_auc_score
 from small_data import all_rows, planted, written_out
 
-from mtrec import metrics
 from mtrec.errors import UserError
-from mtrec.evaluate import Evaluator
+from mtrec.heads import metrics
 from mtrec.heads.binary import Binary
 from mtrec.heads.head import Examples
+from mtrec.training.evaluate import Evaluator
 
 
 def head(data, *, label="rating", at_least=4.0):

@@ -10,16 +10,16 @@ from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import SCHEMES, contrastive, implicit_squared, recommender
 
-from mtrec import build
 from mtrec.data.batches import Batches
-from mtrec.data.load import load
 from mtrec.errors import UserError
-from mtrec.features import Categorical, Numeric
 from mtrec.heads.contrastive import Contrastive
 from mtrec.heads.head import Examples
-from mtrec.masking import CorrelatedMasks, most_correlated, mutual_information
-from mtrec.model import Recommender
-from mtrec.tower import Tower
+from mtrec.jobs import build
+from mtrec.jobs.load import load
+from mtrec.model.features import Categorical, Numeric
+from mtrec.model.recommender import Recommender
+from mtrec.model.tower import Tower
+from mtrec.model.views import CorrelatedMasks, most_correlated, mutual_information
 
 # Shares 1/4, 1/4 and 1/2 of three pairs; one side's values have 1/2 and 1/2, the other's 1/4, 3/4.
 IN_PART = 0.25 * np.log(2) + 0.25 * np.log(2 / 3) + 0.5 * np.log(4 / 3)

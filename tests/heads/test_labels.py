@@ -9,15 +9,15 @@ import tensorflow as tf
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.balance import Fixed
 from mtrec.data.batches import Batches, stack
+from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
-from mtrec.evaluate import Evaluator
 from mtrec.heads.head import Examples
 from mtrec.heads.rating import Rating
-from mtrec.negatives import Catalogue
-from mtrec.optimizers import LazyAdam
-from mtrec.step import Optimizers, Step
+from mtrec.training.balance import Fixed
+from mtrec.training.evaluate import Evaluator
+from mtrec.training.optimizers import LazyAdam
+from mtrec.training.step import Optimizers, Step
 
 
 def batches(data, **changed):

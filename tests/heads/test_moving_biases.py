@@ -8,9 +8,9 @@ import tensorflow as tf
 from small_data import all_rows, planted, written_out
 
 from mtrec.errors import UserError
-from mtrec.evaluate import Evaluator
 from mtrec.heads.head import Examples
 from mtrec.heads.rating import Rating
+from mtrec.training.evaluate import Evaluator
 
 DAY = 86_400
 START = 900_000_000

@@ -6,11 +6,11 @@ import tensorflow as tf
 from scipy.stats import logistic
 from small_data import all_rows, planted, written_out
 
-from mtrec import metrics
 from mtrec.errors import UserError
-from mtrec.evaluate import Evaluator
+from mtrec.heads import metrics
 from mtrec.heads.head import Examples
 from mtrec.heads.ordinal import Ordinal
+from mtrec.training.evaluate import Evaluator
 
 RATINGS = [1, 2, 2, 4, 4, 4, 5, 5]
 LEVELS = np.array([1.0, 2.0, 4.0, 5.0])

@@ -7,10 +7,10 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import ndcg_score
 from small_data import all_rows, planted
 
-from mtrec import metrics
-from mtrec.evaluate import Evaluator
+from mtrec.heads import metrics
 from mtrec.heads.head import Examples
 from mtrec.heads.ranking import Ranking
+from mtrec.training.evaluate import Evaluator
 
 
 def head(data):

@@ -7,12 +7,12 @@ from small_data import all_rows, planted, written_out
 from small_negatives import in_batch, negatives
 
 from mtrec.data.batches import Batches, padding
+from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
 from mtrec.heads import retrieval_losses
 from mtrec.heads.head import Examples
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import Bpr, Hinge, ImplicitSquared, Softmax
-from mtrec.negatives import Catalogue
 
 D = 5
 WEIGHT = 0.15

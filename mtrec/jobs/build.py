@@ -1,0 +1,146 @@
+"""From a config to the objects it describes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import keras
+import numpy as np
+from hydra.utils import get_object, instantiate
+
+from mtrec.config import Config
+from mtrec.data.batches import Batches
+from mtrec.data.dataset import Dataset
+from mtrec.data.negatives import Negatives
+from mtrec.distributed.sharded_tables import sharded_above
+from mtrec.errors import UserError
+from mtrec.heads.retrieval import Retrieval
+from mtrec.model.recommender import Recommender
+from mtrec.serving.index import IndexBuilder
+from mtrec.training.balance import Balancer
+from mtrec.training.loop import Schedule
+from mtrec.training.optimizers import TableOptimizer
+from mtrec.training.step import Optimizers
+
+
+def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
+    """The model with fresh weights, fitted to the training rows; heads of weight 0 are left out."""
+    heads = {name: instantiate(config.task.heads[name]) for name in config.task.active()}
+    query, candidate = (
+        instantiate(
+            getattr(config.model, side),
+            features=config.data.features[side],
+            sharing=config.model.sharing[side],
+        )
+        for side in ("query", "candidate")
+    )
+    recommender = Recommender(query=query, candidate=candidate, heads=heads)
+    with sharded_above(_largest_replicated(config)):
+        return recommender.adapt(dataset, fit, seed=config.seed)
+
+
+def _largest_replicated(config: Config) -> float:
+    """The size in MiB above which a table is sharded."""
+    how, target = config.model.table_placement, config.optimizer["tables"]["_target_"]
+    optimizer = get_object(target)
+    able = isinstance(optimizer, type) and issubclass(optimizer, TableOptimizer)
+    if how == "sharded" and not able:
+        raise UserError(
+            "optimizer.tables must be a mtrec.training.optimizers.TableOptimizer with "
+            f"model.table_placement=sharded; got {target}. Set optimizer=lazy_adam or "
+            "model.table_placement=replicated."
+        )
+    if how == "sharded":
+        return 0.0
+    return config.model.shard_above_mib if how == "auto" and able else math.inf
+
+
+def batches(
+    config: Config, dataset: Dataset, fit: np.ndarray, heads: dict[str, Any], num_replicas: int
+) -> Batches:
+    """The batches of the training rows.
+
+    Raises:
+        UserError: If two heads ask for different candidate pools, if an estimate of log Q is asked
+            for that no loss reads, or the order of time where there is none.
+    """
+    times = np.asarray(dataset.interactions["timestamp"])[fit]
+    if config.train.chronological and np.ptp(times) == 0:
+        raise UserError(
+            "train.chronological must be false where all interactions have one time: nothing would "
+            "ever be shown. Set train.chronological=false, or name a column in data.timestamp."
+        )
+    return Batches(
+        dataset,
+        fit,
+        batch_of=config.train.batch_of,
+        global_batch=config.train.global_batch,
+        history_share=config.train.history_share,
+        chronological=config.train.chronological,
+        negatives=_shared_negatives(config, heads),
+        num_replicas=num_replicas,
+        seed=config.seed,
+        # Heads share the items, as many as the one that asks for most.
+        views=max(head.views for head in heads.values()),
+    )
+
+
+def _shared_negatives(config: Config, heads: Mapping[str, Any]) -> Negatives | None:
+    """What fills the one pool that all heads which score against one share."""
+    asked = {
+        name: config.task.heads[name]["negatives"]
+        for name, head in heads.items()
+        if hasattr(head, "negatives")
+    }
+    if any(node != next(iter(asked.values())) for node in asked.values()):
+        raise UserError(
+            f"The heads {', '.join(asked)} must have the same negatives, because they share one "
+            "pool. Write task.heads.<head>.negatives alike."
+        )
+    scoring = [heads[name] for name in asked]
+    negatives: Negatives | None = scoring[0].negatives if scoring else None
+    rate = negatives.log_q_rate if negatives else None
+    if rate is not None and not any(map(_corrected, scoring)):
+        raise UserError(
+            f"negatives.log_q_rate must be null where no loss is corrected for log Q; got {rate}. "
+            f"Set log_q_correction of {', '.join(asked)}, or negatives.log_q_rate=null."
+        )
+    return negatives
+
+
+def _corrected(head: Any) -> bool:
+    """Whether log Q may have a part in what a head learns."""
+    return not isinstance(head, Retrieval) or head.loss.corrected
+
+
+def schedule(config: Config) -> Schedule:
+    """When to stop training and what to select the model by."""
+    return Schedule(**{f.name: getattr(config.train, f.name) for f in fields(Schedule)})
+
+
+def balancer(config: Config, steps_per_epoch: int) -> Balancer:
+    """The balancer, over the tasks that have a weight."""
+    made: Balancer = instantiate(config.balance)
+    weights = {name: config.task.weights[name] for name in config.task.active()}
+    made.adapt(weights, steps_per_epoch=steps_per_epoch, seed=config.seed)
+    return made
+
+
+def optimizers(config: Config, steps_per_epoch: int) -> Optimizers:
+    """Both optimizers, their learning rates falling to 0 along a half cosine over the job."""
+    steps = config.train.epochs * steps_per_epoch
+    steps = min(steps, config.train.max_steps or steps)
+
+    def make(node: dict[str, Any]) -> keras.optimizers.Optimizer:
+        rate = keras.optimizers.schedules.CosineDecay(node["learning_rate"], steps)
+        return instantiate(node, learning_rate=rate)
+
+    return Optimizers(
+        tables=make(config.optimizer["tables"]), dense=make(config.optimizer["dense"])
+    )
+
+
+def index_builder(config: Config) -> IndexBuilder:
+    """What builds the serving index."""
+    return instantiate(config.index)

@@ -1,0 +1,142 @@
+"""The start-up report: what trains where, how large it is, and what travels between replicas."""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from mtrec.data.batches import Batch
+from mtrec.distributed.sharded_tables import ShardedVariable
+from mtrec.distributed.strategy import num_workers
+from mtrec.distributed.tables import TABLE, tables_of
+from mtrec.heads.retrieval import Retrieval
+from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
+from mtrec.model.experts import SHARED
+from mtrec.model.recommender import Recommender
+from mtrec.training.step import Optimizers
+
+
+def describe(
+    model: Recommender, optimizers: Optimizers, strategy: tf.distribute.Strategy, batch: Batch
+) -> str:
+    """Some lines on strategy, replicas, batch, parameters, memory and traffic.
+
+    Traffic is what one replica sends in a step like that of `batch`, in float32 and int32, padding
+    included. By ring, summing n numbers over all replicas sends `2 (R - 1) / R n` of them, and
+    gathering n from each sends `(R - 1) n`. Tables, for each row that the replica looks up:
+    replicated `(R - 1) (4 D + 4)`, its gradient and id, gathered. Sharded `(R - 1) (12 D + 4)`: id
+    and gradient likewise, and `8 D` to sum the embeddings that everybody looked up.
+
+    Args:
+        model: The model, adapted.
+        optimizers: Both optimizers, that of the tables built.
+        strategy: Where the replicas are.
+        batch: A replica's part of a batch. What is mined joins after the first epoch.
+    """
+    replicas, workers = strategy.num_replicas_in_sync, num_workers(strategy)
+    name = "MultiWorkerMirroredStrategy" if workers > 1 else type(strategy).__name__
+    tables, slots = tables_of(model), [v for v in optimizers.tables.variables if v.shape.rank]
+    own = len(batch["query"])
+    lines = [
+        f"{name if replicas > 1 else 'one device'}: {_count(replicas, 'replica')} in "
+        f"{_count(workers, 'worker')}, global batch {own * replicas:,}, {own:,} a replica",
+        f"parameters: {sum(math.prod(v.shape) for v in tables):,} in "
+        f"{_count(len(tables), 'table')}, {_dense(model):,} dense",
+        f"on each device: {_size(_held(tables))} of tables, "
+        f"{_size(_held(slots))} of their optimizer's slots",
+    ]
+    lookups = _lookups(model, batch)
+    for table in tables:
+        rows, width = table.shape
+        line = f"  {_name(table)}: {rows:,} rows x {width} = {rows * width:,}"
+        if replicas > 1:
+            looked_up = (replicas - 1) * lookups.get(_name(table), len(batch["row_item"]))
+            placement = "sharded" if isinstance(table, ShardedVariable) else "replicated"
+            line += f", {placement}; a step sends {_size(looked_up * (4 * width + 4))} replicated, "
+            line += f"{_size(looked_up * (12 * width + 4))} sharded"
+        lines.append(line)
+    return "\n".join([*lines, *(_beside_tables(model, replicas, batch) if replicas > 1 else [])])
+
+
+def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[str]:
+    ring, others = 2 * (replicas - 1) / replicas, replicas - 1
+    dense = _size(4 * ring * _dense(model))
+    yield f"each replica sends in a step, beside tables: {dense} of dense gradients"
+    for name, head in model.heads.items():
+        width, pool = head.dim or model.query.output_dim, len(batch["pool"])
+        if head.views:
+            count = len(batch["view_item"])
+            yield (
+                f"  {name}: {_size(others * count * (12 * width + 4))} of {count:,} views gathered "
+                "by all and their gradients"
+            )
+        if not isinstance(head, Retrieval):
+            continue
+        if isinstance(head.loss, ImplicitSquared):
+            yield (
+                f"  {name}: {_size(2 * 4 * ring * width**2)} of the {width} x {width} Gramian and "
+                "its gradient, whatever the batch"
+            )
+        elif not head.negatives.local:
+            yield (
+                f"  {name}: {_size(others * pool * (12 * width + 8))} of {pool:,} candidates "
+                "gathered by all and their gradients"
+            )
+            if isinstance(head.loss, Softmax) and head.loss.same_tower:
+                own = len(batch["query"])
+                yield (
+                    f"  {name}: {_size(others * own * (12 * width + 4))} of {own:,} queries "
+                    "gathered by all and their gradients"
+                )
+    asked = (head.negatives for head in model.heads.values() if isinstance(head, Retrieval))
+    if any(negatives.log_q_rate is not None for negatives in asked):
+        pool = len(batch["pool"])
+        yield f"  log Q: {_size(4 * others * pool)} of {pool:,} item ids gathered by all"
+
+
+def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
+    """Rows that a replica looks up in the table of each feature, by the table's name.
+
+    Tables that belong to heads are not among them: they are looked up once for a training row.
+    """
+    with_pool = {SHARED: False} | {n: hasattr(h, "negatives") for n, h in model.heads.items()}
+    with_pool[SHARED] = any(with_pool.values())
+    viewed = {n: 2 * len(batch["view_item"]) for n, h in model.heads.items() if h.views}
+    found = {}
+    for tower in (model.query, model.candidate):
+        for path, encoded in tower.encoded.items():
+            rows = len(batch["query"])
+            if tower is model.candidate:
+                scope = path.split("/")[1]
+                rows = len(batch["item"]) + with_pool[scope] * len(batch["pool"])
+                rows += sum(viewed.values()) if scope == SHARED else viewed.get(scope, 0)
+            for history in model.query.histories.get(SHARED, {}).values():
+                if path == f"candidate/{SHARED}/{history.candidate}":
+                    rows += len(batch["item"])
+            found[path.replace("/", "_")] = rows * math.prod(encoded.shape[1:])
+    for head, group in model.query.labelled.items():
+        found |= {f"query_{head}_{name}": len(batch["item"]) for name in group}
+    return found
+
+
+def _held(variables: list[keras.Variable]) -> int:
+    """Bytes of float32 that one device holds."""
+    shapes = (v.shard_shape if isinstance(v, ShardedVariable) else v.shape for v in variables)
+    return sum(4 * math.prod(shape) for shape in shapes)
+
+
+def _dense(model: Recommender) -> int:
+    return sum(math.prod(v.shape) for v in model.trainable_variables if v.name != TABLE)
+
+
+def _name(table: keras.Variable) -> str:
+    return str(table.path.rsplit("/", 1)[0])
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**10:,.1f} KiB" if count < 2**20 else f"{count / 2**20:,.1f} MiB"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

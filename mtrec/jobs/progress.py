@@ -1,0 +1,195 @@
+"""What a job tells people while it runs: lines on the terminal and the run in MLflow."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mtrec.data.dataset import Dataset
+from mtrec.data.split import Split
+from mtrec.reports import figures
+from mtrec.tracking.run_dir import USERS
+from mtrec.tracking.tracker import Tracker
+
+if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers does without
+    from mtrec.heads.head import Report
+    from mtrec.jobs.worker import Listener
+    from mtrec.serving.manifest import Manifest
+    from mtrec.training.loop import Metrics
+
+# The metrics of the table that ends a job, where a head has them.
+SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae", "auc", "log_loss")
+# What an epoch's line shows of each head.
+SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "auc")
+
+
+class Reporter:
+    """Prints progress and results, and logs them to MLflow.
+
+    Args:
+        tracker: The MLflow run of the job.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.console = Console(highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage and prints when it is done."""
+        started, cpu = time.perf_counter(), time.process_time()
+        yield
+        wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+        self.console.print(f"{name}: {wall:.1f} s ({cpu:.1f} CPU s)")
+
+    def data(self, dataset: Dataset, parts: Split) -> None:
+        """The data and its split."""
+        counts = {name: len(rows) for name, rows in vars(parts).items()}
+        sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        self.console.print(
+            f"{dataset.name} from {dataset.source}: {dataset.num_users:,} users, "
+            f"{dataset.num_items:,} items, interactions: {sizes}"
+        )
+        self.tracker.log_dataset(dataset, split_counts=counts)
+
+    @contextmanager
+    def training(self, epochs: int, should_stop: Callable[[], bool]) -> "Iterator[Listener]":
+        """A progress bar over epochs; yields who listens to the training."""
+        bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        with bar:
+            yield _TrainingLog(self.tracker, bar, epochs, should_stop)
+
+    def evaluation(
+        self, history: "list[Metrics]", metrics: "Metrics", reports: "Mapping[str, Report]"
+    ) -> None:
+        """Test metrics beside their baselines, and the figures."""
+        selected = next(int(m["epoch"]) for m in history if m["selected"])
+        self.console.print(f"selected epoch {selected} of {len(history)}")
+        rows = _results(metrics, reports)
+        table = Table("test", "model", "baseline", box=None, header_style="bold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+        lines = ["| test | model | baseline |", "|---|---|---|", *("|".join(row) for row in rows)]
+        self.tracker.set_note("\n".join(lines))
+        self.tracker.log_metrics(metrics, step=selected)
+        self.tracker.log_file(self.tracker.run_dir / USERS, "")
+        for name, figure in _figures(history, selected, metrics, reports):
+            self.tracker.log_figure(figure, name)
+
+    def index(self, manifest: "Manifest") -> None:
+        """What index was built and how well it finds."""
+        self.console.print(
+            f"index: {manifest.kind}, {manifest.catalogue_size:,} items, recall@{manifest.k} "
+            f"against exact search {manifest.recall_at_k:.4f}"
+        )
+        self.tracker.log_metrics({"index/recall_against_exact": manifest.recall_at_k}, step=0)
+
+
+@final
+class _TrainingLog:
+    """Prints and logs each epoch once, however often workers start again."""
+
+    def __init__(
+        self, tracker: Tracker, bar: Progress, epochs: int, should_stop: Callable[[], bool]
+    ) -> None:
+        self.should_stop = should_stop
+        self._tracker = tracker
+        self._bar = bar
+        self._epochs = epochs
+        self._task = bar.add_task("training", total=epochs)
+        self._seen: set[int] = set()
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text)
+
+    def on_epoch(self, metrics: "Metrics") -> None:
+        epoch = int(metrics["epoch"])
+        if epoch in self._seen:
+            return
+        self._seen.add(epoch)
+        self._bar.console.print(_epoch_line(metrics, self._epochs))
+        self._bar.advance(self._task)
+        logged = {name: value for name, value in metrics.items() if "/" in name}
+        self._tracker.log_metrics(logged, step=epoch)
+
+
+def _epoch_line(metrics: "Metrics", epochs: int) -> str:
+    parts = [f"epoch {int(metrics['epoch']):>3}/{epochs}"]
+    for key, loss in metrics.items():
+        if key.startswith("train/") and key.endswith("/loss"):
+            head = key.split("/")[1]
+            parts.append(f"{head} loss {loss:.4f}")
+            for name in SHOWN_EACH_EPOCH:
+                if f"val/{head}/{name}" in metrics:
+                    parts.append(f"val {name} {metrics[f'val/{head}/{name}']:.4f}")
+    return "  ".join([*parts, f"{metrics['train/seconds']:.1f} s"])
+
+
+def _results(metrics: "Metrics", reports: "Mapping[str, Report]") -> list[tuple[str, str, str]]:
+    """Name, the model's value and the baseline's, of what is worth a glance."""
+    keys = [
+        f"test/{head}/{name}"
+        for head, report in reports.items()
+        for name in SHOWN
+        if name in report.metrics
+    ]
+    return [(key, f"{metrics[key]:.4f}", f"{metrics['baseline/' + key]:.4f}") for key in keys]
+
+
+def _figures(
+    history: "list[Metrics]", selected: int, metrics: "Metrics", reports: "Mapping[str, Report]"
+) -> Iterator[tuple[str, Any]]:
+    """Figures by name; where a second head has one of a kind, its name follows."""
+    yield "loss_curves", figures.loss_curves(history, selected_epoch=selected)
+    seen: set[str] = set()
+
+    def named(kind: str, head: str) -> str:
+        name = f"{kind}_{head}" if kind in seen else kind
+        seen.add(kind)
+        return name
+
+    together: dict[str, list[dict[str, Any]]] = {}
+    for head, report in reports.items():
+        if report.slices:
+            metric = report.slices[0]["metric"]
+            rows = together.setdefault(named("slices", head) if metric in seen else "slices", [])
+            rows += report.slices
+            seen.update((metric, "slices"))
+    for name, rows in together.items():
+        yield name, figures.slices(rows)
+    for head, report in reports.items():
+        if "recall_at_10" in report.metrics:
+            yield (
+                named("recall_curve", head),
+                figures.recall_curve(metrics, split="test", head=head),
+            )
+        if "calibration" in report.tables:
+            figure = figures.calibration(report.tables["calibration"], head=head)
+            yield named("calibration", head), figure
+        if "spread" in report.tables:
+            figure = figures.spread(report.tables["spread"], head=head)
+            yield named("spread", head), figure
+        if "predicted_against_true" in report.tables:
+            heat = report.tables["predicted_against_true"]
+            yield (
+                named("predicted_against_true", head),
+                figures.predicted_against_true(
+                    np.asarray(heat["counts"]),
+                    predicted_edges=np.asarray(heat["edges"]),
+                    ratings=np.asarray(heat["ratings"]),
+                ),
+            )

@@ -1,0 +1,142 @@
+"""Whether a job begins, goes on, or has nothing left to do: `train.resume` and what is there."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mtrec.config import Config
+from mtrec.errors import UserError
+from mtrec.tracking import run_dir
+from mtrec.tracking.mlflow_run import PENDING_RUN_ID, RUN_ID_FILE, UNSENT_FILE
+
+FINISHED = ".finished"
+# What may differ between the command that began a job and the one that goes on with it.
+PLACEMENT = ("table_placement", "shard_above_mib")
+MAY_DIFFER = ("cluster", "tracking", "train.resume", *(f"model.{name}" for name in PLACEMENT))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in its run directory.
+
+    Attributes:
+        config: The config it runs with.
+        directory: The run directory.
+        run_id: The MLflow run to take up, or None for a new one.
+        finished: Whether there is nothing left to do.
+    """
+
+    config: Config
+    directory: Path
+    run_id: str | None
+    finished: bool
+
+
+def find_job(config: Config, directory: Path, overrides: Sequence[str]) -> Job:
+    """The job that a command means.
+
+    Args:
+        config: The config of the command.
+        directory: Hydra's run directory of the command.
+        overrides: What the command line overrode, such as `train.epochs=5`.
+
+    Raises:
+        UserError: If `train.resume` is no run directory, or a job that has checkpoints was begun
+            with another config.
+    """
+    resume = config.train.resume
+    if resume == "never":
+        _discard(directory)
+    elif resume != "auto":
+        directory = Path(resume).resolve()
+        if not (directory / run_dir.CONFIG).is_file():
+            raise UserError(
+                f"train.resume must be auto, never or a run directory; got {resume}, which holds "
+                f"no {run_dir.CONFIG}."
+            )
+        if all(_may_differ(override.lstrip("+")) for override in overrides):
+            config = _saved(config, directory)
+    if not (directory / run_dir.CONFIG).is_file():
+        return Job(config=config, directory=directory, run_id=None, finished=False)
+    return _existing(config, directory)
+
+
+def _existing(config: Config, directory: Path) -> Job:
+    differing = next(_differences(config, directory), None)
+    if differing is None:
+        return Job(
+            config=config,
+            directory=directory,
+            run_id=_run_id(directory),
+            finished=(directory / FINISHED).exists(),
+        )
+    if any((directory / run_dir.CHECKPOINTS).glob("step-*")):
+        raise UserError(
+            f"The job in {directory} must go on with the config it was begun with; "
+            f"{differing}. Give that value, or train.resume=never to start anew there, or another "
+            "hydra.run.dir."
+        )
+    return Job(config=config, directory=directory, run_id=None, finished=False)
+
+
+def mark_finished(directory: Path) -> None:
+    """Notes that the job has nothing left to do."""
+    (directory / FINISHED).touch()
+
+
+def _saved(config: Config, directory: Path) -> Config:
+    saved = run_dir.load_config(directory)
+    return replace(
+        saved,
+        cluster=config.cluster,
+        tracking=config.tracking,
+        train=replace(saved.train, resume=config.train.resume),
+        model=replace(saved.model, **{name: getattr(config.model, name) for name in PLACEMENT}),
+    )
+
+
+def _differences(config: Config, directory: Path) -> Iterator[str]:
+    now = dict(_flat(asdict(config)))
+    begun = dict(_flat(OmegaConf.to_container(OmegaConf.load(directory / run_dir.CONFIG))))
+    # The topmost keys first: others may be interpolated from them.
+    for key in sorted(now.keys() | begun.keys(), key=lambda key: (key.count("."), key)):
+        there, here = begun.get(key, "nothing"), now.get(key, "nothing")
+        # What only names a source's own fields is resolved in `data.load`.
+        own_field = key.startswith("data.") and key not in now
+        if there != here and not _may_differ(key) and not own_field:
+            yield f"{key} was {there} and is {here}"
+
+
+def _may_differ(key: str) -> bool:
+    return key.startswith(("hydra.", *MAY_DIFFER))
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _run_id(directory: Path) -> str | None:
+    file = directory / RUN_ID_FILE
+    if not file.is_file():
+        return None
+    run_id = file.read_text("utf-8").strip()
+    # A run that MLflow has not heard of waits among what is unsent, or was never made.
+    if run_id == PENDING_RUN_ID and not (directory / UNSENT_FILE).is_file():
+        return None
+    return run_id or None
+
+
+def _discard(directory: Path) -> None:
+    """Deletes what an earlier job left in the run directory, and nothing else."""
+    for name in (FINISHED, run_dir.CONFIG, run_dir.METRICS, RUN_ID_FILE):
+        (directory / name).unlink(missing_ok=True)
+    for name in (run_dir.CHECKPOINTS, run_dir.MEASURED, run_dir.INDEX, run_dir.MODEL):
+        shutil.rmtree(directory / name, ignore_errors=True)

@@ -1,0 +1,78 @@
+"""The stages of the main job after training, in order; each works in the run directory."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from mtrec.heads.head import Report
+from mtrec.reports import per_user
+from mtrec.serving import export as exporting
+from mtrec.serving import index as indexing
+from mtrec.serving import run
+from mtrec.tracking import run_dir
+from mtrec.training.evaluate import SPLITS, embed_items, embed_users, evaluator_of, flat_metrics
+from mtrec.training.loop import Metrics
+from mtrec.training.measured import Measured
+
+# Users whose queries the index is measured with.
+MOST_QUERIES = 1024
+
+
+def evaluate(
+    trained: run.Run, measured: Mapping[str, Measured] | None = None
+) -> tuple[Metrics, dict[str, Report]]:
+    """Looks at the test part, once.
+
+    Writes `metrics.json`, `evaluation.json` and, for tests over users, `evaluation_users.parquet`.
+
+    Args:
+        trained: The run.
+        measured: What the workers that trained it measured of each split, which `mtrec.training.measured`
+            reads; without it, the run's model is judged here, in this process.
+
+    Returns:
+        The metrics of both splits, and the report of each head on the test part.
+    """
+    metrics: Metrics = {}
+    for split in SPLITS:
+        evaluator = evaluator_of(split, trained.dataset, trained.parts)
+        if measured is None:
+            reports = evaluator(trained.model, full=True)
+        else:
+            reports = evaluator.report(measured[split], trained.model.heads, full=True)
+        metrics |= flat_metrics(reports, split)
+    details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
+    (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
+    user_ids = np.asarray(trained.dataset.users[trained.dataset.user_key])[evaluator.held_out.users]
+    per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
+    run_dir.save_metrics(metrics, trained.directory)
+    return metrics, reports
+
+
+def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexing.Index:
+    """Indexes a retrieval head's candidates, checked against exact search; writes `index/`."""
+    known = trained.known
+    active = np.flatnonzero(np.diff(known.offsets))
+    users = active[:: -(-len(active) // MOST_QUERIES)]
+    embed = trained.model.heads[head].embed
+    queries = embed(embed_users(trained.model, users, known)[head])
+    vectors = embed(embed_items(trained.model, trained.dataset.num_items)[head])
+    built = builder(
+        np.asarray(vectors),
+        ids=trained.item_ids,
+        digest=trained.tower_digest,
+        queries=np.asarray(queries),
+    )
+    built.save(trained.directory / run_dir.INDEX)
+    return built
+
+
+def export(trained: run.Run, index: indexing.Index | None) -> list[str]:
+    """Writes the SavedModel to `model/`; returns the names of its signatures.
+
+    Args:
+        trained: The run.
+        index: Its index; None without a retrieval head.
+    """
+    return exporting.save(trained, index)

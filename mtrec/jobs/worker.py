@@ -1,0 +1,97 @@
+"""What every worker does: the strategy, the model and the data of its replicas, then training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from mtrec.config import Config
+from mtrec.data.dataset import Dataset
+from mtrec.data.split import Split
+from mtrec.distributed.sharded_tables import gathered
+from mtrec.distributed.strategy import from_chief, is_chief, make_strategy
+from mtrec.distributed.tables import tables_of
+from mtrec.errors import PreemptedError
+from mtrec.jobs import build
+from mtrec.jobs.footprint import describe
+from mtrec.tracking import run_dir
+from mtrec.training import measured
+from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
+from mtrec.training.loop import Metrics, State, fit
+
+
+class Listener(Protocol):
+    """Who follows a training from outside."""
+
+    def on_epoch(self, metrics: Metrics) -> None:
+        """Takes the metrics of a finished epoch; after a resume, those before it once more."""
+
+    def say(self, text: str) -> None:
+        """Takes a line for people."""
+
+    def should_stop(self) -> bool:
+        """Whether training is to save and stop."""
+
+
+def train(
+    config: Config, dataset: Dataset, parts: Split, directory: Path, listener: Listener
+) -> list[Metrics]:
+    """Trains, and measures the model that is selected on the validation and the test part.
+
+    Leaves that model in `checkpoints/` and what was measured in `measured/`; returns the metrics
+    of each epoch.
+
+    The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
+
+    Raises:
+        UserError: If the config does not fit the data or the machine, or a loss stops being finite.
+        PreemptedError: If the listener said stop.
+    """
+    strategy = make_strategy(config.cluster.devices_per_worker)
+    replicas = strategy.num_replicas_in_sync
+    with strategy.scope():
+        model = build.model(config, dataset, parts.fit)
+        batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
+        balancer = build.balancer(config, batches.steps_per_epoch)
+        optimizers = build.optimizers(config, batches.steps_per_epoch)
+        optimizers.tables.build(tables_of(model))
+    evaluator = evaluator_of("val", dataset, parts)
+
+    def validate() -> Metrics:
+        found = evaluator.measure_together(model, strategy, full=False)
+        reports = evaluator.report(found, model.heads, full=False)
+        return flat_metrics(reports, "val") | evaluator.gates(model)
+
+    if is_chief(strategy):
+        listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
+    history = fit(
+        model,
+        batches,
+        balancer=balancer,
+        optimizers=optimizers,
+        strategy=strategy,
+        schedule=build.schedule(config),
+        validate=validate,
+        checkpoints=directory / run_dir.CHECKPOINTS,
+        on_epoch=listener.on_epoch,
+        on_resume=_announce(listener.say),
+        stop=listener.should_stop,
+    )
+    with gathered(model.weights):
+        found = {
+            split: evaluator_of(split, dataset, parts).measure_together(model, strategy, full=True)
+            for split in SPLITS
+        }
+    # Training asks as well, but judging a large catalogue takes long.
+    if from_chief(strategy, listener.should_stop):
+        raise PreemptedError("stopped after training, which is saved")
+    if is_chief(strategy):
+        measured.save(found, directory / run_dir.MEASURED)
+    return history
+
+
+def _announce(say: Callable[[str], None]) -> Callable[[State], None]:
+    def on_resume(state: State) -> None:
+        done, steps = len(state.history), state.step
+        say(f"going on from a checkpoint: {done} epochs done, and {steps} steps of the next")
+
+    return on_resume

@@ -1,0 +1,345 @@
+"""Features: one small layer per kind of column, each mapping its column to `[B, D]`.
+
+A feature does its work in two steps. `encode` turns raw values into numbers once, on the host;
+`call` turns those numbers into embeddings in the training step and in the exported model.
+"""
+
+import re
+import zlib
+from abc import ABC, abstractmethod
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.vocabulary import Vocabulary, as_text
+from mtrec.distributed.sharded_tables import make_table
+from mtrec.distributed.tables import normal_rows, seed_for, twin, unnumbered
+from mtrec.errors import UserError
+from mtrec.model.pooling import Pooling
+
+SECONDS_PER_DAY = 86_400
+
+
+class Feature(keras.layers.Layer, ABC):
+    """A column of the users' or items' table and how it becomes a vector.
+
+    Life of a feature: `adapt` to the raw column, `create` its weights, then `encode` and `call`.
+
+    Args:
+        column: The column it reads.
+        dropout: Probability that a training query is served as if its value were unknown, so that
+            the model learns to do without. For features of the query tower.
+    """
+
+    # What a column must hold, one value a row: `text` or `numbers`. Null: any, also a bag of them.
+    reads: str | None
+
+    def __init__(self, *, column: str, dropout: float = 0.0) -> None:
+        super().__init__(name=unnumbered(self))
+        _check_dropout(dropout, f"the feature of {column!r}")
+        self.column = column
+        self.dropout = dropout
+
+    def check(self, values: np.ndarray, *, named_by: str) -> None:
+        """Raises for a raw column that the feature cannot read.
+
+        Args:
+            values: The column, `[rows, ...]`.
+            named_by: Where the config names the feature.
+
+        Raises:
+            UserError: If it holds text for numbers, numbers for text, or a bag for either.
+        """
+        holds = "numbers" if values.dtype.kind in "biuf" else "text"
+        if self.reads is None or (self.reads == holds and values.ndim == 1):
+            return
+        held = f"several values a row ({holds})" if values.ndim > 1 else holds
+        raise UserError(
+            f"{named_by} must read a column of {self.reads}, one value a row; {self.column!r} "
+            f"holds {held}. Name another column, or make the feature categorical."
+        )
+
+    @abstractmethod
+    def adapt(self, values: np.ndarray) -> None:
+        """Learns the vocabulary or the scale from the raw column `[rows, ...]`."""
+
+    @abstractmethod
+    def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
+        """Makes the weights, for embeddings of width `dim` that start at `stddev`."""
+
+    def twin(self) -> "Feature":
+        """A feature that reads the same encoded values, with weights of its own to `create`.
+
+        What `adapt` has learnt is not copied but shared.
+        """
+        return twin(self)
+
+    @abstractmethod
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Raw values `[rows, ...]` as int32 or float32 numbers that `call` understands.
+
+        An unknown value is zeros.
+        """
+
+    def dropped(self, encoded: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        """Encoded values `[B, ...]`, those of unknown ones (zeros) where `draw [B] < dropout`."""
+        draw = tf.reshape(draw, [-1, *[1] * (encoded.shape.rank - 1)])
+        return tf.where(draw < self.dropout, tf.zeros_like(encoded), encoded)
+
+    @abstractmethod
+    def call(self, encoded: Any) -> tf.Tensor:
+        """Encoded values `[B, ...]` as embeddings `[B, D]`."""
+
+
+class _Lookup(Feature):
+    """What features with one embedding per row share: the table, looked up and returned."""
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """Rows of the table, row 0 for unknown values included."""
+
+    def adapt(self, values: np.ndarray) -> None:
+        """Nothing to learn, unless a feature says otherwise."""
+
+    def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
+        """Makes the table."""
+        values = normal_rows(self.num_rows, dim, stddev=stddev, seed=seed_for(seed, name))
+        self.table = make_table(values, name=name.replace("/", "_"))
+        self.built = True
+
+    def call(self, encoded: tf.Tensor) -> tf.Tensor:
+        """`[B]` rows give one embedding each, `[B, L]` rows the mean over those that are known."""
+        vectors = self.table(encoded)
+        if len(encoded.shape) == 1:
+            return vectors
+        known = tf.cast(encoded > 0, vectors.dtype)[..., tf.newaxis]  # [B, L, 1]
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(vectors * known, axis=1), tf.reduce_sum(known, axis=1)
+        )
+
+
+class Categorical(_Lookup):
+    """A value from a list, such as an id, a gender or (as a bag `[B, L]`) the genres of a film."""
+
+    reads = None
+
+    def adapt(self, values: np.ndarray) -> None:
+        """Takes the distinct values as vocabulary."""
+        self.vocabulary = Vocabulary(values)
+
+    @property
+    def num_rows(self) -> int:
+        """Distinct values and the unknown one."""
+        return len(self.vocabulary)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Row numbers in the vocabulary."""
+        return self.vocabulary.rows(values)
+
+
+class Hashed(_Lookup):
+    """A value from a list too long or too changeable to keep, such as a zip code.
+
+    Args:
+        column: The column it reads.
+        bins: Number of hash bins.
+        dropout: See `Feature`.
+    """
+
+    reads = None
+
+    def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
+        super().__init__(column=column, dropout=dropout)
+        self.bins = bins
+
+    @property
+    def num_rows(self) -> int:
+        """The bins and the missing value."""
+        return self.bins + 1
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """CRC-32 of the text, modulo the bins; 0 for a missing value."""
+        text = as_text(values)
+        rows = [zlib.crc32(t.encode()) % self.bins + 1 if t else 0 for t in text.ravel()]
+        return np.asarray(rows, np.int32).reshape(text.shape)
+
+
+class Bucketized(_Lookup):
+    """A number by the quantile it falls into, such as an age or a year.
+
+    Args:
+        column: The column it reads.
+        bins: Number of buckets, with about equally many rows in each.
+        dropout: See `Feature`.
+    """
+
+    reads = "numbers"
+
+    def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
+        super().__init__(column=column, dropout=dropout)
+        self.bins = bins
+
+    def adapt(self, values: np.ndarray) -> None:
+        """Puts the boundaries at the quantiles of the known values."""
+        known = values[np.isfinite(values)].astype(np.float64)
+        inner = np.linspace(0, 1, self.bins + 1)[1:-1]
+        self.boundaries = np.unique(np.quantile(known, inner)) if len(known) else np.zeros(0)
+
+    @property
+    def num_rows(self) -> int:
+        """The buckets and the missing value."""
+        return len(self.boundaries) + 2
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Bucket numbers from 1; 0 where the value is missing."""
+        values = np.asarray(values, np.float64)
+        rows = np.searchsorted(self.boundaries, values, side="right") + 1
+        return np.where(np.isfinite(values), rows, 0).astype(np.int32)
+
+
+class Text(_Lookup):
+    """A line of text, such as a title, as the mean embedding of its words.
+
+    Args:
+        column: The column it reads.
+        max_words: Words kept of each text.
+        min_count: Words that occur in fewer texts are left out.
+        dropout: See `Feature`.
+    """
+
+    reads = "text"
+
+    def __init__(
+        self, *, column: str, max_words: int, min_count: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__(column=column, dropout=dropout)
+        self.max_words = max_words
+        self.min_count = min_count
+
+    @staticmethod
+    def _words(text: str) -> list[str]:
+        return re.findall(r"\w+", text.lower())
+
+    def adapt(self, values: np.ndarray) -> None:
+        """Takes the words that occur in at least `min_count` texts as vocabulary."""
+        words = [word for text in values for word in sorted(set(self._words(text)))]
+        distinct, counts = np.unique(np.asarray(words, dtype=str), return_counts=True)
+        self.vocabulary = Vocabulary(distinct[counts >= self.min_count])
+
+    @property
+    def num_rows(self) -> int:
+        """Words and the unknown one."""
+        return len(self.vocabulary)
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Row numbers of the first `max_words` words, `[rows, max_words]`, padded with 0."""
+        words = np.full((len(values), self.max_words), "", dtype=object)
+        for row, text in enumerate(values):
+            kept = self._words(text)[: self.max_words]
+            words[row, : len(kept)] = kept
+        return self.vocabulary.rows(words)
+
+
+class _Dense(Feature):
+    """What features made of numbers share: a learnt direction for each number."""
+
+    reads = "numbers"
+
+    def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
+        """Makes the `[F, D]` kernel; its width F is that of the encoded column."""
+        rng = np.random.default_rng(seed_for(seed, name))
+        values = rng.standard_normal((self.width, dim), dtype=np.float32) * stddev
+        self.kernel = self.add_weight(
+            shape=values.shape,
+            initializer=lambda shape, dtype: tf.constant(values, dtype),
+            name="kernel",
+        )
+        self.built = True
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Numbers per row of the encoded column."""
+
+    def call(self, encoded: tf.Tensor) -> tf.Tensor:
+        """`[B, F] x [F, D] -> [B, D]`."""
+        return tf.matmul(encoded, self.kernel.value)
+
+
+class Numeric(_Dense):
+    """A number, standardised with the mean and deviation of the column; 0 where missing."""
+
+    width = 1
+
+    def adapt(self, values: np.ndarray) -> None:
+        """Learns mean and standard deviation of the known values."""
+        known = np.asarray(values, np.float64)
+        known = known[np.isfinite(known)]
+        self.mean = known.mean() if len(known) else 0.0
+        self.deviation = (known.std() if len(known) else 0.0) or 1.0
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Standardised values, `[rows, 1]`."""
+        scaled = (np.asarray(values, np.float64) - self.mean) / self.deviation
+        return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)[:, np.newaxis]
+
+
+class Timestamp(_Dense):
+    """A moment: its place in the observed span, and sine and cosine of the day and week it is in.
+
+    Values are seconds since 1970 (UTC); a missing one is 0 or NaN and encodes to zeros.
+    """
+
+    width = 5
+
+    def adapt(self, values: np.ndarray) -> None:
+        """Learns the observed span."""
+        known = np.asarray(values, np.float64)
+        known = known[np.isfinite(known) & (known != 0)]
+        self.first = float(known.min()) if len(known) else 0.0
+        self.last = float(known.max()) if len(known) else 0.0
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """`[rows, 5]`: trend in [-1, 1], then sine and cosine of time of day and day of week."""
+        seconds = np.asarray(values, np.float64)
+        known = np.isfinite(seconds) & (seconds != 0)
+        seconds = np.where(known, seconds, self.first)
+        trend = 2 * (seconds - self.first) / max(self.last - self.first, 1.0) - 1
+        day = 2 * np.pi * seconds / SECONDS_PER_DAY
+        columns = [trend, np.sin(day), np.cos(day), np.sin(day / 7), np.cos(day / 7)]
+        return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
+
+
+class History:
+    """The items that a user chose before, pooled: `[B, D]`.
+
+    It looks items up in the embeddings of a candidate feature, so that the two towers share one
+    table of items. A training row never sees its own target here: `mtrec.data.batches` decides
+    what is shown.
+
+    Args:
+        candidate: Name of the shared candidate feature whose embeddings are pooled.
+        pooling: What makes one vector of them. Where heads have tables of their own, each table
+            gets a pooling of its own.
+        dropout: Probability that a training query is served as if it had no history, so that the
+            model learns what to say then. Its targets stay what they are.
+    """
+
+    def __init__(self, *, candidate: str, pooling: Pooling, dropout: float = 0.0) -> None:
+        _check_dropout(dropout, f"the history of {candidate!r}")
+        self.candidate = candidate
+        self.pooling = pooling
+        self.dropout = dropout
+
+    def dropped(self, owners: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+        """Owners of entries `[H]`, -1 for those of queries where `draw [Q] < dropout`."""
+        unseen = tf.gather(draw, tf.maximum(owners, 0)) < self.dropout
+        return tf.where(unseen, -1, owners)
+
+
+def _check_dropout(dropout: float, of: str) -> None:
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout of {of} must be at least 0 and below 1; got {dropout}.")

@@ -1,0 +1,221 @@
+"""The model: two towers and the heads that are trained on both."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.dataset import Dataset
+from mtrec.errors import UserError
+from mtrec.heads.head import Head
+from mtrec.model.experts import SHARED
+from mtrec.model.sharing import Gates
+from mtrec.model.tower import Pooled, Tower
+from mtrec.model.views import CorrelatedMasks
+
+
+class Recommender(keras.layers.Layer):
+    """Query tower, candidate tower and the heads trained on both.
+
+    Args:
+        query: The tower over users.
+        candidate: The tower over items.
+        heads: The heads by name.
+    """
+
+    def __init__(self, *, query: Tower, candidate: Tower, heads: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.query = query
+        self.candidate = candidate
+        self.heads = dict(heads)
+
+    def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> "Recommender":
+        """Fits features and heads to the data and makes all weights; returns the model itself.
+
+        Args:
+            dataset: The data.
+            fit: Row numbers of the interactions to train on, `[rows]`.
+            seed: Seed of all initial weights. Each weight depends on this and its own name alone,
+                so that a head more or less changes no other weight.
+        """
+        self._check()
+        self._check_dropout()
+        self._check_views()
+        self._adapt_labelled(dataset, fit)
+        for name, head in self.heads.items():
+            head.adapt(dataset, fit, name=name, seed=seed)
+        self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
+        self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
+        self.masks = {
+            name: CorrelatedMasks(
+                {path: self.candidate.encoded[path][1:] for path in self.candidate.paths(name)}
+            )
+            for name, head in self.heads.items()
+            if head.views
+        }
+        return self
+
+    def _check(self) -> None:
+        query, candidate = self.query.output_dim, self.candidate.output_dim
+        for name, head in self.heads.items():
+            if head.dim is None and query != candidate:
+                raise UserError(
+                    f"The towers must end in one width for the head {name!r}; the query tower "
+                    f"ends in {query}, the candidate tower in {candidate}. "
+                    f"Set task.heads.{name}.dim, or change model.query or model.candidate."
+                )
+        own_tables = self.query.sharing.own_tables and not self.candidate.sharing.own_tables
+        if own_tables and self.query.histories.get(SHARED):
+            raise UserError(
+                "model.sharing.candidate must have tables for each head where model.sharing.query "
+                "has, because the query tower's history reads them. Choose the same for both."
+            )
+        pooled = self.candidate.features.get(SHARED, {})
+        for side, tower in (("query", self.query), ("candidate", self.candidate)):
+            for scope, group in tower.histories.items():
+                for name, history in group.items():
+                    path = f"data.features.{side}.{scope}.{name}"
+                    if (side, scope) != ("query", SHARED):
+                        raise UserError(
+                            f"{path} is a history, which must stand under "
+                            f"data.features.query.{SHARED}. Move it there."
+                        )
+                    if history.candidate not in pooled:
+                        raise UserError(
+                            f"{path} must pool a feature of data.features.candidate.{SHARED} "
+                            f"({', '.join(pooled) or 'there is none'}); got {history.candidate!r}."
+                        )
+
+    def _check_dropout(self) -> None:
+        for scope, group in self.candidate.features.items():
+            for name, feature in group.items():
+                if feature.dropout:
+                    raise UserError(
+                        f"dropout of data.features.candidate.{scope}.{name} must be 0, because "
+                        f"only queries are drawn for it; got {feature.dropout}."
+                    )
+
+    def _check_views(self) -> None:
+        for name, head in self.heads.items():
+            features = [f for s in (SHARED, name) for f in self.candidate.features.get(s, {})]
+            if head.views and len(features) < 2:
+                raise UserError(
+                    f"data.features.candidate.{SHARED} must name at least two features for the "
+                    f"head {name!r}, which compares what one half of them shows of an item with "
+                    f"the other half; got {', '.join(features) or 'none'}. Add one there, or set "
+                    f"task.weights.{name}=0."
+                )
+
+    def _adapt_labelled(self, dataset: Dataset, fit: np.ndarray) -> None:
+        for side, tower in (("query", self.query), ("candidate", self.candidate)):
+            for scope, group in tower.labelled.items():
+                for name, labelled in group.items():
+                    path = f"data.features.{side}.{scope}.{name}"
+                    if side != "query" or scope == SHARED:
+                        raise UserError(
+                            f"{path} is a labelled history, which must stand under "
+                            "data.features.query.<head>. Move it there."
+                        )
+                    labelled.adapt(dataset, fit, named_by=path)
+
+    @property
+    def reads(self) -> list[str]:
+        """The labels of histories that the query tower reads."""
+        groups = (self.query.labelled.get(head, {}) for head in self.heads)
+        return sorted({labelled.label for group in groups for labelled in group.values()})
+
+    def queries(
+        self,
+        rows: tf.Tensor,
+        history_items: tf.Tensor,
+        owners: tf.Tensor,
+        replaced: Mapping[str, tf.Tensor] | None = None,
+        *,
+        places: tf.Tensor | None = None,
+        draw: tf.Tensor | None = None,
+        labels: Mapping[str, tf.Tensor] | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Query representations of user rows `[Q]` with the items each is known to have chosen.
+
+        Args:
+            rows: User rows, `[Q]`.
+            history_items: Item rows of all histories side by side, each oldest first, `[H]`.
+            owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
+            replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
+            places: Position in `history_items`, now `[M]`, of each entry's item, `[H]`: an item of
+                many histories is then looked up, and its gradient summed, once.
+            draw: In training, a number from 0 to 1 for each query, `[Q]`; see `Tower.call`.
+            labels: Those labels of the entries that the model `reads`, by name, `[H]`, NaN where
+                there is none; without them, histories count as having none.
+        """
+        pooled = self._pooled(rows, history_items, owners, places, draw)
+        labelled: dict[str, list[tf.Tensor]] = {}
+        if labels is not None:
+            at = tf.range(tf.shape(history_items)[0]) if places is None else places
+            count = tf.shape(rows)[0]
+            labelled = {
+                head: [
+                    said(history_items, at, owners, labels[said.label], count)
+                    for said in self.query.labelled.get(head, {}).values()
+                ]
+                for head in self.heads
+            }
+        return self.query(rows, pooled, replaced, draw, labelled)
+
+    def _pooled(
+        self,
+        rows: tf.Tensor,
+        history_items: tf.Tensor,
+        owners: tf.Tensor,
+        places: tf.Tensor | None = None,
+        draw: tf.Tensor | None = None,
+    ) -> Pooled:
+        histories = self.query.histories.get(SHARED, {})
+        pooled: dict[str, dict[str, tf.Tensor]] = {space: {} for space in self.query.spaces}
+        for name, history in histories.items():
+            encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
+            items = tf.gather(encoded, history_items)
+            drops = draw is not None and history.dropout > 0
+            seen = history.dropped(owners, draw) if drops else owners
+            for space in pooled:
+                vectors = self.candidate.spaces[space][history.candidate](items)
+                vectors = vectors if places is None else tf.gather(vectors, places)
+                pooling = self.query.poolings[space][name]
+                pooled[space][name] = pooling(vectors, seen, tf.shape(rows)[0])
+        return pooled
+
+    def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Candidate representations of item rows `[M]`."""
+        return self.candidate(rows, {})
+
+    def views(self, head: str, rows: tf.Tensor, draw: tf.Tensor) -> list[tf.Tensor]:
+        """Two views of item rows `[M]`, each made of the features that the other hides.
+
+        Args:
+            head: The head that compares them.
+            rows: Item rows.
+            draw: A whole number drawn for the step, which chooses the features.
+
+        Returns:
+            The head's candidate representations of both, `[M, D]` each.
+        """
+        masks = self.masks[head]
+        return [self.candidate.view(head, rows, shown) for shown in masks.halves(draw)]
+
+    def gates(
+        self, users: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor, items: tf.Tensor
+    ) -> dict[str, Gates]:
+        """What the gates of both towers give each expert for user rows `[Q]` and item rows `[M]`.
+
+        Args:
+            users: User rows, with `history_items` and `owners` as for `queries`.
+            history_items: Item rows of all histories side by side, `[H]`.
+            owners: Position in `users` that each belongs to, `[H]`.
+            items: Item rows.
+        """
+        pooled = self._pooled(users, history_items, owners)
+        return {
+            "query": self.query.gates(users, pooled),
+            "candidate": self.candidate.gates(items, {}),
+        }

@@ -1,0 +1,1 @@
+"""Reports: what people read afterwards, as figures, tables and pages, out of plain numbers."""

@@ -1,0 +1,129 @@
+"""Runs that differ by their seed alone, and short names for what sets such groups apart."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+from mtrec.errors import UserError
+
+if TYPE_CHECKING:
+    from mtrec.tracking.finished import TrackedRun
+
+# Parameters that may differ between the runs of one group.
+REPEATED = ("seed", "index.seed", "tracking.run_name", "train.resume")
+WEIGHTS = "task.weights."
+# Stands for the choice of tasks among the parameters.
+_TASKS = "tasks"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed alone.
+
+    Attributes:
+        name: What sets the group apart from the others.
+        runs: Its runs, at most one for each seed.
+    """
+
+    name: str
+    runs: "list[TrackedRun]"
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """The heads that were trained: those with a weight."""
+        return _heads(self.runs[0].params)
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The parameters that all runs of the group share."""
+        return {key: value for key, value in self.runs[0].params.items() if key not in REPEATED}
+
+    @property
+    def by_seed(self) -> "dict[str | None, TrackedRun]":
+        """Its runs by their seed."""
+        return {run.params.get("seed"): run for run in self.runs}
+
+    def values(self, metric: str) -> list[float]:
+        """The metric in each run that has it."""
+        return [run.metrics[metric] for run in self.runs if metric in run.metrics]
+
+    def mean(self, metric: str) -> float | None:
+        """The metric's mean over the runs that have it; None where none has."""
+        values = self.values(metric)
+        return mean(values) if values else None
+
+    def sd(self, metric: str) -> float | None:
+        """The metric's standard deviation over the runs; None for fewer than two."""
+        values = self.values(metric)
+        return stdev(values) if len(values) > 1 else None
+
+
+def grouped(runs: "Sequence[TrackedRun]") -> list[Group]:
+    """Groups runs by all parameters but the seed; of runs alike in both, the latest counts."""
+    latest = {tuple(sorted(run.params.items())): run for run in runs}
+    keys = sorted({key for run in latest.values() for key in run.params} - set(REPEATED))
+    members: dict[tuple[str | None, ...], list[TrackedRun]] = {}
+    for run in latest.values():
+        members.setdefault(tuple(run.params.get(key) for key in keys), []).append(run)
+    groups = list(members.values())
+    names = _names([group[0] for group in groups], keys)
+    return [Group(name=name, runs=group) for name, group in zip(names, groups, strict=True)]
+
+
+def find(groups: Sequence[Group], name: str | None) -> Group:
+    """The group called `name`, or the first.
+
+    Raises:
+        UserError: If no group is called so.
+    """
+    if name is None:
+        return groups[0]
+    for group in groups:
+        if group.name == name:
+            return group
+    names = "; ".join(group.name for group in groups)
+    raise UserError(f"baseline must be one of: {names}. Got {name}.")
+
+
+def _names(runs: "Sequence[TrackedRun]", keys: Sequence[str]) -> list[str]:
+    """The decisions that lead to each run: its tasks, then one parameter after another."""
+    paths = _paths(runs, [_TASKS, *keys])
+    return [" ".join(path) or run.name for run, path in zip(runs, paths, strict=True)]
+
+
+def _paths(runs: "Sequence[TrackedRun]", keys: Sequence[str]) -> list[list[str]]:
+    """The decisions that tell runs apart; what is the same within a branch is not named there."""
+    if len(runs) == 1 or not keys:
+        return [[] for _ in runs]
+    tokens = [_token(run, keys[0]) for run in runs]
+    paths: dict[int, list[str]] = {}
+    for token in set(tokens):
+        branch = [place for place, other in enumerate(tokens) if other == token]
+        named = [token] if token and len(branch) < len(runs) else []
+        below = _paths([runs[place] for place in branch], keys[1:])
+        paths |= {place: named + path for place, path in zip(branch, below, strict=True)}
+    return [paths[place] for place in range(len(runs))]
+
+
+def _token(run: "TrackedRun", key: str) -> str:
+    """What a run decided about a parameter; empty where it has none."""
+    if key == _TASKS:
+        heads = _heads(run.params)
+        return "joint" if len(heads) > 1 else "".join(heads)
+    value = run.params.get(key)
+    if value is None:
+        return ""
+    group = key.removesuffix("._target_")
+    if group != key:
+        # By the name of the YAML file that it was chosen by, or else of its class.
+        value = run.choices.get(group, value.rsplit(".", 1)[-1])
+    return f"{group.removeprefix(WEIGHTS)}={value}"
+
+
+def _heads(params: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(
+        key.removeprefix(WEIGHTS)
+        for key, value in params.items()
+        if key.startswith(WEIGHTS) and float(value) > 0
+    )

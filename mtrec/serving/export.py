@@ -1,0 +1,321 @@
+"""The export: a TensorFlow SavedModel, and an MLflow model made of it."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from mtrec.errors import UserError
+from mtrec.heads.max_similarity import score_pairs
+from mtrec.heads.ordinal import Ordinal
+from mtrec.heads.pair import PairHead
+from mtrec.model.recommender import Recommender
+from mtrec.serving.index import Index
+from mtrec.serving.manifest import MANIFEST
+from mtrec.serving.run import Run
+from mtrec.tracking.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mtrec.tracking.tracker import Tracker
+
+# How many items the MLflow model answers with where no `k` is sent.
+DEFAULT_K = 10
+
+Outputs = dict[str, tf.Tensor]
+Functions = dict[str, Callable[..., Outputs]]
+
+
+def save(run: Run, index: Index | None) -> list[str]:
+    """Writes the run's SavedModel to `model/` and returns the names of its signatures.
+
+    The SavedModel needs TensorFlow alone, and `import scann` before it is loaded if the index is a
+    ScaNN tree. Its signatures are methods of `Served` and `ServedSearch`; the latter are there
+    if the run has a retrieval head.
+
+    Args:
+        run: The trained run.
+        index: Its index; None without a retrieval head.
+
+    Raises:
+        UserError: If an id holds a line break.
+    """
+    directory = run.directory / MODEL
+    with tempfile.TemporaryDirectory(dir=run.directory, prefix=".model-") as name:
+        aside = Path(name)
+        with _encoded_as_variables(run.model):
+            root, signatures = _module(run, index, vocabularies=aside)
+            tf.saved_model.save(root, str(aside / "new"), signatures=signatures)
+        if directory.exists():
+            directory.rename(aside / "old")
+        (aside / "new").rename(directory)
+    return list(signatures)
+
+
+def _module(run: Run, index: Index | None, *, vocabularies: Path) -> tuple[tf.Module, Functions]:
+    """The module to save and its functions, which are its attributes as well."""
+    user_id = tf.TensorSpec([None], tf.string, name="user_id")
+    item_id = tf.TensorSpec([None], tf.string, name="item_id")
+    served = Served(run, vocabularies=vocabularies)
+    root = tf.Module()
+    root.resources = served.resources
+    functions = {"score_pairs": tf.function(served.score_pairs, [user_id, item_id])}
+    if run.retrieval and index:
+        search = ServedSearch(run, served, run.retrieval, index)
+        root.search_resources = search.resources
+        k = tf.TensorSpec([], tf.int32, name="k")
+        functions["embed_query"] = tf.function(search.embed_query, [user_id])
+        functions["recommend"] = tf.function(search.recommend, [user_id, k])
+    for name, function in functions.items():
+        setattr(root, name, function)
+    return root, functions
+
+
+class Served:
+    """The model for raw ids.
+
+    A user the model does not know is served as row 0 of the users' table without a history, an
+    item it does not know as row 0 of the items' table.
+
+    Args:
+        run: The trained run.
+        vocabularies: A directory for the files of ids, which the SavedModel copies.
+
+    Attributes:
+        resources: All variables and tables that the methods read.
+    """
+
+    def __init__(self, run: Run, *, vocabularies: Path) -> None:
+        self._model = run.model
+        self._retrieval, self._rating = run.retrieval, run.rating
+        data = run.dataset
+        self._users = _row_table(data.users[data.user_key], vocabularies / "users.txt")
+        self._items = _row_table(data.items[data.item_key], vocabularies / "items.txt")
+        self._offsets = _variable(run.known.offsets.astype(np.int64))
+        self._history = _variable(run.known.items.astype(np.int32))
+        self._labels = {name: _variable(run.known.labels[name]) for name in run.model.reads}
+        self.resources = [
+            *(self._users, self._items, self._offsets, self._history, *self._labels.values()),
+            *(weight.value for weight in run.model.weights),
+            *run.model.query.encoded.values(),
+            *run.model.candidate.encoded.values(),
+        ]
+
+    def user_rows(self, user_id: tf.Tensor) -> tf.Tensor:
+        """Rows of users, 0 where the model does not know them."""
+        return _rows(self._users, user_id)
+
+    def histories(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Outputs]:
+        """Item rows of the histories of user rows `[B]` side by side, `[H]`.
+
+        Returns:
+            The items, whose each is, and those of their labels that the model reads, by name.
+        """
+        starts, ends = tf.gather(self._offsets, rows), tf.gather(self._offsets, rows + 1)
+        entries = tf.ragged.range(starts, ends)
+        owners = tf.cast(entries.value_rowids(), tf.int32)
+        labels = {n: tf.gather(values, entries.flat_values) for n, values in self._labels.items()}
+        return tf.gather(self._history, entries.flat_values), owners, labels
+
+    def queries(self, rows: tf.Tensor) -> Outputs:
+        """Query representations of user rows `[B]` for each head."""
+        items, owners, labels = self.histories(rows)
+        return self._model.queries(rows, items, owners, labels=labels)
+
+    def score_pairs(self, user_id: tf.Tensor, item_id: tf.Tensor) -> Outputs:
+        """Figures on pairs of user and item `[N]`.
+
+        Returns:
+            `known` `[N]`, whether the model knows both; `score` `[N]`, the retrieval score, and
+            `rating` `[N]`, the predicted rating, where the run has a head for them; what other
+            heads say of pairs, such as a probability, by their names, `[N]`; of an ordinal head
+            the standard deviation too, such as `rating_spread`.
+        """
+        users, items = self.user_rows(user_id), _rows(self._items, item_id)
+        # Many pairs may be of one user: the query tower runs once for each.
+        rows, place = tf.unique(users)
+        queries = self.queries(rows)
+        query = {name: tf.gather(vectors, place) for name, vectors in queries.items()}
+        candidate = self._model.candidates(items)
+        outputs = {"known": (users > 0) & (items > 0)}
+        if self._retrieval:
+            embed = self._model.heads[self._retrieval].embed
+            outputs["score"] = score_pairs(
+                embed(query[self._retrieval]), embed(candidate[self._retrieval])
+            )
+        for name, head in self._model.heads.items():
+            if isinstance(head, PairHead):
+                pairs = query[name], candidate[name], users, items
+                told = "rating" if name == self._rating else name
+                if isinstance(head, Ordinal):
+                    mean, spread = head.distribution(head.mean_output(*pairs), users)
+                    outputs |= {told: mean, f"{told}_spread": spread}
+                else:
+                    outputs[told] = head.score_pairs(*pairs)
+        return outputs
+
+
+class ServedSearch:
+    """Recommendation for raw ids.
+
+    Args:
+        run: The trained run.
+        served: Its model for raw ids.
+        retrieval: The retrieval head that the index serves.
+        index: The index.
+
+    Attributes:
+        resources: What the methods read beyond the resources of `served`.
+    """
+
+    def __init__(self, run: Run, served: Served, retrieval: str, index: Index) -> None:
+        self._model, self._served = run.model, served
+        self._retrieval, self._rating = retrieval, run.rating
+        data = run.dataset
+        self._item_ids = _variable(np.asarray(data.items[data.item_key]).astype(str))
+        self._titles = _variable(np.asarray(data.items[data.title]).astype(str))
+        self._index = index.as_module()
+        self.resources = [self._item_ids, self._titles, self._index]
+
+    def embed_query(self, user_id: tf.Tensor) -> Outputs:
+        """What the index is asked with for users `[B]`.
+
+        Returns:
+            `embedding` `[B, D]`, or `[B, K, D]` of a head with K query vectors above 1; `known`
+            `[B]`, whether the model knows the user.
+        """
+        rows = self._served.user_rows(user_id)
+        queries = self._served.queries(rows)
+        return {"embedding": self._embed(queries), "known": rows > 0}
+
+    def recommend(self, user_id: tf.Tensor, k: tf.Tensor) -> Outputs:
+        """The k best items for users `[B]` among those each does not have yet, best first.
+
+        Returns:
+            `item_id`, `title`, `score` and, with a rating head, `rating`, all `[B, k]`; `known`
+            `[B]`, whether the model knows the user.
+
+        Raises:
+            tf.errors.InvalidArgumentError: If fewer than k items are left for a user.
+        """
+        rows = self._served.user_rows(user_id)
+        history, owners, labels = self._served.histories(rows)
+        queries = self._model.queries(rows, history, owners, labels=labels)
+        excluded = tf.stack([owners, history - 1], axis=1)
+        scores, positions = self._index.search(self._embed(queries), k, excluded)
+        items = positions + 1
+        outputs = {
+            "item_id": tf.gather(self._item_ids, items),
+            "title": tf.gather(self._titles, items),
+            "score": scores,
+            "known": rows > 0,
+        }
+        if self._rating:
+            flat, k = tf.reshape(items, [-1]), tf.shape(items)[1]
+            rating = self._model.heads[self._rating].score_pairs(
+                tf.repeat(queries[self._rating], k, axis=0),
+                self._model.candidates(flat)[self._rating],
+                tf.repeat(rows, k),
+                flat,
+            )
+            outputs["rating"] = tf.reshape(rating, tf.shape(items))
+        return outputs
+
+    def _embed(self, queries: Outputs) -> tf.Tensor:
+        return self._model.heads[self._retrieval].embed(queries[self._retrieval])
+
+
+@contextmanager
+def _encoded_as_variables(model: Recommender) -> Iterator[None]:
+    """Puts variables in place of the towers' encoded columns while the functions are traced.
+
+    Constants would go into the graph, which TensorFlow cannot save beyond 2 GB.
+    """
+    towers = model.query, model.candidate
+    constants = [tower.encoded for tower in towers]
+    try:
+        for tower in towers:
+            tower.encoded = {path: _variable(column) for path, column in tower.encoded.items()}
+        yield
+    finally:
+        for tower, encoded in zip(towers, constants, strict=True):
+            tower.encoded = encoded
+
+
+def _variable(values: np.ndarray | tf.Tensor) -> tf.Variable:
+    return tf.Variable(values, trainable=False)
+
+
+def _row_table(ids: np.ndarray, file: Path) -> tf.lookup.StaticHashTable:
+    """A table from id to row - 1, read from `file`, which gets the ids of rows 1, 2, ... in order.
+
+    The SavedModel keeps the file beside its graph, which may not exceed 2 GB.
+    """
+    names = np.asarray(ids)[1:].astype(str).tolist()
+    for name in names:
+        if "\n" in name or "\r" in name:
+            raise UserError(f"an id must not hold a line break; got {name!r}. Rename it.")
+    file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    rows = tf.lookup.TextFileInitializer(
+        str(file),
+        key_dtype=tf.string,
+        key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
+        value_dtype=tf.int64,
+        value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    return tf.lookup.StaticHashTable(rows, default_value=-1)
+
+
+def _rows(table: tf.lookup.StaticHashTable, ids: tf.Tensor) -> tf.Tensor:
+    return tf.cast(table.lookup(ids) + 1, tf.int32)
+
+
+def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
+    """Logs to MLflow what the run directory holds, and its SavedModel as a pyfunc model.
+
+    Returns:
+        The model's address in MLflow. Without a retrieval head there is nothing to recommend, and
+        no model is logged; while MLflow is out of reach, it has no address yet.
+    """
+    for name in (CONFIG, METRICS, EVALUATION):
+        tracker.log_file(run.directory / name, "")
+    if index is None:
+        return None
+    manifest = run.directory / INDEX / MANIFEST
+    tracker.log_file(manifest, INDEX)
+    return tracker.log_model(
+        name="recommender",
+        code_path=Path(__file__).with_name("serving_model.py"),
+        artifacts={"model": run.directory / MODEL, "index_manifest": manifest},
+        inputs={"user_id": "any"},
+        outputs=_columns(run),
+        params={"k": DEFAULT_K},
+        input_example=_example(run),
+        pip_requirements=_requirements(index),
+    )
+
+
+def _columns(run: Run) -> dict[str, str]:
+    """The columns that `serving_model.py` answers with, by MLflow's types."""
+    columns = {"user_id": "string", "rank": "long", "item_id": "string", "title": "string"}
+    columns |= {"score": "float"} | ({"rating": "float"} if run.rating else {})
+    return columns | {"known": "boolean"}
+
+
+def _example(run: Run) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({"user_id": run.dataset.users[run.dataset.user_key][1:3].astype(str)})
+
+
+def _requirements(index: Index) -> list[str]:
+    names = ["mlflow", "numpy", "pandas", "tensorflow"]
+    if index.manifest.kind == "scann":
+        names.append("scann")
+    return [f"{name}=={version(name)}" for name in names]

@@ -1,0 +1,361 @@
+"""The serving index: the best k of C candidates for a query, by dot product.
+
+A query may have several vectors; see `mtrec.heads.max_similarity`.
+
+A small catalogue is scored exactly. Above it ScaNN searches a tree of quantised vectors (Guo et
+al. 2020, arXiv:1908.10396), widened at build time until its measured recall reaches the target.
+Whichever it is, `Index.search` gives k real candidates for each query, and the manifest says which
+candidate tower the index was built from and how it compares with exact search.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from mtrec.errors import UserError
+from mtrec.heads.exact_search import exact_top_k, recall_of
+from mtrec.heads.max_similarity import merge
+from mtrec.serving.manifest import Manifest, read_manifest, write_manifest
+from mtrec.serving.search_module import SearchModule
+
+# ScaNN trains its quantiser on no fewer candidates.
+SMALLEST_TREE = 16
+# How often a search that misses its target is made twice as wide, from 5 % to all of the leaves.
+WIDENINGS = 5
+
+
+class Index:
+    """C candidate vectors, their ids, and a way to find the best of them for a query.
+
+    Attributes:
+        vectors: The candidates, `[C, D]` float32.
+        ids: Their ids, `[C]` strings.
+        manifest: What the index is.
+        searcher: ScaNN's searcher; None when exact.
+    """
+
+    def __init__(
+        self, *, vectors: np.ndarray, ids: np.ndarray, manifest: Manifest, searcher: Any
+    ) -> None:
+        self.vectors = vectors
+        self.ids = ids
+        self.manifest = manifest
+        self._searcher = searcher
+
+    def search(
+        self, queries: np.ndarray, k: int, *, exclude: Sequence[np.ndarray] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the k best candidates of each query, best first.
+
+        Args:
+            queries: `[B, D]`, or `[B, K, D]` of K vectors each.
+            k: Number of candidates for each query.
+            exclude: For each of the B queries the positions to leave out, such as seen items.
+
+        Returns:
+            Scores `[B, k]` float32, and positions `[B, k]` int32 in `vectors` and `ids`.
+
+        Raises:
+            UserError: If fewer than k candidates are left for a query.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        _check_search(len(self.vectors), len(queries), k, exclude)
+        if self._searcher is None or len(queries) == 0:
+            return exact_top_k(self.vectors, queries, k, exclude=exclude)
+        scores, positions = self._search_tree(queries, k, exclude)
+        short = np.flatnonzero(np.isneginf(scores[:, -1]))
+        seen = [exclude[row] for row in short.tolist()] if len(exclude) else ()
+        scores[short], positions[short] = exact_top_k(self.vectors, queries[short], k, exclude=seen)
+        return scores, positions
+
+    def _search_tree(
+        self, queries: np.ndarray, k: int, exclude: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Searches ScaNN, deeper by what may be excluded; a place it cannot fill scores -inf."""
+        size, settings = len(self.vectors), self.manifest.settings
+        depth = min(size, k + max(map(len, exclude), default=0))
+        # Recall was measured at depth k; a deeper search must look into more leaves.
+        wider = max(1.0, depth / self.manifest.k)
+        positions, scores = self._searcher.search_batched(
+            queries.reshape(-1, queries.shape[-1]),  # [B K, D]
+            depth,
+            min(size, math.ceil(wider * settings["reorder"])),
+            min(settings["num_leaves"], math.ceil(wider * settings["leaves_to_search"])),
+        )
+        # ScaNN pads with candidate 0 and NaN, and drops columns that no query could fill.
+        dropped = ((0, 0), (0, depth - scores.shape[1]))
+        positions = np.pad(positions.astype(np.int32), dropped)
+        scores = np.pad(scores, dropped, constant_values=np.nan)
+        scores[np.isnan(scores)] = -np.inf
+        if queries.ndim == 3:
+            found = (x.reshape(len(queries), -1) for x in (scores, positions))  # [B, K depth]
+            scores, positions = (np.array(x) for x in merge(*found))
+        for row, seen in enumerate(exclude):
+            scores[row, np.isin(positions[row], seen)] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, 1), np.take_along_axis(positions, best, 1)
+
+    def as_module(self) -> SearchModule:
+        """Returns the same search in TensorFlow ops, for a SavedModel."""
+        tree = None if self._searcher is None else _TreeModule(self._searcher)
+        vectors = tree.vectors if tree else tf.Variable(self.vectors, trainable=False)
+        return SearchModule(vectors=vectors, manifest=self.manifest, tree=tree)
+
+    def save(self, directory: Path) -> None:
+        """Writes the index aside and renames it to `directory`, replacing what was there."""
+        directory = Path(directory).absolute()
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".index-") as aside:
+            new, old = Path(aside, "new"), Path(aside, "old")
+            self._write(new)
+            if directory.exists():
+                directory.rename(old)
+            new.rename(directory)
+
+    def _write(self, directory: Path) -> None:
+        directory.mkdir()
+        np.save(directory / "vectors.npy", self.vectors, allow_pickle=False)
+        np.save(directory / "ids.npy", self.ids, allow_pickle=False)
+        if self._searcher is not None:
+            (directory / "scann").mkdir()
+            # With absolute paths an index that has been moved would not load.
+            self._searcher.serialize(str(directory / "scann"), relative_path=True)
+        write_manifest(directory, self.manifest)
+
+
+class IndexBuilder(Protocol):
+    """What a choice of the config group `index` is: candidates in, an index out."""
+
+    def __call__(
+        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+    ) -> Index:
+        """Returns an index.
+
+        Args:
+            vectors: The candidates, `[C, D]`.
+            ids: Their ids, `[C]` strings.
+            digest: Names the candidate tower; see `tower_digest`.
+            queries: Queries `[Q, D]` or `[Q, K, D]` to measure recall on. Without them, candidates
+                with noise stand in.
+
+        Raises:
+            UserError: If there are no candidates, one is not finite, or recall is too low.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactBuilder:
+    """Builds an index that scores every candidate; an `IndexBuilder`."""
+
+    def __call__(
+        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+    ) -> Index:
+        """Returns the index; see `IndexBuilder`."""
+        start = time.perf_counter()
+        vectors, ids = _checked(vectors, ids)
+        manifest = Manifest(
+            kind="exact",
+            digest=digest,
+            catalogue_size=vectors.shape[0],
+            dimension=vectors.shape[1],
+            settings={},
+            k=len(vectors),
+            num_queries=0,
+            recall_at_k=1.0,
+            build_seconds=time.perf_counter() - start,
+            versions={"numpy": np.__version__, "tensorflow": tf.__version__},
+        )
+        return Index(vectors=vectors, ids=ids, manifest=manifest, searcher=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannBuilder:
+    """Builds a ScaNN index that is as wide as its recall needs; an `IndexBuilder`.
+
+    Args:
+        exact_below: A catalogue of fewer candidates gets an exact index, which is faster there.
+        target_recall: Recall at which the search is widened no further.
+        min_recall: Recall below which the build fails.
+        k: Depth at which recall is measured.
+        num_queries: Number of queries it is measured on.
+        seed: Seed of the sample of queries.
+    """
+
+    exact_below: int
+    target_recall: float
+    min_recall: float
+    k: int
+    num_queries: int
+    seed: int
+
+    def __call__(
+        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+    ) -> Index:
+        """Returns the index; see `IndexBuilder`."""
+        start = time.perf_counter()
+        exact = ExactBuilder()(vectors, ids=ids, digest=digest, queries=None)
+        if len(exact.vectors) < max(self.exact_below, SMALLEST_TREE):
+            return exact
+        sample = self._sample(exact.vectors, queries)
+        index = self._widen(exact, _build_tree(exact.vectors), sample)
+        index.manifest = replace(
+            index.manifest,
+            build_seconds=time.perf_counter() - start,
+            versions=exact.manifest.versions | {"scann": version("scann")},
+        )
+        return index
+
+    def _sample(self, vectors: np.ndarray, queries: np.ndarray | None) -> np.ndarray:
+        rng = np.random.default_rng(self.seed)
+        pool = vectors if queries is None else queries
+        sample = pool[rng.permutation(len(pool))[: self.num_queries]]
+        noise = 0 if queries is not None else rng.normal(size=sample.shape) * vectors.std(axis=0)
+        return sample + noise
+
+    def _widen(self, exact: Index, tree: Any, queries: np.ndarray) -> Index:
+        """Returns the narrowest index that reaches the target, or else the widest."""
+        size, k = len(exact.vectors), min(self.k, len(exact.vectors))
+        best, _ = exact.search(queries, k)
+        base = replace(exact.manifest, kind="scann", k=k, num_queries=len(queries))
+        for widening in range(WIDENINGS + 1):
+            settings = {
+                "num_leaves": _num_leaves(size),
+                "leaves_to_search": math.ceil(min(1.0, 0.05 * 2**widening) * _num_leaves(size)),
+                "reorder": min(size, 10 * k * 2**widening),
+            }
+            manifest = replace(base, settings=settings)
+            index = Index(vectors=exact.vectors, ids=exact.ids, manifest=manifest, searcher=tree)
+            recall = recall_of(index.search(queries, k)[0], best)
+            index.manifest = replace(manifest, recall_at_k=recall)
+            if recall >= max(self.target_recall, self.min_recall):
+                return index
+        if recall < self.min_recall:
+            raise UserError(
+                f"recall@{k} of the index must be at least index.min_recall={self.min_recall}; got"
+                f" {recall:.4f} with every leaf searched. Set index=exact or lower the minimum."
+            )
+        return index
+
+
+def load(directory: Path, *, digest: str | None) -> Index:
+    """Returns the index that `Index.save` wrote.
+
+    Args:
+        directory: Where it lies now; it may have been moved.
+        digest: `tower_digest` of the model it is to serve, or None to take it as it is.
+
+    Raises:
+        UserError: If it is not whole, or was built from another candidate tower.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    if digest not in (None, manifest.digest):
+        raise UserError(
+            f"an index must be built from the candidate tower it serves; {directory} was built"
+            f" from {manifest.digest[:12]} and the model is {digest:.12}. Build the index again."
+        )
+    return Index(
+        vectors=np.load(directory / "vectors.npy", allow_pickle=False),
+        ids=np.load(directory / "ids.npy", allow_pickle=False),
+        manifest=manifest,
+        searcher=_load_tree(directory / "scann") if manifest.kind == "scann" else None,
+    )
+
+
+def _checked(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    vectors, ids = np.ascontiguousarray(vectors, np.float32), np.asarray(ids, str)
+    if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
+        raise ValueError(f"vectors must be [C, D] and ids [C]; got {vectors.shape}, {ids.shape}.")
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(vectors) == 0 or len(broken):
+        got = f"item {ids[broken[0]]} is not" if len(broken) else "there is none"
+        raise UserError(f"an index needs finite candidate vectors; {got}. Check the trained model.")
+    return vectors, ids
+
+
+def _check_search(size: int, queries: int, k: int, exclude: Sequence[np.ndarray]) -> None:
+    if not 1 <= k <= size:
+        raise UserError(f"k must lie between 1 and the {size} items there are; got k={k}.")
+    if len(exclude) not in (0, queries):
+        raise ValueError(f"exclude must hold one array a query, {queries}; got {len(exclude)}.")
+    for row, seen in enumerate(map(np.unique, exclude)):
+        if len(seen) and not 0 <= seen[0] <= seen[-1] < size:
+            raise ValueError(f"exclude must hold positions below {size}; got {seen} in row {row}.")
+        left = size - len(seen)
+        if left < k:
+            raise UserError(
+                f"k must not exceed the {left} items that query {row} does not exclude; got k={k}."
+            )
+
+
+def _num_leaves(size: int) -> int:
+    return round(size**0.5)
+
+
+def _build_tree(vectors: np.ndarray) -> Any:
+    from scann.scann_ops.py import scann_ops_pybind
+
+    leaves = _num_leaves(len(vectors))
+    # How many leaves to search and how many candidates to score again is said at each search.
+    builder = scann_ops_pybind.builder(vectors, num_neighbors=10, distance_measure="dot_product")
+    builder = builder.tree(num_leaves=leaves, num_leaves_to_search=leaves)
+    builder = builder.score_ah(dimensions_per_block=2, anisotropic_quantization_threshold=0.2)
+    return builder.reorder(reordering_num_neighbors=100).build()
+
+
+def _load_tree(directory: Path) -> Any:
+    from scann.scann_ops.py import scann_ops_pybind
+
+    # ScaNN's own load_searcher would unpickle a file of document ids if it found one.
+    assets = (directory / "scann_assets.pbtxt").read_text()
+    tree = scann_ops_pybind.scann_pybind.ScannNumpy(str(directory), assets)
+    return scann_ops_pybind.ScannSearcher(tree)
+
+
+class _TreeModule(tf.Module):
+    """A tree as ScaNN's own module of variables, which its TensorFlow ops search."""
+
+    def __init__(self, searcher: Any) -> None:
+        from scann.scann_ops.py import scann_ops
+
+        super().__init__()
+        with tempfile.TemporaryDirectory() as name:
+            searcher.serialize(name)
+            directory = Path(name)
+            self._state = scann_ops.ScannState(
+                [
+                    [(directory / "scann_config.pb").read_bytes()],
+                    [(directory / "serialized_partitioner.pb").read_bytes()],
+                    np.load(directory / "datapoint_to_token.npy"),
+                    [(directory / "ah_codebook.pb").read_bytes()],
+                    np.load(directory / "hashed_dataset.npy"),
+                    # Of a tree whose reordering is in float32, these three are empty.
+                    np.int8(0),
+                    np.float32(0),
+                    np.float32(0),
+                    np.load(directory / "dataset.npy"),
+                ]
+            )
+
+    @property
+    def vectors(self) -> tf.Variable:
+        """The candidates, `[C, D]`."""
+        return self._state.dataset
+
+    def __call__(
+        self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Searches; see `TreeSearch`."""
+        from scann.scann_ops.py.scann_ops import searcher_from_module
+
+        searcher = searcher_from_module(self._state)
+        positions, scores = searcher.search_batched(queries, k, reorder, leaves)
+        return scores, positions

@@ -1,0 +1,101 @@
+"""A trained run, read back from its directory: what every stage after training starts from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mtrec.config import Config
+from mtrec.data.dataset import Dataset
+from mtrec.data.histories import Histories
+from mtrec.data.split import Split
+from mtrec.data.vocabulary import Vocabulary
+from mtrec.errors import UserError
+from mtrec.heads.head import Head
+from mtrec.heads.rating import Rating
+from mtrec.heads.retrieval import Retrieval
+from mtrec.jobs import build
+from mtrec.jobs.load import load as load_data
+from mtrec.model.recommender import Recommender
+from mtrec.serving.manifest import tower_digest
+from mtrec.tracking.run_dir import CHECKPOINTS, load_config
+from mtrec.training.checkpoint import read_selected
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, read back from its directory.
+
+    Attributes:
+        directory: The run directory.
+        dataset: The data.
+        parts: Its split.
+        model: The model with the selected weights.
+    """
+
+    directory: Path
+    dataset: Dataset
+    parts: Split
+    model: Recommender
+
+    @cached_property
+    def known(self) -> Histories:
+        """All interactions that may be known at serving time: train, validation included."""
+        return Histories.of(self.dataset, self.parts.train)
+
+    @property
+    def retrieval(self) -> str | None:
+        """Name of the head that the index serves: the first retrieval head, or None."""
+        return self._first(Retrieval)
+
+    @property
+    def rating(self) -> str | None:
+        """Name of the head that rates what is shown: the first rating head, or None."""
+        return self._first(Rating)
+
+    def _first(self, kind: type[Head]) -> str | None:
+        return next((n for n, head in self.model.heads.items() if isinstance(head, kind)), None)
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """Ids of items 1..C, `[C]`; item row i is at position i - 1 of the index."""
+        return np.asarray(self.dataset.items[self.dataset.item_key])[1:]
+
+    def user_row(self, user_id: str) -> int:
+        """Row of a user, 0 for one the model does not know."""
+        return int(
+            Vocabulary(self.dataset.users[self.dataset.user_key]).rows(np.asarray([user_id]))[0]
+        )
+
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Rows of items `[n]`.
+
+        Raises:
+            UserError: If an id is not in the catalogue.
+        """
+        rows = Vocabulary(self.item_ids).rows(np.asarray(item_ids, dtype=str))
+        for item_id, row in zip(item_ids, rows, strict=True):
+            if row == 0:
+                raise UserError(f"{item_id!r} must be an item of {self.dataset.name}; it is not.")
+        return rows
+
+    @property
+    def tower_digest(self) -> str:
+        """Names the candidate tower's weights; an index of another tower is refused."""
+        weights = [weight.numpy() for weight in self.model.candidate.weights]
+        return tower_digest(weights, self.item_ids)
+
+
+def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
+    """The run with the model that training selected."""
+    model = build.model(config, dataset, parts.fit)
+    read_selected(directory / CHECKPOINTS, model=model.weights)
+    return Run(directory=directory, dataset=dataset, parts=parts, model=model)
+
+
+def load(directory: Path) -> Run:
+    """The run of a directory, its data loaded anew."""
+    config = load_config(directory)
+    return restore(config, *load_data(config.data), directory)

@@ -1,0 +1,441 @@
+"""The only door to MLflow: one MLflow run per job, and never a job stopped by MLflow.
+
+Whatever a job tells MLflow is first made a *record* (`mtrec/tracking/records.py`). A record that cannot be
+delivered waits in `mlflow_unsent.jsonl` in the run directory, and the same code delivers it later:
+while the job goes on, when it ends, when it is resumed, or through `resend`. Delivering a record a
+second time changes nothing, so that a lost answer never leads to a value logged twice.
+"""
+
+import getpass
+import json
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, final
+from urllib.parse import quote
+
+from mtrec.errors import UserError
+from mtrec.libraries import first_import
+from mtrec.tracking.outbox import Outbox, Record
+from mtrec.tracking.records import flatten, milliseconds, unpacked
+from mtrec.tracking.store import resolve_uri, shown, sqlite_file
+from mtrec.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, LoggedModel
+    from mlflow.models import ModelSignature
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+T = TypeVar("T")
+
+RUN_ID_FILE = "mlflow_run_id"
+UNSENT_FILE = "mlflow_unsent.jsonl"
+RUN_DIR_TAG = "mtrec.tracking.run_dir"
+# Before the name of a config group: the option that was chosen of it.
+CHOICE_TAG = "mtrec.choice."
+# Marks a run that holds a report about other runs.
+REPORT_TAG = "mtrec.jobs.progress"
+# Stands in RUN_ID_FILE for a run that MLflow has not heard of yet.
+PENDING_RUN_ID = "unsent"
+
+# Read by MLflow when it is imported or used; a user's own setting comes first. What cannot be sent
+# at once is sent later, so that MLflow need not retry for minutes.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_UPLOAD_TIMEOUT_SECONDS = 300
+_SAMPLING_SECONDS = 2.0
+_MAX_PARAMS = 100
+_MAX_METRICS = 1000
+_MAX_PARAM_LENGTH = 6000
+
+
+def start(
+    *,
+    uri: str | None,
+    experiment: str,
+    run_name: str,
+    run_id: str | None,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+    run_dir: Path,
+) -> Tracker:
+    """Creates the MLflow run of a job, or takes up an earlier one, and returns its tracker.
+
+    Args:
+        uri: See `resolve_uri`.
+        experiment: The MLflow experiment, created where it does not exist.
+        run_name: What the run is called in the UI.
+        run_id: None for a new run; to resume a job, what its `mlflow_run_id` file holds.
+        params: The config. Nested keys are joined by dots and lists written as JSON. Parameters
+            that the run already has are left as they are.
+        tags: Further tags of the run.
+        run_dir: The job's run directory; it must exist.
+
+    Raises:
+        UserError: If the experiment was deleted in MLflow.
+    """
+    run_dir = run_dir.resolve()
+    run = _Run(uri=resolve_uri(uri), run_dir=run_dir, watch_system=True)
+    outbox = _outbox(run, run_dir)
+    if run_id is None:
+        # What waits there is of another job that had the same run directory.
+        outbox.discard()
+        run.run_id = None
+        about = {"name": run_name, "tags": {**tags, RUN_DIR_TAG: str(run_dir)}}
+        outbox.send({"kind": "run", "experiment": experiment, "time": milliseconds(), **about})
+    else:
+        run.run_id = None if run_id == PENDING_RUN_ID else run_id
+        outbox.send({"kind": "resume"})
+    outbox.send({"kind": "params", "params": flatten(params)})
+    return Tracker(outbox=outbox, run_dir=run_dir)
+
+
+def resend(run_dir: Path, uri: str | None) -> int:
+    """Delivers what a job could not send to MLflow; returns how many records still wait.
+
+    Args:
+        run_dir: The run directory of the job.
+        uri: See `resolve_uri`.
+    """
+    run_dir = run_dir.resolve()
+    run = _Run(uri=resolve_uri(uri), run_dir=run_dir, watch_system=False)
+    outbox = _outbox(run, run_dir)
+    outbox.flush()
+    return len(outbox.records)
+
+
+@final
+class _Run:
+    """One MLflow run, to which records are delivered.
+
+    Attributes:
+        uri: The address of the tracking store.
+        run_id: The run's id, kept in the run directory; None before MLflow has created it.
+    """
+
+    def __init__(self, *, uri: str, run_dir: Path, watch_system: bool) -> None:
+        self.uri = uri
+        self._watch_system = watch_system
+        self._monitor: SystemMetricsMonitor | None = None
+        self._id_file = run_dir / RUN_ID_FILE
+        # The steps at which a metric is known to have a value.
+        self._steps: dict[str, set[int]] = {}
+        self._is_new = False
+        self._kinds: dict[str, Callable[[Record], Any]] = {
+            "run": self._create,
+            "resume": self._resume,
+            "params": self._log_params,
+            "tags": self._set_tags,
+            "metrics": self._log_metrics,
+            "dataset": self._log_dataset,
+            "artifact": self._log_artifact,
+            "model": self._log_model,
+            "status": self._terminate,
+        }
+
+    @property
+    def run_id(self) -> str | None:
+        text = self._id_file.read_text("utf-8") if self._id_file.exists() else PENDING_RUN_ID
+        return None if text == PENDING_RUN_ID else text
+
+    @run_id.setter
+    def run_id(self, run_id: str | None) -> None:
+        self._id_file.write_text(run_id or PENDING_RUN_ID, "utf-8")
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        return connect(self.uri)
+
+    @property
+    def _id(self) -> str:
+        if self.run_id is None:
+            raise RuntimeError("the run has not been created")
+        return self.run_id
+
+    def answers(self) -> bool:
+        """Returns whether the store can be reached."""
+        try:
+            self._client.search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
+
+    def deliver(self, record: Record) -> Any:
+        """Delivers one record; harmless if it had arrived before.
+
+        Raises:
+            UserError: If the experiment was deleted.
+            Exception: Whatever MLflow and the libraries below it raise.
+        """
+        try:
+            return self._kinds[record["kind"]](record)
+        except Exception:
+            # Part of it may have arrived all the same: ask before the next try.
+            self._is_new = False
+            self._steps.clear()
+            raise
+
+    def _create(self, record: Record) -> None:
+        if self.run_id is not None:
+            return
+        created = self._client.create_run(
+            _experiment_id(self._client, self.uri, record["experiment"]),
+            run_name=record["name"],
+            tags={**_origin(), **record["tags"]},
+            start_time=record["time"],
+        )
+        self.run_id = created.info.run_id
+        self._is_new = True
+        self._start_monitor()
+
+    def _resume(self, record: Record) -> None:
+        self._client.update_run(self._id, status="RUNNING")
+        self._start_monitor()
+
+    def _log_params(self, record: Record) -> None:
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self._id).data.params
+        missing = [
+            Param(key, value[:_MAX_PARAM_LENGTH])
+            for key, value in record["params"].items()
+            if key not in known
+        ]
+        for batch in _batches(missing, _MAX_PARAMS):
+            self._client.log_batch(self._id, params=batch, synchronous=True)
+
+    def _set_tags(self, record: Record) -> None:
+        for key, value in record["tags"].items():
+            self._client.set_tag(self._id, key, value, synchronous=True)
+
+    def _log_metrics(self, record: Record) -> None:
+        from mlflow.entities import Metric
+
+        step = record["step"]
+        metrics = [
+            Metric(key, value, record["time"], step)
+            for key, value in record["metrics"].items()
+            if step not in self._known_steps(key)
+        ]
+        for batch in _batches(metrics, _MAX_METRICS):
+            self._client.log_batch(self._id, metrics=batch, synchronous=True)
+        for metric in metrics:
+            self._steps[metric.key].add(step)
+
+    def _known_steps(self, key: str) -> set[int]:
+        if key not in self._steps:
+            history = [] if self._is_new else self._client.get_metric_history(self._id, key)
+            self._steps[key] = {metric.step for metric in history}
+        return self._steps[key]
+
+    def _log_dataset(self, record: Record) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(**record["dataset"])
+        tags = [InputTag(key, value) for key, value in record["tags"].items()]
+        self._client.log_inputs(self._id, [DatasetInput(dataset, tags)])
+
+    def _log_artifact(self, record: Record) -> None:
+        path = Path(record["path"])
+        with _patient_uploads():
+            if path.is_dir():
+                self._client.log_artifacts(self._id, str(path), record["dir"] or None)
+            else:
+                self._client.log_artifact(self._id, str(path), record["dir"] or None)
+
+    def _log_model(self, record: Record) -> str:
+        from mlflow.entities import LoggedModelOutput
+
+        run = self._client.get_run(self._id)
+        model = self._client.create_logged_model(
+            run.info.experiment_id, record["name"], self._id, params=run.data.params
+        )
+        try:
+            with tempfile.TemporaryDirectory() as folder, _patient_uploads():
+                _save_model(Path(folder) / "model", record, model, self._id)
+                self._client.log_model_artifacts(model.model_id, f"{folder}/model")
+            self._client.log_outputs(self._id, [LoggedModelOutput(model.model_id, step=0)])
+            self._show_metrics(run.data.metrics, model.model_id)
+            self._client.finalize_logged_model(model.model_id, "READY")
+        except Exception:
+            with suppress(Exception):
+                self._client.delete_logged_model(model.model_id)
+            raise
+        return f"models:/{model.model_id}"
+
+    def _show_metrics(self, keys: Iterable[str], model_id: str) -> None:
+        """Shows the run's test metrics on the model's page too; the run keeps one value each."""
+        from mlflow.entities import Metric
+
+        histories = [
+            self._client.get_metric_history(self._id, key)
+            for key in keys
+            if key.startswith("test/")
+        ]
+        metrics = [
+            Metric(last.key, last.value, last.timestamp, last.step, model_id=model_id)
+            for *_, last in histories
+        ]
+        for batch in _batches(metrics, _MAX_METRICS):
+            self._client.log_batch(self._id, metrics=batch, synchronous=True)
+
+    def _start_monitor(self) -> None:
+        """Starts to log CPU, memory, disk, network and GPU from a thread."""
+        if not self._watch_system:
+            return
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        with suppress(Exception):
+            self._monitor = SystemMetricsMonitor(
+                self._id,
+                sampling_interval=_SAMPLING_SECONDS,
+                resume_logging=not self._is_new,
+                tracking_uri=self.uri,
+            )
+            self._monitor.start()
+
+    def _terminate(self, record: Record) -> None:
+        if self._monitor is not None:
+            with suppress(Exception):
+                self._monitor.finish()
+            self._monitor = None
+        self._client.set_terminated(self._id, record["status"], record["time"])
+
+
+def _outbox(run: _Run, run_dir: Path) -> Outbox:
+    return Outbox(
+        run_dir / UNSENT_FILE,
+        server=f"MLflow at {shown(run.uri)}",
+        deliver=run.deliver,
+        answers=run.answers,
+    )
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Returns a client whose store was reached if it is a database; silent, and quick to fail."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    # Its thread complains by itself when the store goes away.
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+    with first_import("mlflow"):
+        from mlflow import MlflowClient
+
+        if not uri.startswith(("http", "databricks")):
+            _probe_database(uri)
+        # Imports the code of its kind of store.
+        return MlflowClient(uri, registry_uri=uri)
+
+
+def _probe_database(uri: str) -> None:
+    """Raises at once if a database cannot be opened; MLflow would try for minutes."""
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+
+    file = sqlite_file(uri)
+    is_new = file is not None and not file.exists()
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_sqlalchemy_engine(uri)
+    engine.connect().close()
+    engine.dispose()
+    if is_new:
+        print(f"creating the MLflow store {file} (once)")
+
+
+def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        experiment = _create_experiment(client, uri, name)
+    if experiment.lifecycle_stage == "deleted":
+        raise UserError(
+            f"tracking.experiment must not be a deleted experiment; got {name}. Choose another "
+            f"name, or run `mlflow experiments restore -x {experiment.experiment_id}`."
+        )
+    return experiment.experiment_id
+
+
+def _create_experiment(client: "MlflowClient", uri: str, name: str) -> "Experiment":
+    from mlflow.exceptions import MlflowException
+
+    file = sqlite_file(uri)
+    # Left to MLflow, the place would depend on the directory of the process that writes first.
+    place = (file.parent / "mlruns" / quote(name, safe="")).as_uri() if file else None
+    # Another job that started at the same moment may have been quicker.
+    with suppress(MlflowException):
+        client.create_experiment(name, artifact_location=place)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        raise RuntimeError(f"the experiment {name} could not be created")
+    return experiment
+
+
+def _origin() -> dict[str, str]:
+    """Returns the tags behind the columns User and Source of the UI."""
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": sys.argv[0]}
+    # A container may run as a user that has no name.
+    with suppress(KeyError, OSError):
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
+def _save_model(path: Path, record: Record, model: "LoggedModel", run_id: str) -> None:
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    # Hints that whole numbers cannot be missing and that type hints could describe the input;
+    # MLflow insists on showing the second, so that they are recorded and dropped.
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        pyfunc.save_model(
+            path,
+            python_model=record["code"],
+            artifacts=record["artifacts"],
+            signature=_signature(record),
+            input_example=unpacked(record["input_example"]),
+            pip_requirements=record["pip_requirements"],
+            mlflow_model=Model(
+                artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id
+            ),
+        )
+
+
+def _signature(record: Record) -> "ModelSignature":
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import Schema
+
+    def schema(columns: Mapping[str, str]) -> Schema:
+        named = [{"name": n, "type": t, "required": True} for n, t in columns.items()]
+        return Schema.from_json(json.dumps(named))
+
+    signature = ModelSignature(schema(record["inputs"]), schema(record["outputs"]))
+    if record["params"]:
+        signature.params = infer_signature(params=record["params"]).params
+    return signature
+
+
+@contextmanager
+def _patient_uploads() -> Iterator[None]:
+    """Lets MLflow wait long enough for a large file to arrive."""
+    key = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ[key]
+    os.environ[key] = str(max(int(before), _UPLOAD_TIMEOUT_SECONDS))
+    try:
+        yield
+    finally:
+        os.environ[key] = before
+
+
+def _batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

@@ -1,0 +1,133 @@
+"""What a job tells MLflow, as records of plain JSON values."""
+
+import json
+import math
+import posixpath
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtrec.tracking.outbox import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from mtrec.data.dataset import Dataset
+
+_MAX_DIGEST_LENGTH = 36  # MLflow's limit
+
+
+def metrics_record(metrics: Mapping[str, float], *, step: int) -> Record:
+    """Returns the record of metrics at one step, without those that are not finite."""
+    values = {allowed_name(key): float(value) for key, value in metrics.items()}
+    finite = {key: value for key, value in values.items() if math.isfinite(value)}
+    return {"kind": "metrics", "step": step, "time": milliseconds(), "metrics": finite}
+
+
+def dataset_record(dataset: "Dataset", *, split_counts: Mapping[str, int]) -> Record:
+    """Returns the record of a dataset and of how many of its interactions are in each split."""
+    rows = len(dataset.interactions["user"])
+    profile = {
+        "num_rows": rows,
+        "num_elements": rows * len(dataset.interactions),
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+    }
+    tables = {
+        "interactions": dataset.interactions,
+        "users": dataset.users,
+        "items": dataset.items,
+    }
+    schema = [
+        {"name": f"{table}.{name}", **_column_type(column), "required": True}
+        for table, columns in tables.items()
+        for name, column in columns.items()
+    ]
+    return {
+        "kind": "dataset",
+        "dataset": {
+            "name": dataset.name,
+            "digest": dataset.digest[:_MAX_DIGEST_LENGTH],
+            "source_type": "local",
+            "source": json.dumps({"uri": dataset.source}),
+            "schema": json.dumps({"mlflow_colspec": schema}),
+            "profile": json.dumps(profile),
+        },
+        "tags": {
+            "mlflow.data.context": "training",
+            **{f"mtrec.rows.{split}": str(count) for split, count in split_counts.items()},
+        },
+    }
+
+
+def model_record(
+    *,
+    name: str,
+    code_path: Path,
+    artifacts: Mapping[str, Path],
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    params: Mapping[str, Any],
+    input_example: "pd.DataFrame",
+    pip_requirements: Sequence[str],
+) -> Record:
+    """Returns the record of a model; see `Tracker.log_model`."""
+    return {
+        "kind": "model",
+        "name": name,
+        "code": str(code_path.resolve()),
+        "artifacts": {key: str(path.resolve()) for key, path in artifacts.items()},
+        "inputs": dict(inputs),
+        "outputs": dict(outputs),
+        "params": dict(params),
+        "input_example": _packed(input_example),
+        "pip_requirements": list(pip_requirements),
+    }
+
+
+def unpacked(table: Mapping[str, Any]) -> "pd.DataFrame":
+    """Returns an example table of a model's record with its column types."""
+    import pandas as pd
+
+    return pd.DataFrame(table["data"], columns=table["columns"]).astype(table["types"])
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Returns a nested config as one level of dotted names and of values as text.
+
+    Values read as they would on the command line: `null`, `true`, and lists as JSON.
+    """
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, prefix=f"{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            flat[allowed_name(name)] = text
+    return flat
+
+
+def allowed_name(name: str) -> str:
+    """Returns a name of a metric or parameter with what MLflow refuses in it replaced by `_`."""
+    return posixpath.normpath(re.sub(r"[^\w\-. :/]", "_", name)).strip("/")
+
+
+def milliseconds() -> int:
+    """Returns the time since the epoch as MLflow counts it."""
+    return int(time.time() * 1000)
+
+
+def _column_type(column: "np.ndarray") -> dict[str, Any]:
+    kinds = {"i": "long", "u": "long", "f": "double", "b": "boolean"}
+    scalar = kinds.get(column.dtype.kind, "string")
+    return {"type": scalar} if column.ndim == 1 else {"type": "array", "items": {"type": scalar}}
+
+
+def _packed(table: "pd.DataFrame") -> dict[str, Any]:
+    split = json.loads(table.to_json(orient="split", index=False, double_precision=15))
+    types = {name: str(dtype) for name, dtype in table.dtypes.items()}
+    return {"columns": split["columns"], "data": split["data"], "types": types}

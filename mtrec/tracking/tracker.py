@@ -1,0 +1,124 @@
+"""What a job calls to tell MLflow about itself; it knows records and files, not MLflow."""
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from mtrec.tracking.outbox import Outbox
+from mtrec.tracking.records import dataset_record, metrics_record, milliseconds, model_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from mtrec.data.dataset import Dataset
+
+
+@final
+class Tracker:
+    """The MLflow run of one job; made by `mtrec.tracking.mlflow_run.start`.
+
+    None of its methods fails because of MLflow; see `Outbox` for what happens instead.
+
+    Attributes:
+        run_dir: The job's run directory.
+    """
+
+    def __init__(self, *, outbox: Outbox, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._outbox = outbox
+
+    @property
+    def unsent(self) -> int:
+        """Number of records that MLflow has not received."""
+        return len(self._outbox.records)
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Logs values of metrics at one step; those that are not finite are left out.
+
+        A metric that already has a value at this step keeps it, so that a resumed job may repeat
+        steps. Characters that MLflow does not allow in a name become `_`.
+        """
+        self._outbox.send(metrics_record(metrics, step=step))
+
+    def log_dataset(self, dataset: "Dataset", *, split_counts: Mapping[str, int]) -> None:
+        """Logs which data the run used, and the number of interactions in each split."""
+        self._outbox.send(dataset_record(dataset, split_counts=split_counts))
+
+    def log_figure(self, figure: "Figure", name: str) -> None:
+        """Writes `figures/<name>.png` into the run directory and logs it."""
+        path = self.run_dir / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        self.log_file(path, "figures")
+
+    def log_text(self, text: str, name: str) -> None:
+        """Writes `text` to the file `name` in the run directory and logs it under that name."""
+        path = self.run_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        self.log_file(path, posixpath.dirname(name))
+
+    def log_file(self, path: Path, artifact_dir: str) -> None:
+        """Logs a file, or all that a folder holds, as artifacts.
+
+        Args:
+            path: The file or folder. It must stay where it is until the run is finished.
+            artifact_dir: The folder among the run's artifacts, `""` for the top.
+        """
+        record = {"kind": "artifact", "path": str(path.resolve()), "dir": artifact_dir}
+        self._outbox.send(record)
+
+    def log_model(
+        self,
+        *,
+        name: str,
+        code_path: Path,
+        artifacts: Mapping[str, Path],
+        inputs: Mapping[str, str],
+        outputs: Mapping[str, str],
+        params: Mapping[str, Any],
+        input_example: "pd.DataFrame",
+        pip_requirements: Sequence[str],
+    ) -> str | None:
+        """Logs an MLflow pyfunc model made of a file of code and of artifacts.
+
+        MLflow would predict once to infer the signature, once to find the requirements and once
+        to try the example; here the caller states what it would infer, and nothing is predicted.
+
+        Args:
+            name: What the model is called.
+            code_path: A Python file that calls `mlflow.models.set_model`.
+            artifacts: Files and folders that the code finds in `context.artifacts`.
+            inputs: The columns of a question, each with its type by MLflow's name (`string`,
+                `long`, `float`, `double`, `boolean`, or `any` for what MLflow need not check).
+            outputs: The columns of the answer.
+            params: What may be sent beside the rows, with the values where nothing is sent.
+            input_example: Rows as a user would send them.
+            pip_requirements: What has to be installed where the model runs.
+
+        Returns:
+            The model's address (`models:/...`), or None if it could not be sent at once.
+        """
+        record = model_record(
+            name=name,
+            code_path=code_path,
+            artifacts=artifacts,
+            inputs=inputs,
+            outputs=outputs,
+            params=params,
+            input_example=input_example,
+            pip_requirements=pip_requirements,
+        )
+        address: str | None = self._outbox.send(record)
+        return address
+
+    def set_note(self, text: str) -> None:
+        """Sets the description that the UI shows on the run's page, in Markdown."""
+        self._outbox.send({"kind": "tags", "tags": {"mlflow.note.content": text}})
+
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """Ends the run, with one more try to send everything that waits."""
+        self._outbox.keep({"kind": "status", "status": status, "time": milliseconds()})
+        self._outbox.flush()

@@ -1,0 +1,166 @@
+"""Checkpoints: whole or not there, and never unpickled."""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.distributed.sharded_tables import ShardedVariable
+from mtrec.errors import UserError
+
+STATE = "state.json"
+WEIGHTS = "weights"
+SELECTED = "selected"
+
+Parts: TypeAlias = Mapping[str, Sequence[keras.Variable]]
+
+
+class Checkpoints:
+    """The checkpoints of one job, a directory `step-<n>` each.
+
+    A checkpoint is written beside its place and renamed, and carries the SHA-256 of its files, so
+    that one cut off half-way or damaged later is never taken for a good one.
+
+    Args:
+        directory: The run's `checkpoints/`.
+        parts: The variables to save, such as those of the model and of each optimizer, by name.
+            Sharded ones are saved whole, so that any number of replicas can read them.
+    """
+
+    def __init__(self, directory: Path, parts: Parts) -> None:
+        self.directory = directory
+        self._parts = parts
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All variables that are saved."""
+        return [variable for group in self._parts.values() for variable in group]
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps lives."""
+        return self.directory / f"step-{step:08d}"
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Writes all variables, and `state` as JSON."""
+        aside = self.directory / f".step-{step:08d}.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        values = {id(v): v.numpy() for v in _sharded(self._parts)}
+        _checkpoint(self._parts, _on_host(values)).write(str(aside / WEIGHTS))
+        content = {"state": state, "files": _digests(aside)}
+        (aside / STATE).write_text(json.dumps(content))
+        _delete(self.path(step))
+        os.replace(aside, self.path(step))
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """Step and state of the latest checkpoint that is whole, or None.
+
+        One that is damaged is skipped for the one before, with a warning.
+        """
+        for path in sorted(self.directory.glob("step-*"), reverse=True):
+            state = _whole(path)
+            if state is not None:
+                return int(path.name.removeprefix("step-")), state
+            warnings.warn(f"{path} is damaged; going back to the one before.", stacklevel=2)
+        return None
+
+    def restore(self, step: int) -> None:
+        """Reads all variables from the checkpoint after `step` steps."""
+        _read(self.path(step), self._parts).assert_consumed()
+
+    def select(self, step: int) -> None:
+        """Makes the checkpoint of `step` the one that later stages read."""
+        aside = self.directory / f".{SELECTED}.partial"
+        aside.write_text(self.path(step).name + "\n")
+        os.replace(aside, self.directory / SELECTED)
+
+    def prune(self, *, keep: int, latest: int) -> None:
+        """Deletes all checkpoints but that of step `keep` and the `latest` ones."""
+        paths = sorted(self.directory.glob("step-*"))
+        for path in paths[:-latest]:
+            if path != self.path(keep):
+                _delete(path)
+
+
+def read_selected(directory: Path, **parts: Sequence[keras.Variable]) -> None:
+    """Reads some parts, such as the model alone, from the selected checkpoint.
+
+    Raises:
+        UserError: If training has not selected a checkpoint in `directory`, or it is damaged.
+    """
+    if not is_selected(directory):
+        raise UserError(
+            f"{directory} must hold a selected checkpoint, and holds none: training did not "
+            "finish there. Run the job again."
+        )
+    path = directory / (directory / SELECTED).read_text().strip()
+    if _whole(path) is None:
+        raise UserError(f"The selected checkpoint {path} is damaged. Run the job again.")
+    _read(path, parts).assert_existing_objects_matched().expect_partial()
+
+
+def is_selected(directory: Path) -> bool:
+    """Whether training finished and selected a checkpoint in `directory`."""
+    return (directory / SELECTED).is_file()
+
+
+def _read(path: Path, parts: Parts) -> Any:
+    """Reads a checkpoint into `parts`; returns TensorFlow's account of what it found."""
+    whole = _on_host({id(v): np.zeros(v.shape, np.float32) for v in _sharded(parts)})
+    status = _checkpoint(parts, whole).read(str(path / WEIGHTS))
+    for variable in _sharded(parts):
+        variable.assign(whole[id(variable)].numpy())
+    return status
+
+
+def _checkpoint(parts: Parts, whole: Mapping[int, tf.Variable]) -> tf.train.Checkpoint:
+    # TensorFlow does not find variables below the dictionaries of a Keras layer, and says nothing:
+    # name each one. Order and name identify it, since Keras numbers layers within a process.
+    named = {
+        part: {f"{place}_{v.name}": whole.get(id(v), v.value) for place, v in enumerate(variables)}
+        for part, variables in parts.items()
+    }
+    return tf.train.Checkpoint(**named)
+
+
+def _on_host(values: Mapping[int, np.ndarray]) -> dict[int, tf.Variable]:
+    """What stands in a checkpoint for each sharded variable, by the latter's `id`."""
+    with tf.device("CPU:0"):
+        return {key: tf.Variable(whole) for key, whole in values.items()}
+
+
+def _sharded(parts: Parts) -> list[ShardedVariable]:
+    return [v for group in parts.values() for v in group if isinstance(v, ShardedVariable)]
+
+
+def _delete(path: Path) -> None:
+    """Deletes a checkpoint, so that one deleted half-way does not look damaged."""
+    if path.exists():
+        aside = path.with_name(f".{path.name}.deleted")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+        shutil.rmtree(aside)
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(directory.glob(f"{WEIGHTS}*")):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((path / STATE).read_text())
+    except (OSError, ValueError):
+        return None
+    return content["state"] if content.get("files") == _digests(path) else None

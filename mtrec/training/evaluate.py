@@ -1,0 +1,179 @@
+"""Evaluation on held-out interactions: the whole catalogue, exact, every head.
+
+Each worker measures users of its own; the figures are made out of what all of them measured.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.dataset import Dataset
+from mtrec.data.histories import Histories, first_of_each
+from mtrec.data.split import Split
+from mtrec.distributed.strategy import from_workers, num_workers, worker_number
+from mtrec.heads import metrics
+from mtrec.heads.head import Head, HeldOut, Report
+from mtrec.model.recommender import Recommender
+from mtrec.training.measured import Measured, joined, of_head
+
+# The parts of a run's data that its figures are of.
+SPLITS = ("val", "test")
+USERS_AT_ONCE = 1024
+ITEMS_AT_ONCE = 65_536
+# Users, and items, that gates are averaged over.
+GATES_OVER = 1024
+
+
+class Evaluator:
+    """Judges a model on one held-out part of the data.
+
+    Args:
+        dataset: The data.
+        known: Rows the model may know of each user: they form the histories and are masked.
+        held_out: Rows to judge it on.
+
+    Attributes:
+        held_out: Those rows, by user.
+    """
+
+    held_out: HeldOut
+
+    def __init__(self, dataset: Dataset, *, known: np.ndarray, held_out: np.ndarray) -> None:
+        columns = {name: np.asarray(c)[held_out] for name, c in dataset.interactions.items()}
+        order = np.argsort(columns["user"], kind="stable")
+        histories = Histories.of(dataset, known)
+        users, owner = np.unique(columns["user"][order], return_inverse=True)
+        item = columns["item"][order]
+        entries, owners = histories.entries(users)
+        width = dataset.num_items + 1
+        pairs = owners.astype(np.int64) * width + histories.items[entries]
+        mine = owner.astype(np.int64) * width + item
+        self.held_out = HeldOut(
+            users=users,
+            owner=owner,
+            item=item,
+            labels={name: columns[name][order] for name in dataset.labels},
+            time=columns["timestamp"][order].astype(np.int64),
+            new=~np.isin(mine, pairs) & first_of_each(mine),
+            known=histories,
+            dataset=dataset,
+        )
+
+    def __call__(self, model: Recommender, *, full: bool) -> dict[str, Report]:
+        """The report of each head, all of it measured in this process; see `Head.report`."""
+        (everybody,) = self.shares(1)
+        return self.report(self.measure(model, everybody, full=full), model.heads, full=full)
+
+    def shares(self, workers: int) -> list[slice]:
+        """The users that each worker measures, as positions: equally many, in their order."""
+        total = len(self.held_out.users)
+        return [slice(total * w // workers, total * (w + 1) // workers) for w in range(workers)]
+
+    def measure(self, model: Recommender, users: slice, *, full: bool) -> Measured:
+        """What each head measures on the users of a share, nothing if it has none."""
+        if users.start == users.stop:
+            return {}
+        mine = self.held_out.of(users)
+        query = embed_users(model, mine.users, mine.known)
+        candidate = embed_items(model, mine.dataset.num_items)
+        return {
+            f"{name}/{kind}": values
+            for name, head in model.heads.items()
+            for kind, values in head.measure(mine, query[name], candidate[name], full=full).items()
+        }
+
+    def measure_together(
+        self, model: Recommender, strategy: tf.distribute.Strategy, *, full: bool
+    ) -> Measured:
+        """What the workers measured, each on its share of the users; all of them call this.
+
+        Raises:
+            UserError: On every worker, if a head raises it on one.
+        """
+        users = self.shares(num_workers(strategy))[worker_number(strategy)]
+        return joined(from_workers(strategy, lambda: self.measure(model, users, full=full)))
+
+    def report(
+        self, measured: Measured, heads: Mapping[str, Head], *, full: bool
+    ) -> dict[str, Report]:
+        """The report of each head, from what was measured of all users; see `Head.report`."""
+        return {
+            name: head.report(self.held_out, of_head(measured, name), full=full)
+            for name, head in heads.items()
+        }
+
+    def gates(self, model: Recommender) -> dict[str, float]:
+        """What each head's gates give the experts, as means over users and over items.
+
+        Returns:
+            `train/<head>/gate/<tower>/<expert>`, which sum to 1, and `.../entropy`, the mean over
+            rows in nats: 0 where each row uses one expert, log K where it uses all K alike. With
+            more than one level of gates, `.../level_<n>/...`. Nothing for a model without gates.
+        """
+        known = self.held_out.known
+        users = _spread(self.held_out.users)
+        if not len(users):
+            return {}
+        entries, owners = known.entries(users)
+        items = _spread(np.arange(1, self.held_out.dataset.num_items + 1))
+        towers = model.gates(
+            users.astype(np.int32), known.items[entries], owners, items.astype(np.int32)
+        )
+        flat: dict[str, float] = {}
+        for tower, heads in towers.items():
+            for head, levels in heads.items():
+                for level, gate in enumerate(levels, start=1):
+                    path = f"train/{head}/gate/{tower}"
+                    path += f"/level_{level}" if len(levels) > 1 else ""
+                    flat |= {f"{path}/{name}": float(np.mean(w)) for name, w in gate.items()}
+                    weights = np.stack(list(gate.values()))
+                    entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-30)), axis=0)
+                    flat[f"{path}/entropy"] = float(np.mean(entropy))
+        return flat
+
+
+def evaluator_of(split: str, dataset: Dataset, parts: Split) -> Evaluator:
+    """What judges a trained model on a split, `val` or `test`."""
+    known, held_out = {
+        "val": (parts.fit, parts.validation),
+        "test": (parts.train, parts.test),
+    }[split]
+    return Evaluator(dataset, known=known, held_out=held_out)
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """At most `GATES_OVER` of the rows, evenly spread."""
+    return rows[:: max(1, -(-len(rows) // GATES_OVER))]
+
+
+def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:
+    """Query representations of user rows `[U]` for each head, `[U, D]` or `[U, K, D]`."""
+    parts = []
+    for part in metrics.chunks(len(users), USERS_AT_ONCE):
+        entries, owners = known.entries(users[part])
+        labels = {name: known.labels[name][entries] for name in model.reads}
+        rows = users[part].astype(np.int32)
+        parts.append(model.queries(rows, known.items[entries], owners, labels=labels))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def embed_items(model: Recommender, num_items: int) -> dict[str, np.ndarray]:
+    """Candidate representations of items 1..C for each head, `[C, D]`."""
+    rows = np.arange(1, num_items + 1, dtype=np.int32)
+    parts = [
+        model.candidates(tf.constant(rows[part]))
+        for part in metrics.chunks(num_items, ITEMS_AT_ONCE)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def flat_metrics(reports: Mapping[str, Report], split: str) -> dict[str, float]:
+    """`<split>/<head>/<metric>` and `baseline/<split>/<head>/<metric>` of all heads."""
+    flat: dict[str, float] = {}
+    for head, report in reports.items():
+        flat |= {f"{split}/{head}/{name}": value for name, value in report.metrics.items()}
+        flat |= {
+            f"baseline/{split}/{head}/{name}": value for name, value in report.baseline.items()
+        }
+    return flat

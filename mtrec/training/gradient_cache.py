@@ -1,0 +1,265 @@
+"""Gradient caching: the towers see a batch chunk by chunk, the losses see all of it.
+
+Gao et al. 2021 (arXiv:2101.06983): representations are made without keeping what made them, the
+losses give the gradient with respect to them, and the towers make each chunk once more to pass its
+part of that gradient on to their weights. It is the gradient of the whole batch, for the memory of
+one chunk and the time of encoding twice.
+
+Shapes: `n` rows of a side, which are a batch's queries, items or pool.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from mtrec.distributed.sharded_tables import ShardedVariable
+from mtrec.distributed.strategy import all_gather
+from mtrec.errors import UserError
+from mtrec.model.recommender import Recommender
+from mtrec.training.gradient_balance import Gradient
+from mtrec.training.optimizers import sum_by_row
+
+# By side, `query`, `item` and `pool`, then by head: representations `[n, D]`.
+Encoded: TypeAlias = dict[str, dict[str, tf.Tensor]]
+# The same for some rows of one side, from the first to the last.
+Encode: TypeAlias = Callable[[Any, Any], dict[str, tf.Tensor]]
+
+
+def encode(model: Recommender, batch: Mapping[str, tf.Tensor]) -> Encoded:
+    """The representations of all queries, items and pool items of a batch."""
+    return {
+        "query": _queries(model, batch),
+        "item": model.candidates(batch["item"]),
+        "pool": model.candidates(batch["pool"]),
+    }
+
+
+def _queries(model: Recommender, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return model.queries(
+        batch["query"],
+        batch["item"],
+        batch["history_query"],
+        places=batch["history_item"],
+        labels={name: batch[f"history_label_{name}"] for name in model.reads},
+        draw=batch["query_draw"],
+    )
+
+
+class GradientCache:
+    """Encodes a batch in chunks, and passes gradients on in the same way.
+
+    Args:
+        model: The model, adapted.
+        at_once: Queries, items or pool items of a replica that are encoded at once.
+
+    Raises:
+        UserError: If a table of the towers is sharded.
+    """
+
+    def __init__(self, model: Recommender, *, at_once: int) -> None:
+        weights = model.query.trainable_variables + model.candidate.trainable_variables
+        # Replicas would have to exchange rows within a loop, where they cannot wait for each other.
+        if any(isinstance(v, ShardedVariable) for v in weights):
+            raise UserError(
+                "train.encode_at_once must be null where embedding tables are sharded; got "
+                f"{at_once}. Set model.table_placement=replicated, or train.encode_at_once=null."
+            )
+        self.model = model
+        self.at_once = at_once
+
+    def encode(self, batch: Mapping[str, tf.Tensor]) -> Encoded:
+        """What the function `encode` returns, to be called where no tape records."""
+        heads, found = list(self.model.heads), {}
+        for side, encode_rows in self._sides(batch).items():
+
+            def chunk(first: Any, last: Any, encode_rows: Encode = encode_rows) -> "_Parts":
+                found = encode_rows(first, last)
+                return [found[head] for head in heads], []
+
+            rows, _ = self._over_chunks(chunk, chunk(0, 0), batch[side])
+            found[side] = dict(zip(heads, rows, strict=True))
+        return found
+
+    def gradients(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        variables: Sequence[tf.Variable],
+        targets: Sequence[tuple[Sequence[Gradient], Mapping[str, Mapping[str, Gradient]]]],
+    ) -> list[list[Gradient]]:
+        """The gradient of each target with respect to each variable; None where no path leads.
+
+        Args:
+            batch: The batch.
+            variables: The variables.
+            targets: For each target, its gradients with respect to the variables where the
+                representations do not change, and with respect to the representations.
+        """
+        parts = [[direct] for direct, _ in targets]
+        for side, encode_rows in self._sides(batch).items():
+            size = tf.shape(batch[side])[0]
+            upstream = [
+                {head: _dense(g, size) for head, g in of[side].items() if g is not None}
+                for _, of in targets
+            ]
+            passed = self._passed_on(encode_rows, batch[side], variables, upstream)
+            for part, gradients in zip(parts, passed, strict=True):
+                part.append(gradients)
+        return _alike([[_sum(each) for each in zip(*part, strict=True)] for part in parts])
+
+    def _sides(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Encode]:
+        model = self.model
+        return {
+            "query": lambda first, last: _queries(model, _chunk_of_queries(batch, first, last)),
+            "item": lambda first, last: model.candidates(batch["item"][first:last]),
+            "pool": lambda first, last: model.candidates(batch["pool"][first:last]),
+        }
+
+    def _passed_on(
+        self,
+        encode_rows: Encode,
+        rows: tf.Tensor,
+        variables: Sequence[tf.Variable],
+        upstream: Sequence[Mapping[str, tf.Tensor]],
+    ) -> list[list[Gradient]]:
+        """What the gradients with respect to a side's representations are to the variables."""
+
+        def gradients(first: Any, last: Any) -> list[Gradient]:
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(variables)
+                found = encode_rows(first, last)
+            return [
+                gradient
+                for of in upstream
+                for gradient in tape.gradient(
+                    [found[head] for head in of],
+                    variables,
+                    output_gradients=[g[first:last] for g in of.values()],
+                )
+            ]
+
+        # Of no rows, to know which gradients there are.
+        pattern = gradients(0, 0)
+        found = self._over_chunks(
+            lambda first, last: _taken_apart(gradients(first, last)), _taken_apart(pattern), rows
+        )
+        flat, count = _put_together(pattern, *found), len(variables)
+        return [flat[k * count : (k + 1) * count] for k in range(len(upstream))]
+
+    def _over_chunks(
+        self, chunk: Callable[[Any, Any], "_Parts"], empty: "_Parts", rows: tf.Tensor
+    ) -> "_Parts":
+        """The parts of all chunks of `rows [n]`, of which one at a time is made.
+
+        Args:
+            chunk: The parts of the rows from a first to a last.
+            empty: The parts of no rows.
+            rows: The rows.
+        """
+        chunks = -(-tf.size(rows) // self.at_once)
+        arrays = [
+            tf.TensorArray(
+                part.dtype, size=chunks, element_shape=[None, *part.shape[1:]], infer_shape=False
+            )
+            for part in empty[0]
+        ]
+        sums = [tf.zeros_like(part) for part in empty[1]]
+
+        def body(k: tf.Tensor, arrays: Any, sums: Any) -> tuple[Any, Any, Any]:
+            joined, added = chunk(k * self.at_once, (k + 1) * self.at_once)
+            return (
+                k + 1,
+                [array.write(k, part) for array, part in zip(arrays, joined, strict=True)],
+                [total + part for total, part in zip(sums, added, strict=True)],
+            )
+
+        _, arrays, sums = tf.while_loop(
+            lambda k, *_: k < chunks, body, (0, arrays, sums), parallel_iterations=1
+        )
+        return [array.concat() for array in arrays], sums
+
+
+# What comes of some rows: what is joined with that of other rows, `[n, ...]`, and what is added.
+_Parts: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor]]
+
+
+def _chunk_of_queries(
+    batch: Mapping[str, tf.Tensor], first: Any, last: Any
+) -> dict[str, tf.Tensor]:
+    """The queries from a first to a last with their histories, which lie side by side."""
+    owners = batch["history_query"]
+    start, stop = (
+        tf.math.count_nonzero((owners >= 0) & (owners < edge), dtype=tf.int32)
+        for edge in (first, last)
+    )
+    part = {name: v[first:last] for name, v in batch.items() if name.startswith("query")}
+    part |= {name: v[start:stop] for name, v in batch.items() if name.startswith("history_")}
+    part["history_query"] -= first
+    used, part["history_item"] = tf.unique(part["history_item"])
+    return part | {"item": tf.gather(batch["item"], used)}
+
+
+def _taken_apart(gradients: Sequence[Gradient]) -> _Parts:
+    """Rows of tables are joined, gradients of dense weights added."""
+    slices = [g for g in gradients if isinstance(g, tf.IndexedSlices)]
+    return [part for g in slices for part in (g.values, g.indices)], [
+        g for g in gradients if isinstance(g, tf.Tensor)
+    ]
+
+
+def _put_together(
+    pattern: Sequence[Gradient], joined: Sequence[tf.Tensor], added: Sequence[tf.Tensor]
+) -> list[Gradient]:
+    """Undoes `_taken_apart`, for gradients that are of the kinds of those in `pattern`."""
+    parts, sums = iter(joined), iter(added)
+    found: list[Gradient] = []
+    for like in pattern:
+        if isinstance(like, tf.IndexedSlices):
+            found.append(tf.IndexedSlices(next(parts), next(parts), like.dense_shape))
+        else:
+            found.append(None if like is None else next(sums))
+    return found
+
+
+def _sum(gradients: Sequence[Gradient]) -> Gradient:
+    present = [g for g in gradients if g is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    if not isinstance(present[0], tf.IndexedSlices):
+        return tf.add_n(present)
+    return tf.IndexedSlices(
+        tf.concat([g.values for g in present], 0),
+        tf.concat([g.indices for g in present], 0),
+        present[0].dense_shape,
+    )
+
+
+def _alike(targets: Sequence[Sequence[Gradient]]) -> list[list[Gradient]]:
+    """The gradients with tables summed by row, and of as many rows on every replica.
+
+    Chunks meet an item anew, and each replica another number of times, but replicas exchange
+    gradients of one length. It changes from step to step: take one step a call.
+    """
+    flat = [g for gradients in targets for g in gradients if isinstance(g, tf.IndexedSlices)]
+    if not flat:
+        return [list(gradients) for gradients in targets]
+    summed = [sum_by_row(g) for g in flat]
+    sizes = tf.stack([tf.size(rows) for rows, _ in summed])
+    extra = tf.unstack(tf.reduce_max(all_gather(sizes[tf.newaxis]), axis=0) - sizes)
+    padded = iter(
+        tf.IndexedSlices(
+            tf.pad(values, [[0, more], [0, 0]]), tf.pad(rows, [[0, more]]), like.dense_shape
+        )
+        for like, (rows, values), more in zip(flat, summed, extra, strict=True)
+    )
+    return [
+        [next(padded) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+        for gradients in targets
+    ]
+
+
+def _dense(gradient: Gradient, size: tf.Tensor) -> tf.Tensor:
+    """A gradient of representations, whose rows a head may have picked."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, size)
+    return gradient

@@ -1,0 +1,337 @@
+"""The loop of epochs: trains, validates, saves, and selects a model on validation data."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.batches import Batches, stack
+from mtrec.distributed.sharded_tables import gathered
+from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
+from mtrec.errors import PreemptedError, UserError
+from mtrec.heads.metrics import better
+from mtrec.model.recommender import Recommender
+from mtrec.training.balance import Balancer
+from mtrec.training.checkpoint import Checkpoints
+from mtrec.training.mined_negatives import Miner
+from mtrec.training.step import Optimizers, Step
+from mtrec.training.streaming_log_q import StreamingLogQ
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and how to choose the model; fields of the config's `train`.
+
+    Attributes:
+        epochs: Epochs at most.
+        max_steps: Steps at most, or null.
+        encode_at_once: See `mtrec.training.step.Step`.
+        steps_per_call: Steps taken by one call of the compiled function; one with `encode_at_once`.
+        telemetry_every: Steps between those whose gradients and updates are looked at, or null.
+        checkpoint_every: Steps between checkpoints within an epoch (`100`), or the seconds between
+            them (`60s`); null for one at the end of each epoch alone.
+        patience: Epochs without a better model after which to stop, or null.
+        select_by: Validation metric that selects the model, such as `val/rating/rmse`; null for the
+            last epoch.
+    """
+
+    epochs: int
+    max_steps: int | None
+    encode_at_once: int | None
+    steps_per_call: int
+    telemetry_every: int | None
+    checkpoint_every: str | None
+    patience: int | None
+    select_by: str | None
+
+
+@dataclass
+class State:
+    """How far training has come; saved with every checkpoint.
+
+    Attributes:
+        epoch: The epoch that is being trained, from 1.
+        step: Steps taken in it.
+        losses: The task losses of those steps, `[step, T]`.
+        weights: The tasks' weights in those steps, `[step, T]`.
+        telemetry: Metrics of those steps that were observed.
+        history: The metrics of every finished epoch.
+    """
+
+    epoch: int
+    step: int
+    losses: list[list[float]]
+    weights: list[list[float]]
+    telemetry: list[Metrics]
+    history: list[Metrics]
+
+    def best(self, metric: str | None) -> Metrics:
+        """The finished epoch with the best value of `metric`, the first of equals; or the last."""
+        if metric is None:
+            return self.history[-1]
+        best = self.history[0]
+        for metrics in self.history[1:]:
+            if better(metric, metrics[metric], best[metric]):
+                best = metrics
+        return best
+
+
+def fit(
+    model: Recommender,
+    batches: Batches,
+    *,
+    balancer: Balancer,
+    optimizers: Optimizers,
+    strategy: tf.distribute.Strategy,
+    schedule: Schedule,
+    validate: Callable[[], Metrics],
+    checkpoints: Path,
+    on_epoch: Callable[[Metrics], None],
+    on_resume: Callable[[State], None] = lambda state: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Metrics]:
+    """Trains, from the latest checkpoint if there is one, and leaves the model at the best epoch's.
+
+    Where several workers train, all of them call this, and all validate. The chief alone saves,
+    reports and is asked to stop; the others follow it.
+
+    Args:
+        model: The model, adapted in the scope of `strategy`.
+        batches: The batches of every epoch.
+        balancer: Turns task losses into the objective.
+        optimizers: They move the weights.
+        strategy: Where the replicas are.
+        schedule: When to stop and what to select by.
+        validate: Returns validation metrics of the model as it is, the chief's for all workers.
+            It must raise on all of them or on none, as `from_workers` does.
+        checkpoints: The directory that checkpoints go to.
+        on_epoch: Called with the metrics of each finished epoch; once more for those finished
+            before a resume, so that none is lost.
+        on_resume: Called with the state of the checkpoint that training goes on from.
+        stop: Asked after every call of the step; when true, training saves and stops.
+
+    Returns:
+        The metrics of every epoch; `selected` is 1 in the one that was kept.
+
+    Raises:
+        UserError: If a loss stops being finite, or `select_by` names no validation metric.
+        PreemptedError: If `stop` said so.
+    """
+    with strategy.scope():
+        log_q = StreamingLogQ.of(batches)
+    step = Step(
+        model,
+        balancer,
+        optimizers,
+        strategy,
+        log_q=log_q,
+        encode_at_once=schedule.encode_at_once,
+    )
+    parts = {
+        "model": model.weights,
+        "balancer": balancer.weights,
+        "tables": optimizers.tables.variables,
+        "dense": optimizers.dense.variables,
+    }
+    if log_q:
+        parts["log_q"] = log_q.weights
+    miner = None
+    if batches.negatives and batches.negatives.mined:
+        miner = Miner(model, batches, strategy)
+        parts["negatives"] = [miner.lists]
+    saved = Checkpoints(checkpoints, parts)
+    chief = is_chief(strategy)
+    state = _restored(strategy, saved)
+    if miner:
+        miner.hand_over()
+    if chief and (state.history or state.step):
+        on_resume(state)
+        for metrics in state.history:
+            on_epoch(metrics)
+    trainer = _Trainer(step, batches, miner, schedule, saved, state, stop)
+    while not trainer.done:
+        metrics = trainer.epoch(validate)
+        if chief:
+            on_epoch(metrics)
+    best = state.best(schedule.select_by)
+    from_chief(strategy, lambda: saved.select(int(best["step"])))
+    saved.restore(int(best["step"]))
+    return [m | {"selected": float(m is best)} for m in state.history]
+
+
+def _restored(strategy: tf.distribute.Strategy, saved: Checkpoints) -> State:
+    """The state of the latest checkpoint, its variables read; or that of a beginning."""
+    latest = from_chief(strategy, saved.latest)
+    if latest is None:
+        return State(epoch=1, step=0, losses=[], weights=[], telemetry=[], history=[])
+    step, state = latest
+    saved.restore(step)
+    return State(**state)
+
+
+class _Trainer:
+    """Moves the state on, epoch by epoch, and saves it."""
+
+    def __init__(
+        self,
+        step: Step,
+        batches: Batches,
+        miner: Miner | None,
+        schedule: Schedule,
+        saved: Checkpoints,
+        state: State,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.step = step
+        self.batches = batches
+        self.miner = miner
+        self.schedule = schedule
+        self.saved = saved
+        self.state = state
+        self.stop = stop
+        self.due = _Due(schedule.checkpoint_every, self.steps_done)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken since the beginning of the job."""
+        return (self.state.epoch - 1) * self.batches.steps_per_epoch + self.state.step
+
+    @property
+    def done(self) -> bool:
+        """Whether the epochs, the steps or the patience are used up."""
+        history, schedule = self.state.history, self.schedule
+        if self.state.epoch > schedule.epochs:
+            return True
+        if schedule.max_steps and self.steps_done >= schedule.max_steps:
+            return True
+        if not (schedule.patience and history):
+            return False
+        return len(history) - self.state.best(schedule.select_by)["epoch"] >= schedule.patience
+
+    def epoch(self, validate: Callable[[], Metrics]) -> Metrics:
+        """Finishes the current epoch, validates, saves, and returns the epoch's metrics."""
+        started = time.perf_counter()
+        state, schedule = self.state, self.schedule
+        steps = self.batches.steps_per_epoch
+        if schedule.max_steps:
+            steps = min(steps, schedule.max_steps - (state.epoch - 1) * steps)
+        # Within a call, what replicas exchange must keep its length, and cached gradients do not.
+        at_once = 1 if schedule.encode_at_once else schedule.steps_per_call
+        while state.step < steps:
+            self._call(min(state.step + at_once, steps))
+            # The chief's clock alone says what is due: workers save sharded tables together.
+            stop, due = from_chief(
+                self.step.strategy, lambda: (self.stop(), self.due(self.steps_done))
+            )
+            if stop or (due and state.step < steps):
+                self._save()
+            if stop:
+                raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
+        metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
+        metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
+        with gathered(self.saved.variables):
+            metrics |= validate()
+            _check_selectable(schedule.select_by, metrics)
+            metrics = from_chief(self.step.strategy, lambda: metrics)
+            state.history.append(metrics)
+            state.epoch, state.step = state.epoch + 1, 0
+            state.losses, state.weights, state.telemetry = [], [], []
+            if self.miner and not self.done:
+                self.miner.search()
+            self._save()
+        return metrics
+
+    def _call(self, stop: int) -> None:
+        """Takes the steps up to `stop`, or up to the next that is to be observed."""
+        state, every = self.state, self.schedule.telemetry_every
+        until = every - self.steps_done % every if every else stop  # steps to the observed one
+        observe = until == 1
+        stop = state.step + 1 if observe else min(stop, state.step + until - 1 if every else stop)
+        steps = [self.batches.step(state.epoch, k) for k in range(state.step, stop)]
+        mine = local_replicas(self.step.strategy)
+        taken = self.step(
+            {r: stack([slices[r] for slices in steps]) for r in mine}, observe=observe
+        )
+        _check_finite(taken.losses, list(self.step.model.heads), state)
+        state.losses += taken.losses.tolist()
+        state.weights += taken.weights.tolist()
+        state.telemetry += [taken.telemetry] if observe else []
+        state.step = stop
+
+    def _means(self) -> Metrics:
+        """Means over the steps of the epoch."""
+        metrics: Metrics = {}
+        for kind, values in (("loss", self.state.losses), ("weight", self.state.weights)):
+            means = np.mean(values, axis=0)
+            metrics |= {
+                f"train/{name}/{kind}": float(mean)
+                for name, mean in zip(self.step.model.heads, means, strict=True)
+            }
+        observed = self.state.telemetry
+        for name in observed[0] if observed else ():
+            metrics[name] = float(np.mean([metrics_of[name] for metrics_of in observed]))
+        return metrics
+
+    def _save(self) -> None:
+        """Writes a checkpoint; all workers take part, the chief writes."""
+        with gathered(self.saved.variables):
+            if is_chief(self.step.strategy):
+                self._write()
+
+    def _write(self) -> None:
+        # Between epochs, the last step of the one before names the checkpoint.
+        step = int(self.state.history[-1]["step"]) if self.state.step == 0 else self.steps_done
+        self.saved.save(step, vars(self.state))
+        history = self.state.history
+        best = self.state.best(self.schedule.select_by)["step"] if history else step
+        self.saved.prune(keep=int(best), latest=2)
+
+
+class _Due:
+    """Says when a checkpoint within an epoch is due.
+
+    Counted in steps, one is due at the first look at or after each multiple of them, so that a job
+    that was killed leaves the checkpoints of one that was not.
+    """
+
+    def __init__(self, every: str | None, step: int) -> None:
+        seconds = every is not None and every.endswith("s")
+        self._seconds = float(every[:-1]) if every and seconds else None
+        self._steps = int(every) if every and not seconds else None
+        self._last_time, self._last_step = time.monotonic(), step
+
+    def __call__(self, step: int) -> bool:
+        if self._seconds is not None:
+            due = time.monotonic() - self._last_time >= self._seconds
+            if due:
+                self._last_time = time.monotonic()
+            return due
+        last, self._last_step = self._last_step, step
+        return self._steps is not None and step // self._steps > last // self._steps
+
+
+def _check_selectable(metric: str | None, metrics: Metrics) -> None:
+    if metric is not None and metric not in metrics:
+        known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
+        raise UserError(
+            f"train.select_by must be one of {known}; got {metric}."
+            if known
+            else "train.select_by must be null where nothing is held out for validation; got "
+            f"{metric}. Set train.select_by=null, or a larger data.split.validation_share."
+        )
+
+
+def _check_finite(losses: np.ndarray, heads: list[str], state: State) -> None:
+    bad = np.argwhere(~np.isfinite(losses))
+    if len(bad):
+        k, task = bad[0]
+        raise UserError(
+            f"The loss of the task {heads[task]!r} is {losses[k, task]} in step {state.step + k} "
+            f"of epoch {state.epoch}, after {len(state.history)} finished epochs; "
+            "lower optimizer.tables.learning_rate or optimizer.dense.learning_rate."
+        )

@@ -1,0 +1,255 @@
+"""The training step.
+
+The objective is `sum_t w_t * (sum_i m_ti l_ti) / (sum_i m_ti)`, both inner sums over the *global*
+batch: each replica divides its sum by everybody's count, and the optimizers sum the gradients. It
+does not change when the same global batch is spread over more replicas.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.batches import Batch
+from mtrec.distributed.sharded_tables import ShardedVariable
+from mtrec.distributed.strategy import all_sum
+from mtrec.distributed.tables import TABLE, tables_of
+from mtrec.heads.head import Examples
+from mtrec.model.recommender import Recommender
+from mtrec.training.balance import Balancer
+from mtrec.training.gradient_balance import gram_matrix, weighted_sum
+from mtrec.training.gradient_cache import Encoded, GradientCache, encode
+from mtrec.training.streaming_log_q import StreamingLogQ
+from mtrec.training.telemetry import as_metrics, moved_by, touched_rows
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """One optimizer for embedding tables, one for dense weights."""
+
+    tables: keras.optimizers.Optimizer
+    dense: keras.optimizers.Optimizer
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What K steps found.
+
+    Attributes:
+        losses: Each task's mean loss over the global batch, `[K, T]`.
+        weights: The weight each task had, `[K, T]`: the configured one times the balancer's factor.
+        telemetry: Metrics of a step that was observed; see `mtrec.training.telemetry`.
+    """
+
+    losses: np.ndarray
+    weights: np.ndarray
+    telemetry: dict[str, float]
+
+
+class Step:
+    """The training step: some batches in, every task's mean loss out, all weights moved.
+
+    Args:
+        model: The model, adapted.
+        balancer: Chooses how much each task counts.
+        optimizers: They move the weights.
+        strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
+        log_q: Estimates log Q, where the batches do not have it; made in the same scope.
+        encode_at_once: See `mtrec.training.gradient_cache.GradientCache`; null for the whole batch.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        balancer: Balancer,
+        optimizers: Optimizers,
+        strategy: tf.distribute.Strategy,
+        *,
+        log_q: StreamingLogQ | None = None,
+        encode_at_once: int | None = None,
+    ) -> None:
+        self.model = model
+        self.balancer = balancer
+        self.optimizers = optimizers
+        self.strategy = strategy
+        self.log_q = log_q
+        self.cache = GradientCache(model, at_once=encode_at_once) if encode_at_once else None
+        self.tables = tables_of(model)
+        self.dense = [v for v in model.trainable_variables if v.name != TABLE]
+        with strategy.scope():
+            optimizers.tables.build(self.tables)
+            optimizers.dense.build(self.dense + balancer.trainable_variables)
+        # Of a sharded table, a replica has the whole batch's gradient, but of its own rows alone.
+        self._sharded = [isinstance(v, ShardedVariable) for v in self.tables + self.dense]
+        self._clock = (optimizers.tables if self.tables else optimizers.dense).iterations
+        # TensorFlow 2.20 takes a way through a loop's next iteration for one within this, and then
+        # drops what orders the read of a variable before its write; see tests/test_step_order.py.
+        tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
+        self._compiled: dict[bool, Callable[[Mapping[str, Any]], dict[str, tf.Tensor]]] = {}
+
+    def __call__(self, replicas: Mapping[int, Batch], *, observe: bool = False) -> Taken:
+        """Takes K steps.
+
+        Args:
+            replicas: For each replica of this process, its K batches stacked to arrays `[K, ...]`.
+            observe: Whether to look at gradients and updates, in a call of one step.
+        """
+        if observe not in self._compiled:
+            function = self._observed if observe else self._many
+            self._compiled[observe] = self._traced_once(function, replicas)
+        found = self._compiled[observe](self._distributed(replicas))
+        telemetry = as_metrics(found, list(self.model.heads), self.tables) if observe else {}
+        return Taken(found["losses"].numpy(), found["weights"].numpy(), telemetry)
+
+    def _distributed(self, replicas: Mapping[int, Batch]) -> Mapping[str, Any]:
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: {
+                name: tf.constant(value)
+                for name, value in replicas[context.replica_id_in_sync_group].items()
+            }
+        )
+
+    def _traced_once(
+        self, function: Callable[..., Any], replicas: Mapping[int, Batch]
+    ) -> Callable[[Mapping[str, Any]], Any]:
+        """Compiles for batches of any size: tracing is most of a short job's time."""
+        larger = {
+            r: {
+                name: np.zeros(np.add(value.shape, 1), value.dtype) for name, value in batch.items()
+            }
+            for r, batch in replicas.items()
+        }
+        specs, others = (
+            {name: tf.type_spec_from_value(value) for name, value in values.items()}
+            for values in (self._distributed(replicas), self._distributed(larger))
+        )
+        any_size = {
+            name: spec.most_specific_common_supertype([others[name]])
+            for name, spec in specs.items()
+        }
+        return tf.function(function, autograph=False, input_signature=[any_size])
+
+    def _many(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        count = tf.shape(self._local(batches["query"]))[0]
+
+        def body(k: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            result = self.strategy.run(self._step, args=(batches, k))
+            return k + 1, found.write(k, [self._local(result[n]) for n in ("losses", "weights")])
+
+        found = tf.TensorArray(tf.float32, size=count)
+        _, found = tf.while_loop(lambda k, _: k < count, body, (0, found))
+        losses, weights = tf.unstack(found.stack(), axis=1)  # each [K, T]
+        return {"losses": losses, "weights": weights}
+
+    def _observed(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        found = self.strategy.run(self._step, args=(batches, 0), kwargs={"observe": True})
+        one = {name: self._local(value) for name, value in found.items()}
+        return one | {name: one[name][tf.newaxis] for name in ("losses", "weights")}
+
+    def _local(self, value: Any) -> tf.Tensor:
+        return self.strategy.experimental_local_results(value)[0]
+
+    def _encoded(self, tape: tf.GradientTape, batch: dict[str, tf.Tensor]) -> Encoded:
+        if not self.cache:
+            return encode(self.model, batch)
+        with tape.stop_recording():
+            encoded = self.cache.encode(batch)
+        tape.watch(encoded)
+        return encoded
+
+    def _gradients(
+        self,
+        tape: tf.GradientTape,
+        targets: Sequence[tf.Tensor],
+        batch: dict[str, tf.Tensor],
+        encoded: Encoded,
+    ) -> list[list[Any]]:
+        """The gradient of each target with respect to every table and dense weight."""
+        variables = [v.value for v in self.tables + self.dense]
+        if not self.cache:
+            return [tape.gradient(target, variables) for target in targets]
+        found = [tape.gradient(target, (variables, encoded)) for target in targets]
+        return self.cache.gradients(batch, variables, found)
+
+    def losses(self, batch: dict[str, tf.Tensor], encoded: Encoded) -> list[tf.Tensor]:
+        """This replica's share of every task's mean loss over the global batch."""
+        query, item, pool = (encoded[side] for side in ("query", "item", "pool"))
+        frozen = batch["pool_frozen"][:, tf.newaxis] > 0
+        pool = {n: tf.where(frozen, tf.stop_gradient(v), v) for n, v in pool.items()}
+        sums, counts = [], []
+        for name, head in self.model.heads.items():
+            examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)
+            if head.views:
+                views = self.model.views(name, batch["view_item"], batch["view_draw"][0])
+                losses, mask = head.losses(replace(examples, views=views))
+            else:
+                losses, mask = head.losses(examples)
+                mask = tf.where(batch["row_draw"] < head.sampling_rate, mask, 0.0)
+            sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
+            counts.append(tf.reduce_sum(mask))
+        totals = all_sum(tf.stack(counts))
+        return [
+            tf.math.divide_no_nan(total, count)
+            for total, count in zip(sums, tf.unstack(totals), strict=True)
+        ]
+
+    def _step(
+        self, batches: Mapping[str, tf.Tensor], k: tf.Tensor, observe: bool = False
+    ) -> dict[str, tf.Tensor]:
+        batch = {name: value[k] for name, value in batches.items()}
+        if self.log_q:
+            batch |= self.log_q.estimate(batch, self._clock.value)
+        balancer, configured = self.balancer, self.balancer.configured
+        apart = balancer.of_gradients or observe
+        with tf.GradientTape(persistent=apart) as tape:
+            # Tapes do not see a sharded table by themselves.
+            tape.watch([v.value for v in self.tables + self.dense])
+            encoded = self._encoded(tape, batch)
+            shares = self.losses(batch, encoded)
+            losses = all_sum(tf.stop_gradient(tf.stack(shares)))
+            parts = _times(configured, shares)
+            if not balancer.of_gradients:
+                factors = balancer.factors(configured * losses, None, self._clock.value)
+                objective = tf.add_n(_times(tf.stop_gradient(factors), parts))
+        if apart:
+            tasks = self._gradients(tape, parts, batch, encoded)
+            gram = gram_matrix(tasks, self._sharded)
+        if balancer.of_gradients:
+            factors = balancer.factors(configured * losses, gram, self._clock.value)
+            gradients = [weighted_sum(each, factors) for each in zip(*tasks, strict=True)]
+        else:
+            (gradients,) = self._gradients(tape, [objective], batch, encoded)
+        found = {"losses": losses, "weights": configured * factors}
+        if not observe:
+            self._apply(gradients, configured * losses)
+            return found
+        rows = [
+            touched_rows(g, sharded=s)
+            for g, s in zip(gradients[: len(self.tables)], self._sharded, strict=False)
+        ]
+        before = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
+        self._apply(gradients, configured * losses)
+        after = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
+        return found | {"gram": gram, "updates": moved_by(before, after, self._sharded)}
+
+    def _apply(self, gradients: Sequence[Any], losses: tf.Tensor) -> None:
+        """Moves all weights by this replica's share of the gradients."""
+        replicas = self.strategy.num_replicas_in_sync
+        pairs = list(zip(gradients, self.tables + self.dense, strict=True))
+        own = [g / replicas for g in self.balancer.gradients(losses)]
+        dense = pairs[len(self.tables) :]
+        dense += list(zip(own, self.balancer.trainable_variables, strict=True))
+        for optimizer, part in (
+            (self.optimizers.tables, pairs[: len(self.tables)]),
+            (self.optimizers.dense, dense),
+        ):
+            moved = [(g, v) for g, v in part if g is not None]
+            if moved:  # a model may have no dense weight
+                optimizer.apply_gradients(moved)
+
+
+def _times(factors: tf.Tensor, losses: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    return [f * loss for f, loss in zip(tf.unstack(factors), losses, strict=True)]

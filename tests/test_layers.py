@@ -1,0 +1,72 @@
+"""Which package may import which: the plan of the house."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
+COMMANDS = {"launch", "recommend", "compare", "doctor"}
+LAYERS = (
+    {"errors", "libraries"},
+    {"config", "data", "distributed"},
+    {"heads", "tracking"},
+    {"model", "reports"},
+    {"training", "serving"},
+    {"jobs"},
+    {"cluster"},
+    COMMANDS,
+)
+LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
+# What a notebook uses without Hydra.
+WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports() -> list[tuple[str, str, str]]:
+    """File, its room, and the room of each import of mtrec in it, wherever it stands."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path == PACKAGE / "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module == "mtrec":
+                modules = [f"mtrec.{a.name}" for a in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module]
+            rooms = [m.split(".")[1] for m in modules if m.startswith("mtrec.")]
+            found += [(str(path.relative_to(PACKAGE)), room_of(path), room) for room in rooms]
+    return found
+
+
+def test_every_room_has_a_layer() -> None:
+    rooms = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if not p.name.startswith("_")}
+    assert rooms - {"conf"} == set(LAYER)
+
+
+def test_imports_stay_in_their_package_or_go_down() -> None:
+    up = [
+        f"{path} imports {room}"
+        for path, own, room in imports()
+        if room != own and LAYER[room] >= LAYER[own]
+    ]
+    assert up == []
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_CONFIG))
+def test_a_library_room_does_not_know_the_config(room: str) -> None:
+    assert [path for path, own, target in imports() if own == room and target == "config"] == []
+
+
+def test_no_package_imports_by_its_face() -> None:
+    faces = [p / "__init__.py" for p in PACKAGE.iterdir() if p.is_dir() and p.name != "conf"]
+    for face in faces:
+        if face.parent.name.startswith("_"):
+            continue
+        tree = ast.parse(face.read_text("utf-8"))
+        assert ast.get_docstring(tree), face
+        assert len(tree.body) == 1, f"{face} imports something: imports would no longer be lazy"
