@@ -10,26 +10,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "mtrec.training.balance": [
-        "DynamicWeightAverage",
-        "Famo",
-        "Fixed",
-        "RandomWeights",
-        "Uncertainty",
-    ],
     "mtrec.data.batches": ["Batches"],
     "mtrec.data.dataset": ["Dataset"],
+    "mtrec.data.negatives": ["Catalogue", "InBatch"],
     "mtrec.data.split": ["keep_ratings", "split"],
-    "mtrec.model.features": [
-        "Bucketized",
-        "Categorical",
-        "Hashed",
-        "History",
-        "Numeric",
-        "Text",
-        "Timestamp",
-    ],
-    "mtrec.training.evaluate": ["Evaluator", "flat_metrics"],
     "mtrec.heads.binary": ["Binary"],
     "mtrec.heads.contrastive": ["Contrastive"],
     "mtrec.heads.head": ["Head"],
@@ -39,26 +23,50 @@ _HOMES = {
     "mtrec.heads.rating": ["Rating"],
     "mtrec.heads.retrieval": ["Retrieval"],
     "mtrec.heads.retrieval_losses": ["Bpr", "Hinge", "ImplicitSquared", "Softmax"],
-    "mtrec.serving.index": ["ExactBuilder", "ScannBuilder"],
+    "mtrec.model.features": [
+        "Bucketized",
+        "Categorical",
+        "Hashed",
+        "History",
+        "Numeric",
+        "Text",
+        "Timestamp",
+    ],
     "mtrec.model.labelled_history": ["LabelledHistory"],
-    "mtrec.training.streaming_log_q": ["StreamingLogQ"],
-    "mtrec.model.recommender": ["Recommender"],
-    "mtrec.data.negatives": ["Catalogue", "InBatch"],
-    "mtrec.training.optimizers": ["LazyAdam", "RowWiseAdagrad"],
     "mtrec.model.pooling": ["Attention", "Mean", "Pooling", "Sqrtn", "Transformer"],
-    "mtrec.serving.run": ["Run"],
+    "mtrec.model.recommender": ["Recommender"],
     "mtrec.model.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
-    "mtrec.training.step": ["Optimizers"],
-    "mtrec.training.gradient_balance": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
     "mtrec.model.tower": ["Tower"],
+    "mtrec.serving.index": ["ExactBuilder", "ScannBuilder"],
+    "mtrec.serving.run": ["Run"],
+    "mtrec.training.balance": [
+        "DynamicWeightAverage",
+        "Famo",
+        "Fixed",
+        "RandomWeights",
+        "Uncertainty",
+    ],
+    "mtrec.training.evaluate": ["Evaluator", "flat_metrics"],
+    "mtrec.training.gradient_balance": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
     "mtrec.training.loop": ["Schedule", "fit"],
+    "mtrec.training.optimizers": ["LazyAdam", "RowWiseAdagrad"],
+    "mtrec.training.step": ["Optimizers"],
+    "mtrec.training.streaming_log_q": ["StreamingLogQ"],
+}
+# Functions that several modules call by one name.
+_LOADERS = {
+    "load_movielens": "mtrec.data.movielens",
+    "load_synthetic": "mtrec.data.synthetic",
+    "load_table": "mtrec.data.table",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted({*_HOME_OF, *_LOADERS})
 
 
 def __getattr__(name: str) -> Any:
+    if name in _LOADERS:
+        return import_module(_LOADERS[name]).load
     if name not in _HOME_OF:
         raise AttributeError(f"module 'mtrec' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

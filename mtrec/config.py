@@ -5,15 +5,9 @@ are plug points: the constructor they name is their schema.
 """
 
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from omegaconf import OmegaConf
 
 from mtrec.errors import UserError
 
@@ -192,7 +186,7 @@ class TrainConfig:
 
 @dataclass
 class ClusterConfig:
-    """Where training runs; see `mtrec.distributed.strategy` and, for `kind: ray`, `mtrec.cluster.driver`.
+    """Where training runs; see `mtrec.distributed.strategy`, and `mtrec.cluster` for `kind: ray`.
 
     Attributes:
         kind: `local` for this process, `ray` for workers of a Ray cluster.
@@ -329,44 +323,6 @@ class DoctorConfig:
     disk: DiskConfig
     cluster: ClusterConfig
     tracking: StoreConfig
-
-
-def register() -> None:
-    """Tells Hydra the schemas that the YAML files name in their defaults, and our sweeper."""
-    # Hydra loads its own plugins anew when it starts: a class made before would extend another.
-    plugins = Plugins.instance()
-    from mtrec.jobs import sweeper
-
-    # Hydra finds the class of a sweeper by its name, and trusts none outside this package.
-    package = sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
-    vars(package).setdefault("__path__", [])
-    vars(package)["mtrec"] = sweeper
-    plugins.register(sweeper.UnionSweeper)
-    OmegaConf.register_new_resolver("direction_of", _direction_of, replace=True)
-    store = ConfigStore.instance()
-    store.store(group="hydra/sweeper", name="union", node=sweeper.UnionSweeperConf)
-    store.store(name="schema", node=Config)
-    store.store(name="schema_recommend", node=RecommendConfig)
-    store.store(name="schema_compare", node=CompareConfig)
-    store.store(name="schema_doctor", node=DoctorConfig)
-    for name, node in (
-        ("movielens", MovieLensConfig),
-        ("synthetic", SyntheticConfig),
-        ("table", TableConfig),
-    ):
-        store.store(group="data", name=f"schema_{name}", node=node)
-
-
-def _direction_of(metric: str | None) -> str:
-    """Which way a search over jobs goes for the metric that selects a job's epoch."""
-    from mtrec.heads.metrics import lower_is_better
-
-    if metric is None:
-        raise UserError(
-            "train.select_by must name the validation metric that a search over jobs is after; got "
-            "null. Set train.select_by=val/retrieval/ndcg_at_10."
-        )
-    return "minimize" if lower_is_better(metric) else "maximize"
 
 
 def conf_directory() -> Path:

@@ -3,7 +3,8 @@
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from mtrec.config import conf_directory, register
+from mtrec.config import conf_directory
+from mtrec.jobs.schema import register
 
 # A job of seconds.
 SMALL = (

@@ -13,7 +13,8 @@ import time
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mtrec.config import conf_directory, register
+from mtrec.config import conf_directory
+from mtrec.jobs.schema import register
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
 AT_ONCE = (None, 512, 128)

@@ -20,7 +20,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mtrec.config import Config, conf_directory, register
+from mtrec.config import Config, conf_directory
+from mtrec.jobs.schema import register
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from statistics import median
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mtrec.config import Config, conf_directory, register
+from mtrec.config import Config, conf_directory
+from mtrec.jobs.schema import register
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
 METHODS = sorted(path.stem for path in (conf_directory() / "balance").iterdir())

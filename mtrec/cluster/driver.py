@@ -1,8 +1,8 @@
 """The only door to Ray: workers of a Ray cluster train, and this process follows them.
 
 It imports no TensorFlow, so that Ray's own processes stay small. Checkpoints are the run
-directory's (`mtrec.training.checkpoint`), not Ray's: when workers die, Ray starts the group again, and
-training goes on from the latest whole checkpoint by itself.
+directory's (`mtrec.training.checkpoint`), not Ray's: when workers die, Ray starts the group again,
+and training goes on from the latest whole checkpoint by itself.
 """
 
 import json

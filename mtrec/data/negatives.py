@@ -43,8 +43,8 @@ class Negatives(ABC):
         mined: Items that it asks for with each query, those that the model ranks highest of what
             the user does not have.
         local: Whether each replica has a pool of its own.
-        log_q_rate: Rate of the estimate of log Q that the step makes; see `mtrec.training.streaming_log_q`. None where
-            the pool's own is exact.
+        log_q_rate: Rate of the estimate of log Q that the step makes; see
+            `mtrec.training.streaming_log_q`. None where the pool's own is exact.
     """
 
     past_batches = 0

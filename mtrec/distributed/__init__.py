@@ -1,3 +1,3 @@
-"""Several replicas: the strategy, what replicas tell each other, and embedding tables that they keep or divide.
+"""Several replicas: the strategy, what they tell each other, and the tables they keep or divide.
 
 A room here knows TensorFlow's strategies and no recommender."""

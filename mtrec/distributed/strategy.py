@@ -12,7 +12,6 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from mtrec.errors import UserError
-from mtrec.heads.metrics import chunks
 
 T = TypeVar("T")
 # Pairs of bytes that travel at once, in a number each.
@@ -216,7 +215,8 @@ def _of_all(strategy: tf.distribute.Strategy, content: bytes) -> list[bytes]:
     joined = np.zeros(ends[-1], np.uint8)
     joined[starts[mine] :][: len(content)] = np.frombuffer(content, np.uint8)
     pairs = joined.view(np.uint16)
-    for part in chunks(len(pairs), PAIRS_AT_ONCE):
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        part = slice(start, start + PAIRS_AT_ONCE)
         pairs[part] = _sum_over_workers(strategy, pairs[part])
     return [
         joined[start:][:length].tobytes() for start, length in zip(starts, lengths, strict=True)

@@ -17,8 +17,8 @@ class Contrastive(Head):
     Item i costs `-log exp(s(z_i, z'_i) / t) / sum_j exp(s(z_i, z'_j) / t)` (arXiv:2007.12865,
     equation 1), s the cosine and j all items drawn for the step, on all replicas. z is this head's
     candidate representation with half of its features served as unknown, z' that with the other
-    half; `mtrec.model.views` chooses them. Those features are the tower's shared ones and the head's
-    own.
+    half; `mtrec.model.views` chooses them. Those features are the tower's shared ones and the
+    head's own.
 
     Items are drawn evenly from the catalogue, not taken from the batch, so that those which few
     users choose are seen as often as others (section 3.4). V of them cost `V^2` scores.

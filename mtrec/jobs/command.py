@@ -11,8 +11,9 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
-from mtrec.config import conf_directory, register
+from mtrec.config import conf_directory
 from mtrec.errors import UserError
+from mtrec.jobs.schema import register
 from mtrec.libraries import quiet_libraries
 
 

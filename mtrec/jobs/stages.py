@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from mtrec.heads.head import Report
+from mtrec.model.encode import embed_items, embed_users
 from mtrec.reports import per_user
 from mtrec.serving import export as exporting
 from mtrec.serving import index as indexing
 from mtrec.serving import run
 from mtrec.tracking import run_dir
-from mtrec.training.evaluate import SPLITS, embed_items, embed_users, evaluator_of, flat_metrics
+from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
 from mtrec.training.loop import Metrics
 from mtrec.training.measured import Measured
 
@@ -28,8 +29,9 @@ def evaluate(
 
     Args:
         trained: The run.
-        measured: What the workers that trained it measured of each split, which `mtrec.training.measured`
-            reads; without it, the run's model is judged here, in this process.
+        measured: What the workers that trained it measured of each split, which
+            `mtrec.training.measured` reads; without it, the run's model is judged here, in this
+            process.
 
     Returns:
         The metrics of both splits, and the report of each head on the test part.

@@ -27,7 +27,7 @@ class UnionSweeper(BasicSweeper):
         max_batch_size: See Hydra's basic sweeper.
     """
 
-    # See `mtrec.config.register`.
+    # See `mtrec.jobs.schema.register`.
     __module__ = "hydra_plugins.mtrec"
 
     def __init__(

@@ -125,8 +125,8 @@ def tradeoff(
     Args:
         groups: Groups of runs.
         config: The metrics, and how they are tested.
-        users_of: What each test user adds to a run's metrics, as `mtrec.reports.per_user.load` reads it;
-            None where the run did not keep it.
+        users_of: What each test user adds to a run's metrics, as `mtrec.reports.per_user.load`
+            reads it; None where the run did not keep it.
     """
     axes = Axis(config.x), Axis(config.y)
     shown = [group for group in groups if any(group.values(axis.metric) for axis in axes)]

@@ -291,7 +291,7 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
     tracker.log_file(manifest, INDEX)
     return tracker.log_model(
         name="recommender",
-        code_path=Path(__file__).with_name("serving_model.py"),
+        code_path=Path(__file__).with_name("mlflow_model.py"),
         artifacts={"model": run.directory / MODEL, "index_manifest": manifest},
         inputs={"user_id": "any"},
         outputs=_columns(run),
@@ -302,7 +302,7 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
 
 
 def _columns(run: Run) -> dict[str, str]:
-    """The columns that `serving_model.py` answers with, by MLflow's types."""
+    """The columns that `mlflow_model.py` answers with, by MLflow's types."""
     columns = {"user_id": "string", "rank": "long", "item_id": "string", "title": "string"}
     columns |= {"score": "float"} | ({"rating": "float"} if run.rating else {})
     return columns | {"known": "boolean"}

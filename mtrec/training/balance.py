@@ -5,7 +5,8 @@ choose anew in every step. What a balancer sees carries the configured weights a
 `L_t` below stands for `w_t L_t`. Losses are means over the global batch: a weight means the same
 whatever the batch size and the number of replicas.
 
-Balancers here choose from the losses; those of `mtrec.training.gradient_balance` choose from the tasks' gradients.
+Balancers here choose from the losses; those of `mtrec.training.gradient_balance` choose from the
+tasks' gradients.
 """
 
 from abc import ABC, abstractmethod

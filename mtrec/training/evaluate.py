@@ -12,15 +12,13 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
-from mtrec.heads import metrics
 from mtrec.heads.head import Head, HeldOut, Report
+from mtrec.model.encode import embed_items, embed_users
 from mtrec.model.recommender import Recommender
 from mtrec.training.measured import Measured, joined, of_head
 
 # The parts of a run's data that its figures are of.
 SPLITS = ("val", "test")
-USERS_AT_ONCE = 1024
-ITEMS_AT_ONCE = 65_536
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
 
@@ -145,27 +143,6 @@ def evaluator_of(split: str, dataset: Dataset, parts: Split) -> Evaluator:
 def _spread(rows: np.ndarray) -> np.ndarray:
     """At most `GATES_OVER` of the rows, evenly spread."""
     return rows[:: max(1, -(-len(rows) // GATES_OVER))]
-
-
-def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:
-    """Query representations of user rows `[U]` for each head, `[U, D]` or `[U, K, D]`."""
-    parts = []
-    for part in metrics.chunks(len(users), USERS_AT_ONCE):
-        entries, owners = known.entries(users[part])
-        labels = {name: known.labels[name][entries] for name in model.reads}
-        rows = users[part].astype(np.int32)
-        parts.append(model.queries(rows, known.items[entries], owners, labels=labels))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def embed_items(model: Recommender, num_items: int) -> dict[str, np.ndarray]:
-    """Candidate representations of items 1..C for each head, `[C, D]`."""
-    rows = np.arange(1, num_items + 1, dtype=np.int32)
-    parts = [
-        model.candidates(tf.constant(rows[part]))
-        for part in metrics.chunks(num_items, ITEMS_AT_ONCE)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def flat_metrics(reports: Mapping[str, Report], split: str) -> dict[str, float]:

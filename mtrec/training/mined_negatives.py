@@ -12,8 +12,8 @@ from mtrec.data.batches import Batches
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.heads import metrics
 from mtrec.heads.exact_search import exact_top_k
+from mtrec.model.encode import USERS_AT_ONCE, embed_items, embed_users
 from mtrec.model.recommender import Recommender
-from mtrec.training.evaluate import USERS_AT_ONCE, embed_items, embed_users
 
 
 class Miner:

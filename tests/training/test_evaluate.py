@@ -12,9 +12,10 @@ from mtrec.data.negatives import Catalogue
 from mtrec.heads import metrics
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared
+from mtrec.model import encode
+from mtrec.model.encode import embed_items, embed_users
 from mtrec.reports import per_user
-from mtrec.training import evaluate
-from mtrec.training.evaluate import Evaluator, embed_items, embed_users, flat_metrics
+from mtrec.training.evaluate import Evaluator, flat_metrics
 from mtrec.training.measured import joined
 
 
@@ -339,8 +340,8 @@ def test_embedding_in_parts_equals_the_whole(split, monkeypatch):
     model = recommender(data, {"retrieval": softmax(), "rating": rating()}, fit=known)
     users, histories = evaluator.held_out.users, evaluator.held_out.known
     whole = embed_users(model, users, histories), embed_items(model, 80)
-    monkeypatch.setattr(evaluate, "USERS_AT_ONCE", 7)
-    monkeypatch.setattr(evaluate, "ITEMS_AT_ONCE", 9)
+    monkeypatch.setattr(encode, "USERS_AT_ONCE", 7)
+    monkeypatch.setattr(encode, "ITEMS_AT_ONCE", 9)
     parts = embed_users(model, users, histories), embed_items(model, 80)
 
     for one, other in zip(whole, parts, strict=True):

@@ -10,7 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mtrec.config import conf_directory, register
+from mtrec.config import conf_directory
+from mtrec.jobs.schema import register
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from mtrec.errors import UserError
 from mtrec.heads.binary import Binary
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.rating import Rating
+from mtrec.model.encode import embed_items, embed_users
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder, ScannBuilder
 from mtrec.serving.run import Run
-from mtrec.training.evaluate import Evaluator, embed_items, embed_users
+from mtrec.training.evaluate import Evaluator
 
 USERS, ITEMS = 40, 400
 
@@ -184,7 +185,7 @@ def test_a_fresh_process_recommends_what_the_index_does(served):
 def test_the_file_that_mlflow_runs_needs_nothing_but_its_artifacts(served):
     run, _, results = served
     directory = run.directory.parent
-    code = Path(export.__file__).with_name("serving_model.py").read_text()
+    code = Path(export.__file__).with_name("mlflow_model.py").read_text()
     (directory / "code.py").write_text(code)
     in_fresh_process(FRESH_MODEL, directory, "code.py")
     predicted = json.loads((directory / "predicted.json").read_text())

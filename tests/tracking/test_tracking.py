@@ -116,7 +116,10 @@ def finished_run(run_dir: Path, **options: str) -> Path:
 
 
 def test_importing_the_door_to_mlflow_does_not_import_mlflow() -> None:
-    code = "import sys, mtrec.tracking.mlflow_run; print('mlflow' in sys.modules, 'pandas' in sys.modules)"
+    code = (
+        "import sys, mtrec.tracking.mlflow_run\n"
+        "print('mlflow' in sys.modules, 'pandas' in sys.modules)"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.split() == ["False", "False"]
 

@@ -13,7 +13,7 @@ from mtrec.jobs import stages, worker
 from mtrec.jobs.load import load
 from mtrec.serving import run
 
-GOLDEN = Path(__file__).parent / "golden" / "job_metrics.json"
+GOLDEN = Path(__file__).parent.parent / "golden" / "job_metrics.json"
 JOB = (
     "task=joint",
     "data=synthetic",

@@ -248,7 +248,7 @@ np.savez(path, **results)
 def tables_after(replicas, directory):
     path = directory / f"{replicas}.npz"
     command = [sys.executable, "-c", REPLICA_JOB, str(replicas), str(path)]
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     return np.load(path)

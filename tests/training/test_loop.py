@@ -497,7 +497,7 @@ def test_the_first_losses_are_what_they_were(name, overrides):
         head: [float(f"{loss:.7g}") for loss in found[:, place]]
         for place, head in enumerate(step.model.heads)
     }
-    path = HERE / "golden" / f"{name}_losses.json"
+    path = HERE.parent / "golden" / f"{name}_losses.json"
     if not path.exists():
         path.write_text(json.dumps(losses, indent=1) + "\n")
         pytest.fail(f"{path} was not there and has been written; look at it and run again")
@@ -579,7 +579,7 @@ def replicas(tmp_path_factory):
     """Results of 20 steps on 1, 2 and 4 replicas, a process each."""
     directory = tmp_path_factory.mktemp("replicas")
     for count in (1, 2, 4):
-        command = [sys.executable, str(HERE / "replica_job.py"), str(count), str(directory)]
+        command = [sys.executable, str(HERE.parent / "replica_job.py"), str(count), str(directory)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return directory

@@ -12,13 +12,14 @@ from mtrec.data.split import Split
 from mtrec.heads.max_similarity import SPREAD
 from mtrec.jobs import stages, worker
 from mtrec.jobs.load import load
+from mtrec.model.encode import embed_items, embed_users
 from mtrec.model.features import Categorical
 from mtrec.recommend import recommend
 from mtrec.serving import export, run
 from mtrec.serving.index import ExactBuilder, ScannBuilder
 from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
-from mtrec.training.evaluate import embed_items, embed_users, evaluator_of
+from mtrec.training.evaluate import evaluator_of
 
 USERS, ITEMS = 40, 400
 

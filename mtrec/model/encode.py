@@ -1,0 +1,32 @@
+"""Many users or items through the model, some at a time."""
+
+import numpy as np
+import tensorflow as tf
+
+from mtrec.data.histories import Histories
+from mtrec.heads import metrics
+from mtrec.model.recommender import Recommender
+
+USERS_AT_ONCE = 1024
+ITEMS_AT_ONCE = 65_536
+
+
+def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:
+    """Query representations of user rows `[U]` for each head, `[U, D]` or `[U, K, D]`."""
+    parts = []
+    for part in metrics.chunks(len(users), USERS_AT_ONCE):
+        entries, owners = known.entries(users[part])
+        labels = {name: known.labels[name][entries] for name in model.reads}
+        rows = users[part].astype(np.int32)
+        parts.append(model.queries(rows, known.items[entries], owners, labels=labels))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def embed_items(model: Recommender, num_items: int) -> dict[str, np.ndarray]:
+    """Candidate representations of items 1..C for each head, `[C, D]`."""
+    rows = np.arange(1, num_items + 1, dtype=np.int32)
+    parts = [
+        model.candidates(tf.constant(rows[part]))
+        for part in metrics.chunks(num_items, ITEMS_AT_ONCE)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
