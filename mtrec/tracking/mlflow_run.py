@@ -2,8 +2,8 @@
 
 Whatever a job tells MLflow is first made a *record* (`mtrec/tracking/records.py`). A record that
 cannot be delivered waits in `mlflow_unsent.jsonl` in the run directory, and the same code delivers
-it later: while the job goes on, when it ends, when it is resumed, or through `resend`. Delivering a record a
-second time changes nothing, so that a lost answer never leads to a value logged twice.
+it later: while the job goes on, when it ends, when it is resumed, or through `resend`. Delivering a
+record a second time changes nothing, so that a lost answer never leads to a value logged twice.
 """
 
 import getpass

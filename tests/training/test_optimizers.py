@@ -211,7 +211,7 @@ def test_a_restored_checkpoint_goes_on_exactly(make, reference, tmp_path):
 REPLICA_JOB = """
 import sys
 import numpy as np, tensorflow as tf
-from tests.test_optimizers import batches, lazy_adam, new_table, row_wise_adagrad
+from tests.training.test_optimizers import batches, lazy_adam, new_table, row_wise_adagrad
 
 replicas, path = int(sys.argv[1]), sys.argv[2]
 cpu = tf.config.list_physical_devices("CPU")[0]
