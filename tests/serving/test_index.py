@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtrec.errors import UserError
+from mtrec.heads.exact_search import exact_top_k, recall_of
 from mtrec.heads.max_similarity import merge
 from mtrec.serving.index import ExactBuilder, ScannBuilder, load
 from mtrec.serving.manifest import tower_digest
@@ -181,6 +182,20 @@ def test_without_queries_recall_is_measured_on_disturbed_candidates():
     index = scann_builder()(vectors, ids=names(5_000), digest="tower", queries=None)
     assert index.manifest.num_queries == 200
     assert 0.95 <= index.manifest.recall_at_k <= 1.0
+
+
+def test_a_tree_too_narrow_to_fill_what_is_measured_is_widened():
+    # Twenty clusters of twenty items: a leaf holds fewer than the hundred that are measured.
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(20, 8))
+    vectors = np.repeat(centres, 20, axis=0) + 0.01 * rng.normal(size=(400, 8))
+    queries = rng.normal(size=(200, 8))
+    tree = ScannBuilder(
+        exact_below=100, target_recall=1.0, min_recall=0.9, k=100, num_queries=50, seed=0
+    )
+    index = tree(vectors, ids=np.arange(400).astype(str), digest="", queries=queries[:50])
+    best, _ = exact_top_k(vectors.astype(np.float32), queries.astype(np.float32), 10)
+    assert recall_of(index.search(queries, 10)[0], best) > 0.95
 
 
 def test_a_missed_min_recall_fails():
