@@ -5,12 +5,12 @@ made anew from the sums of the users drawn: an RMSE is the root of all squared e
 rows, and no mean of users' RMSEs.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from mtrec.heads.metrics import chunks, from_totals
+from mtrec.heads.metrics import from_totals
 
 # Elements of the arrays of draws that are held at once.
 _AT_ONCE = 1 << 22
@@ -63,45 +63,42 @@ def difference(
         Tibshirani 1993): a user is drawn with all rows of all runs, and the differences of the
         seeds are averaged. The p value is two-sided, of a sign-flip permutation test on the sum of
         the users' differences (Fisher 1935), in which a user's difference, averaged over seeds,
-        keeps or changes its sign.
+        keeps or changes its sign: all flips where there are no more than `resamples`. Of one user
+        alone there is no interval: its ends are the difference.
     """
     counted = count > 0
     ours, theirs, count = ours[counted], theirs[counted], count[counted]
+    users, seeds = ours.shape
     rng = np.random.default_rng(seed)
+    at_once = max(1, _AT_ONCE // (users * seeds))
 
-    def of_users(times: np.ndarray) -> np.ndarray:
-        counts = (times @ count)[:, np.newaxis]
-        found = [from_totals(metric, times @ totals, counts) for totals in (ours, theirs)]
-        return (found[0] - found[1]).mean(axis=1)
+    def of_users(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        """The difference over users drawn from all, `[..., U] -> [...]`."""
+        counts = count[drawn].sum(axis)[..., np.newaxis]
+        found = [from_totals(metric, totals[drawn].sum(-2), counts) for totals in (ours, theirs)]
+        return (found[0] - found[1]).mean(-1)
 
-    tail = (1 - confidence) / 2
-    drawn = [of_users(times) for times in _resampled(len(count), resamples, rng)]
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
-    (value,) = of_users(np.ones((1, len(count))))
-    return Difference(
-        value=float(value),
-        low=float(low),
-        high=float(high),
-        p_value=_sign_flip((ours - theirs).mean(axis=1), resamples, rng),
-        users=len(count),
-        seeds=ours.shape[1],
+    value = float(of_users(np.arange(users)))
+    low = high = value
+    if users > 1:
+        interval = stats.bootstrap(
+            (np.arange(users),),
+            of_users,
+            n_resamples=resamples,
+            confidence_level=confidence,
+            method="percentile",
+            batch=at_once,
+            rng=rng,
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    flips = stats.permutation_test(
+        ((ours - theirs).mean(axis=1),),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=resamples,
+        batch=at_once,
+        rng=rng,
     )
-
-
-def _resampled(users: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each user is drawn in each resample, `[some, U]` at a time."""
-    for part in chunks(resamples, max(1, _AT_ONCE // users)):
-        rows = part.stop - part.start
-        drawn = rng.integers(users, size=(rows, users)) + users * np.arange(rows)[:, np.newaxis]
-        yield np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users)
-
-
-def _sign_flip(differences: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
-    """The two-sided p value of the sum of differences `[U]`, the observed signs among the draws."""
-    observed = abs(differences.sum())
-    as_extreme = 1
-    for part in chunks(resamples, max(1, _AT_ONCE // len(differences))):
-        signs = rng.choice([-1.0, 1.0], size=(part.stop - part.start, len(differences)))
-        # Rounding must not tell apart sums that are equal.
-        as_extreme += int((abs(signs @ differences) >= observed * (1 - 1e-9)).sum())
-    return as_extreme / (resamples + 1)
+    return Difference(
+        value=value, low=low, high=high, p_value=float(flips.pvalue), users=users, seeds=seeds
+    )
