@@ -24,7 +24,8 @@ replica; shapes are padded so that all replicas' agree.
 | row_draw | N | drawn evenly from 0 to 1: a task that takes a share of the rows takes the lowest |
 | row_time | N | int64 seconds since 1970 of the row; 0 where it has none, and for padding |
 | label_rating, ... | N | rating and other labels of the interactions, NaN where a row has none |
-| row_first | N | 1 for the first row with its query and target, 0 for repeats and padding |
+| row_kind | N | 1 for the first row with its query and target, 0 for repeats and padding |
+| row_had | N | 1 where the user has the item of the row by an interaction that is no target |
 | row_pool | N | position of the row's target in the whole pool; -1: not there, or padding |
 | row_log_q | N | log Q of the row's target |
 | pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
@@ -88,6 +89,7 @@ class Batches:
 
     Attributes:
         histories: The interactions to train on, by user.
+        known: Those by which users have something.
         num_items: Items in the catalogue.
         steps_per_epoch: Steps that show every query once.
 
@@ -116,7 +118,8 @@ class Batches:
                 f"train.global_batch must divide by the number of replicas ({num_replicas}); got "
                 f"{global_batch}. Set train.global_batch={down or num_replicas}."
             )
-        self.histories = Histories.of(dataset, fit)
+        self.histories = Histories.of_all(dataset, fit)
+        self.known = Histories.of(dataset, fit)
         self.batch_of = batch_of
         self.global_batch = global_batch
         self.num_replicas = num_replicas
@@ -162,7 +165,7 @@ class Batches:
             )
 
     def not_to_mine(self, users: np.ndarray) -> list[np.ndarray]:
-        """What each of `users` has, and what was given for them to be told from, as item rows."""
+        """What each of `users` has, was shown or was given to be told from, as item rows."""
         entries, _ = self.histories.entries(users)
         counts = self.histories.offsets[users + 1] - self.histories.offsets[users]
         ends = np.cumsum(counts)[:-1]
@@ -276,7 +279,8 @@ class Batches:
             "row_weight": np.ones(len(target), np.float32),
             "row_draw": batch.draw[mine],
             "row_time": self._time[row],
-            "row_first": first_of_each(target_pair),
+            "row_kind": first_of_each(target_pair),
+            "row_had": queries.row_had,
             "row_pool": _positions(pool.items, target),
             "row_log_q": pool.log_q[target],
             "pool": pool.items[part],

@@ -19,7 +19,8 @@ class Queries:
         user: User row of each query, `[Q]`.
         row: Entries to predict, the targets, `[N]`.
         row_owner: The query of each, `[N]`.
-        shown: Entries shown as history, none of which has the item of a target, `[H]`.
+        row_had: Whether the user has its item by an entry that is no target, `[N]`.
+        shown: Entries shown as history, by which the user has an item of no target, `[H]`.
         shown_owner: The query of each, `[H]`.
         had: One entry of every item that a query's user has, but for its targets, `[K]`.
         had_owner: The query of each, `[K]`.
@@ -28,6 +29,7 @@ class Queries:
     user: np.ndarray
     row: np.ndarray
     row_owner: np.ndarray
+    row_had: np.ndarray
     shown: np.ndarray
     shown_owner: np.ndarray
     had: np.ndarray
@@ -44,6 +46,7 @@ class Queries:
             user=self.user[first : first + size],
             row=self.row[row],
             row_owner=self.row_owner[row] - first,
+            row_had=self.row_had[row],
             shown=self.shown[shown],
             shown_owner=self.shown_owner[shown] - first,
             had=self.had[had],
@@ -87,6 +90,8 @@ class Units:
         _, index, inverse = np.unique(pairs, return_index=True, return_inverse=True)
         # The first entry of the same user and item.
         self._first = index[inverse]
+        # Whether the user has the item, by this entry or another.
+        self._has = np.bincount(inverse, weights=histories.taken)[inverse] > 0
 
     def draw(self, units: np.ndarray, rng: np.random.Generator) -> Queries:
         """A query for each of `units`; targets and what is shown are drawn by `rng`."""
@@ -97,8 +102,7 @@ class Units:
         kept = (rng.random(len(entries)) < self._history_share)[first]
         if self._of_rows:
             row = units[owners]
-            item = self._histories.items
-            rows, row_owners, asked = units, np.arange(len(units)), item[entries] == item[row]
+            target = entries == row
             if self._chronological:
                 starts = self._histories.offsets[users]
                 kept &= entries - starts[owners] < self._earlier[row]
@@ -106,13 +110,18 @@ class Units:
             target = ~kept
             if self._chronological:
                 target = place >= self._cuts(entries, owners, len(users), rng)[owners]
-            rows, row_owners = entries[target], owners[target]
-            asked = np.zeros(len(entries), bool)
-            asked[first[target]] = True
-            asked = asked[first]
-        shown, had = kept & ~asked, (first == place) & ~asked
+        taken = self._histories.taken[entries]
+        asked, otherwise = _any(first, target), _any(first, taken & ~target)
+        shown, had = kept & ~asked & taken, (first == place) & ~asked & self._has[entries]
         return Queries(
-            users, rows, row_owners, entries[shown], owners[shown], entries[had], owners[had]
+            user=users,
+            row=entries[target],
+            row_owner=owners[target],
+            row_had=otherwise[target],
+            shown=entries[shown],
+            shown_owner=owners[shown],
+            had=entries[had],
+            had_owner=owners[had],
         )
 
     def _cuts(
@@ -161,6 +170,13 @@ class Units:
         counts = np.bincount(self._user)[self._user]
         later = _strictly_earlier(self._user[::-1], self._times[::-1])[::-1]
         return (counts - later) / counts
+
+
+def _any(first: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """Whether an entry with the same first entry, its own among them, is marked."""
+    found = np.zeros(len(first), bool)
+    found[first[marked]] = True
+    return found[first]
 
 
 def _strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:

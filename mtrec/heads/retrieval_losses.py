@@ -1,6 +1,7 @@
 """What a chosen item costs among the candidates that it is told from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -9,6 +10,35 @@ from mtrec.errors import UserError
 from mtrec.heads.head import Examples
 from mtrec.max_similarity import score_all, score_pairs
 from mtrec.strategy import all_gather, all_sum
+
+
+# What a pair of query and pool item is, beside one that is there by chance: what the query asks for,
+# what the user has besides or nothing is known of, and what came with the query to be told from.
+TARGET, HAD, BROUGHT = 1, 2, 3
+
+
+def kinds_of_rows(
+    batch: Mapping[str, tf.Tensor], positive: tf.Tensor, negative: tf.Tensor
+) -> tf.Tensor:
+    """What each pair of query and target is, int32 `[N]` by its first row; 0 for all other rows.
+
+    Of several rows with one pair, one that is positive makes it a target. A pair without any is
+    told from targets if a row is negative, unless the user has the item by another interaction.
+
+    Args:
+        batch: The batch.
+        positive: Whether a row is positive, `[N]`.
+        negative: Whether the item of a row was shown in vain, `[N]`.
+    """
+    item = tf.cast(batch["row_item"], tf.int64)
+    pair = tf.cast(batch["row_query"], tf.int64) * tf.cast(tf.size(batch["item"]), tf.int64) + item
+    _, place = tf.unique(pair)
+    any_positive, any_negative = (
+        tf.gather(tf.math.unsorted_segment_max(tf.cast(rows, tf.float32), place, tf.size(pair)), place)
+        for rows in (positive, negative & (batch["row_had"] == 0))
+    )
+    kind = tf.where(any_positive > 0, TARGET, tf.where(any_negative > 0, BROUGHT, HAD))
+    return tf.where(batch["row_kind"] > 0, kind, 0)
 
 
 class RetrievalLoss(ABC):
@@ -30,7 +60,8 @@ class RetrievalLoss(ABC):
         Of a query with several vectors, the score is the highest of theirs.
 
         Args:
-            examples: The rows, and this replica's slice of the pool.
+            examples: The rows, and this replica's slice of the pool. The batch's `row_kind` is that
+                of `kinds_of_rows`, where a label says what is positive.
             temperature: See above.
             local: Whether the slice is the whole pool.
         """
@@ -67,7 +98,9 @@ class ImplicitSquared(RetrievalLoss):
         # What the Gramian has too much: a query's targets and what it brought, which are in the
         # pool for certain and stand for themselves alone, and what its user has, which is nothing.
         score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
-        surplus = tf.where(batch["row_first"] > 0, tf.exp(-batch["row_log_q"]) - 1.0, 0.0)
+        kind = batch["row_kind"]
+        surplus = tf.exp(-batch["row_log_q"]) - tf.cast(kind != HAD, score.dtype)
+        surplus = tf.where(kind > 0, surplus, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
             surplus * tf.square(score), batch["row_query"], num_queries
         )
@@ -84,8 +117,6 @@ class ImplicitSquared(RetrievalLoss):
         return tf.square(1.0 - score) + self.all_pairs_weight * shared
 
 
-# What a pair of query and pool item is, beside one that is there by chance.
-_TARGET, _HAD, _BROUGHT = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -118,10 +149,10 @@ class _Scored:
         scores = score_all(query, pool)  # [Q, P]
         kinds = _kinds(batch, local, tf.shape(scores))
         return cls(
-            pool=tf.where((kinds == _HAD) | (ids == 0), scores.dtype.min, scores),
+            pool=tf.where((kinds == HAD) | (ids == 0), scores.dtype.min, scores),
             log_q=log_q,
-            targets=kinds == _TARGET,
-            brought=kinds == _BROUGHT,
+            targets=kinds == TARGET,
+            brought=kinds == BROUGHT,
             positive=_dots(query, examples.item, batch["row_query"], batch["row_item"]),
         )
 
@@ -133,8 +164,8 @@ def _kinds(batch: dict[str, tf.Tensor], local: bool, shape: tf.Tensor) -> tf.Ten
     place = tf.concat([batch["row_pool"], batch["own_pool"]], axis=0)
     kind = tf.concat(
         [
-            tf.where(batch["row_first"] > 0, _TARGET, 0),
-            tf.where(batch["own_weight"] > 0, _BROUGHT, _HAD),
+            batch["row_kind"],
+            tf.where(batch["own_weight"] > 0, BROUGHT, HAD),
         ],
         axis=0,
     )

@@ -374,7 +374,8 @@ def test_padding_has_the_values_that_are_promised(data):
         "row_weight": "f",
         "row_draw": "f",
         "row_time": "i",
-        "row_first": "i",
+        "row_kind": "i",
+        "row_had": "i",
         "row_pool": "i",
         "row_log_q": "f",
         "pool": "i",
@@ -384,7 +385,7 @@ def test_padding_has_the_values_that_are_promised(data):
     assert empty["query"].tolist() == [0, 0, 0, 0]
     assert set(empty["history_query"]) == set(empty["own_query"]) == set(empty["own_pool"]) == {-1}
     assert np.isnan(empty["label_rating"]).all()
-    for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_first"):
+    for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_kind"):
         assert not empty[name].any()
     for name in ("own_item", "own_log_q", "own_weight"):
         assert not empty[name].any()
@@ -567,7 +568,7 @@ def test_what_a_query_brought_is_its_own_unless_its_user_has_it(data, batch_of):
 def test_the_first_row_of_a_repeated_target_is_marked(repeats):
     (batch,) = batches(repeats).step(1, 0)
     marked = Counter()
-    for first, (query, _, item, _) in zip(batch["row_first"], rows_of(batch), strict=False):
+    for first, (query, _, item, _) in zip(batch["row_kind"], rows_of(batch), strict=False):
         marked[query, item] += first
 
     assert set(marked.values()) == {1}

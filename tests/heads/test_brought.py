@@ -83,7 +83,7 @@ def weights_of(loss, made, marked):
         pool=tf.gather(catalogue, made["pool"]),
         batch={name: tf.constant(value) for name, value in made.items()},
     )
-    rows = np.flatnonzero(made["row_first"])
+    rows = np.flatnonzero(made["row_kind"])
     owner = made["row_query"][rows]
     losses = loss(given, 1.0, local=False).numpy()[rows].astype(np.float64)
     if squared:
