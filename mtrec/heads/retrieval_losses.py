@@ -11,9 +11,8 @@ from mtrec.heads.head import Examples
 from mtrec.max_similarity import score_all, score_pairs
 from mtrec.strategy import all_gather, all_sum
 
-
-# What a pair of query and pool item is, beside one that is there by chance: what the query asks for,
-# what the user has besides or nothing is known of, and what came with the query to be told from.
+# What a pair of query and pool item is, beside one that is there by chance: what the query asks
+# for, what the user has besides or says nothing of, what came with the query to be told from.
 TARGET, HAD, BROUGHT = 1, 2, 3
 
 
@@ -33,11 +32,13 @@ def kinds_of_rows(
     item = tf.cast(batch["row_item"], tf.int64)
     pair = tf.cast(batch["row_query"], tf.int64) * tf.cast(tf.size(batch["item"]), tf.int64) + item
     _, place = tf.unique(pair)
-    any_positive, any_negative = (
-        tf.gather(tf.math.unsorted_segment_max(tf.cast(rows, tf.float32), place, tf.size(pair)), place)
-        for rows in (positive, negative & (batch["row_had"] == 0))
-    )
-    kind = tf.where(any_positive > 0, TARGET, tf.where(any_negative > 0, BROUGHT, HAD))
+
+    def any_of_pair(rows: tf.Tensor) -> tf.Tensor:
+        found = tf.math.unsorted_segment_max(tf.cast(rows, tf.float32), place, tf.size(pair))
+        return tf.gather(found, place) > 0
+
+    told_from = any_of_pair(negative & (batch["row_had"] == 0))
+    kind = tf.where(any_of_pair(positive), TARGET, tf.where(told_from, BROUGHT, HAD))
     return tf.where(batch["row_kind"] > 0, kind, 0)
 
 
@@ -115,8 +116,6 @@ class ImplicitSquared(RetrievalLoss):
         all_pairs = tf.math.divide_no_nan(all_pairs, rows)
         shared = tf.gather(all_pairs, batch["row_query"])
         return tf.square(1.0 - score) + self.all_pairs_weight * shared
-
-
 
 
 @dataclass(frozen=True)

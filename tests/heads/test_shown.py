@@ -115,15 +115,40 @@ def test_a_row_without_the_label_says_neither():
     )
 
 
+def test_in_a_sampled_pool_what_was_shown_in_vain_counts_once():
+    judged = head(
+        ImplicitSquared(all_pairs_weight=1.0), pool=in_batch(), label="rating", at_least=4.0
+    )
+    data = with_taken(planted(rating_share=1.0), {"a": judged})
+    source = batches(data, negatives=judged.negatives, history_share=0.5)
+    seen = 0
+    for step in range(source.steps_per_epoch):
+        (batch,) = source.step(1, step)
+        vain = np.unique(batch["item"][batch["row_item"][batch["label_rating"] < 4]])
+        for item in vain:
+            scores = np.zeros(31)
+            scores[item] = 1.0  # what is positive scores 0, but for this item
+            real = batch["row_weight"] > 0
+            shows = real & (batch["item"][batch["row_item"]] == item)
+            asks = batch["label_rating"] >= 4
+            queries = np.setdiff1d(batch["row_query"][shows], batch["row_query"][shows & asks])
+            losses = losses_of(judged, batch, scores)
+            owner = batch["row_query"][asks]
+            for query in np.intersect1d(queries, owner):
+                # 1 for the positive, and a share of what the item costs: its score squared, 1.
+                assert losses[owner == query] == pytest.approx(1 + 1 / (owner == query).sum())
+                seen += 1
+    assert seen > 50
+
+
 def test_what_is_shown_again_in_vain_stays_what_the_user_has():
     """Item 1 was clicked before the target, item 2, and shown in vain with it."""
     judged = head()
     rows = [(1, 1, 1, 1), (1, 1, 0, 2), (1, 2, 1, 2), (1, 3, 0, 2)]
     data = with_taken(impressions(rows), {"a": judged})
     source = batches(data, negatives=Catalogue(), chronological=True, history_share=1.0)
-    (batch,) = next(
-        made for made in (source.step(epoch, 0) for epoch in range(1, 50)) if made[0]["row_had"].any()
-    )
+    made = (source.step(epoch, 0)[0] for epoch in range(1, 50))
+    batch = next(batch for batch in made if batch["row_had"].any())
     assert (batch["row_weight"] > 0).sum() == 3
     np.testing.assert_allclose(
         losses_of(judged, batch, [0, 0.9, 0.7, 0.4]), [pairwise([0.3])], rtol=1e-5
