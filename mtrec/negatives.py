@@ -111,9 +111,11 @@ class InBatch(Negatives):
     probability where it is there. An item is then in the pool with probability
     `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over the units that can
     bring it and `share` counting past batches too. What is mined for a unit comes for certain, with
-    the current batch alone. A query's own given and mined items are there for certain, and losses
-    take their log Q for 0 beside that query. Training counts are known exactly, so nothing is
-    estimated from the stream, and no floor is needed on large catalogues.
+    the current batch alone. A query's own given and mined items, and targets that were shown in
+    vain, are there for certain, and losses take their log Q for 0 beside that query; what was shown
+    in vain and is no target counts a little below once, as the query has a part in its Q. Training
+    counts are known exactly, so nothing is estimated from the stream, and no floor is needed on
+    large catalogues.
 
     Args:
         uniform: Items drawn from the catalogue beside, so that those nobody takes are told from
