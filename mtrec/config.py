@@ -57,6 +57,7 @@ class SyntheticConfig(DataConfig):
     num_interactions: int
     num_factors: int
     popularity_exponent: float
+    most_repeats: int
     noise: float
     rating_share: float
     rating_agreement: float

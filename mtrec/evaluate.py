@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mtrec import metrics
 from mtrec.data.dataset import Dataset
-from mtrec.data.histories import Histories, first_of_each
+from mtrec.data.histories import Histories
 from mtrec.data.split import Split
 from mtrec.heads.head import Head, HeldOut, Report
 from mtrec.measured import Measured, joined, of_head
@@ -30,7 +30,8 @@ class Evaluator:
 
     Args:
         dataset: The data.
-        known: Rows the model may know of each user: they form the histories and are masked.
+        known: Rows the model may know of each user: what users have by them forms the histories
+            and is masked.
         held_out: Rows to judge it on.
 
     Attributes:
@@ -55,7 +56,7 @@ class Evaluator:
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},
             time=columns["timestamp"][order].astype(np.int64),
-            new=~np.isin(mine, pairs) & first_of_each(mine),
+            new=~np.isin(mine, pairs),
             known=histories,
             dataset=dataset,
         )

@@ -317,8 +317,8 @@ class History:
     """The items that a user chose before, pooled: `[B, D]`.
 
     It looks items up in the embeddings of a candidate feature, so that the two towers share one
-    table of items. A training row never sees its own target here: `mtrec.data.batches` decides
-    what is shown.
+    table of items. A training row never sees its own target here, however often the user took it:
+    `mtrec.data.batches` decides what is shown.
 
     Args:
         candidate: Name of the shared candidate feature whose embeddings are pooled.

@@ -111,8 +111,11 @@ class InBatch(Negatives):
     probability where it is there. An item is then in the pool with probability
     `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over the units that can
     bring it and `share` counting past batches too. What is mined for a unit comes for certain, with
-    the current batch alone. Training counts are known exactly, so nothing is estimated from the
-    stream, and no floor is needed on large catalogues.
+    the current batch alone. A query's own given and mined items, and targets that were shown in
+    vain, are there for certain, and losses take their log Q for 0 beside that query; what was shown
+    in vain and is no target counts a little below once, as the query has a part in its Q. Training
+    counts are known exactly, so nothing is estimated from the stream, and no floor is needed on
+    large catalogues.
 
     Args:
         uniform: Items drawn from the catalogue beside, so that those nobody takes are told from
@@ -121,7 +124,9 @@ class InBatch(Negatives):
             of the current batch is moved as ever (in the sense of Wang et al. 2021,
             arXiv:2110.15154, without stale embeddings).
         given: The items that the data names as negatives of the targets' rows, such as those that
-            were shown and not taken, join the pool, for every row to be told from.
+            were shown and not taken, join the pool, for every row to be told from. What a query was
+            given with rows that are no target this time is there more rarely than log Q says, by
+            about one over the units that bring it.
         mined: For each query, this many items that the model as it was at the start of the epoch
             ranks highest, of those that its user neither has nor was given, join the pool (Xiong et
             al., ICLR 2021, arXiv:2007.00808), for every row to be told from. There are none in the

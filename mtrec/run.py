@@ -42,7 +42,7 @@ class Run:
 
     @cached_property
     def known(self) -> Histories:
-        """All interactions that may be known at serving time: train, validation included."""
+        """What users may be known to have at serving time: by train, validation included."""
         return Histories.of(self.dataset, self.parts.train)
 
     @property
@@ -90,6 +90,7 @@ class Run:
 
 def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
     """The run with the model that training selected."""
+    dataset = build.data(config, dataset)
     model = build.model(config, dataset, parts.fit)
     read_selected(directory / CHECKPOINTS, model=model.weights)
     return Run(directory=directory, dataset=dataset, parts=parts, model=model)

@@ -13,7 +13,7 @@ MOST_GROUPS = 25
 
 
 def popularity(known: Histories, num_items: int) -> np.ndarray:
-    """Interactions of each item in the known histories, `[C + 1]` by item row."""
+    """How often users have each item in the known histories, `[C + 1]` by item row."""
     return np.bincount(known.items, minlength=num_items + 1)
 
 

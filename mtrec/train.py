@@ -321,7 +321,8 @@ def _check_selectable(metric: str | None, metrics: Metrics) -> None:
         raise UserError(
             f"train.select_by must be one of {known}; got {metric}."
             if known
-            else "train.select_by must be null where nothing is held out for validation; got "
+            else "train.select_by must be null where validation holds out nothing that a head is "
+            "judged by, such as a positive row of an item that its user lacks; got "
             f"{metric}. Set train.select_by=null, or a larger data.split.validation_share."
         )
 

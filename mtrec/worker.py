@@ -47,6 +47,7 @@ def train(
     strategy = make_strategy(config.cluster.devices_per_worker)
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
+        dataset = build.data(config, dataset)
         model = build.model(config, dataset, parts.fit)
         batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
         balancer = build.balancer(config, batches.steps_per_epoch)

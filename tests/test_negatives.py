@@ -106,11 +106,12 @@ def test_a_number_that_makes_no_pool_is_refused(changed, sentence):
         adapted(in_batch(**changed), [1, 2], num_items=3)
 
 
-def users_with_ties():
+def users_with_ties(*, most_repeats=1):
     """120 users, 200 items of very different popularity, and times that repeat."""
-    data = planted(num_users=120, num_items=200, num_interactions=1200)
+    sizes = {"num_users": 120, "num_items": 200, "num_interactions": 600 * (1 + most_repeats)}
+    data = planted(**sizes, most_repeats=most_repeats)
     columns = data.interactions
-    times = np.random.default_rng(0).integers(1, 5, 1200)
+    times = np.random.default_rng(0).integers(1, 5, len(columns["item"]))
     names = ("user", "item", "rating")
     return written_out(list(zip(*(columns[n] for n in names), times, strict=True)), num_items=200)
 
@@ -132,6 +133,8 @@ def written_lists(source, data, *, mined):
     "changed",
     [
         {},
+        {"most_repeats": 3},
+        {"most_repeats": 3, "given": True},
         {"uniform": 30},
         {"past_batches": 1},
         {"given": True},
@@ -145,7 +148,9 @@ def written_lists(source, data, *, mined):
     [("users", False, 20), ("users", True, 20), ("rows", False, 100), ("rows", True, 100)],
 )
 def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, batch, changed):
-    data = with_negatives(users_with_ties())
+    changed = dict(changed)
+    repeats = changed.pop("most_repeats", 1)
+    data = with_negatives(users_with_ties(most_repeats=repeats), share=0.5 / repeats)
     source = Batches(
         data,
         all_rows(data),

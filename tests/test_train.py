@@ -282,7 +282,7 @@ def test_without_a_metric_to_select_by_the_last_epoch_is_kept(data, tmp_path):
 
 
 def test_without_validation_no_metric_can_select(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be null where nothing is held out"):
+    with pytest.raises(UserError, match=r"select_by must be null where validation holds out"):
         Job(data).fit(tmp_path, validate=dict)
 
 

@@ -30,6 +30,9 @@ class Dataset:
         rating_scale: Lowest and highest rating the scale allows.
         source: One line that says where the rows came from.
         digest: SHA-256 over the contents of all columns.
+        taken: Whether the user has the item by that row, `[rows]`: what makes histories, is never
+            recommended again, is no negative and counts as popularity. Other rows were shown in
+            vain. None for all; see `mtrec.heads.retrieval.with_taken`.
     """
 
     # Columns of the interactions that are no labels.
@@ -45,6 +48,7 @@ class Dataset:
     rating_scale: tuple[float, float]
     source: str
     digest: str
+    taken: np.ndarray | None = None
 
     @property
     def labels(self) -> list[str]:

@@ -46,9 +46,8 @@ class HeldOut:
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
             is none.
         time: Seconds since 1970 of each held-out interaction, `[H]`, 0 where there is none.
-        new: Whether the user did not have the item before, nor in an earlier of these rows, `[H]`;
-            only those test retrieval.
-        known: The items each user is known to have chosen; they are not recommended again.
+        new: Whether the user did not have the item before, `[H]`; only those test retrieval.
+        known: The items each user is known to have; they are not recommended again.
         dataset: The data, for the columns that metrics are sliced by.
     """
 
