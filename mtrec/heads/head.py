@@ -174,18 +174,26 @@ class Head(keras.layers.Layer, ABC):
             seed: Seed of all initial weights.
         """
 
-    def known(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
-        """A label of all interactions, `[rows]`.
+    def known(self, dataset: Dataset, fit: np.ndarray, label: str, name: str) -> np.ndarray:
+        """A label of the training rows `fit`, `[rows]`, NaN where a row has none.
 
         Raises:
-            UserError: If the interactions lack it.
+            UserError: If the interactions lack it, or none of those rows has it.
         """
         if label not in dataset.labels:
             raise UserError(
                 f"task.heads.{name}.label must be a label of the interactions "
                 f"({', '.join(dataset.labels)}); got {label}."
             )
-        return np.asarray(dataset.interactions[label])
+        labels = np.asarray(dataset.interactions[label])[fit]
+        if not np.isfinite(labels).any():
+            column = "rating" if label == "rating" else "labels"
+            raise UserError(
+                f"task.heads.{name} must have something to learn from; none of the {len(fit)} rows "
+                f"to fit has a {label}. Name a column that holds it in data.{column}, set "
+                f"task.weights.{name}=0, or choose a task without it, such as task=retrieval."
+            )
+        return labels
 
     @abstractmethod
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:

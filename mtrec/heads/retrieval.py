@@ -70,8 +70,8 @@ class Retrieval(Head):
         """Nothing to make: the towers hold all weights.
 
         Raises:
-            UserError: If the interactions lack a column, a weight is below 0, or the loss is made
-                for queries of one vector.
+            UserError: If no training row has a column or is positive, a weight is below 0, or the
+                loss is made for queries of one vector.
         """
         if self.query_vectors > 1 and self.loss.one_vector:
             raise UserError(
@@ -81,9 +81,14 @@ class Retrieval(Head):
                 "softmax without same_tower."
             )
         if self.label is not None:
-            self.known(dataset, self.label, name)
+            labels = self.known(dataset, fit, self.label, name)
+            if not (labels >= self.at_least).any():
+                raise UserError(
+                    f"task.heads.{name}.at_least must be reached by some rows to fit; their "
+                    f"highest {self.label} is {np.nanmax(labels):g}, below {self.at_least:g}. Lower it."
+                )
         if self.weight_by is not None:
-            weights = self.known(dataset, self.weight_by, name)
+            weights = self.known(dataset, fit, self.weight_by, name)
             if np.nanmin(weights, initial=0.0) < 0:
                 raise UserError(
                     f"task.heads.{name}.weight_by must name a column of numbers of at least 0; "
