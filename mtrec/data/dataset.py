@@ -29,7 +29,7 @@ class Dataset:
         title: The column of `items` that people read.
         rating_scale: Lowest and highest rating the scale allows.
         source: One line that says where the rows came from.
-        digest: SHA-256 over the contents of all columns.
+        digest: SHA-256 over the contents of all columns, as the source had them.
     """
 
     # Columns of the interactions that are no labels.

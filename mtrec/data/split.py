@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mtrec.data.cache import digest_of
 from mtrec.data.columns import Columns
 from mtrec.data.copies import first_copies
 from mtrec.data.dataset import Dataset
@@ -133,9 +132,8 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, share: float, seed: int) 
             f"rows to fit. Set data.split.rating_share={1 / len(rated):.2g} or more."
         )
     rating[rated[kept:]] = np.nan
-    interactions = {**dataset.interactions, "rating": rating}
-    tables = {"users": dataset.users, "items": dataset.items, "interactions": interactions}
-    return replace(dataset, interactions=interactions, digest=digest_of(**tables))
+    # The digest stays that of the source: what rows are judged on is the same.
+    return replace(dataset, interactions={**dataset.interactions, "rating": rating})
 
 
 def _random(rows: Columns, *, seed: int, train_share: float, validation_share: float) -> Split:

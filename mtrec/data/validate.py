@@ -94,8 +94,8 @@ def _check_times(times: np.ndarray) -> None:
     remedy = f"Divide them, if they are {likely[0]}" if likely else "Correct it"
     raise UserError(
         "column 'timestamp' of data.interactions must hold seconds since 1970, from the year 1900 "
-        f"to 2100; got {received} in row {outside[0] + 1}. {remedy}, or set data.timestamp=null to do "
-        "without times."
+        f"to 2100; got {received} in row {outside[0] + 1}. {remedy}, or set data.timestamp=null to "
+        "do without times."
     )
 
 

@@ -85,7 +85,7 @@ class Retrieval(Head):
             if not (labels >= self.at_least).any():
                 raise UserError(
                     f"task.heads.{name}.at_least must be reached by some rows to fit; their "
-                    f"highest {self.label} is {np.nanmax(labels):g}, below {self.at_least:g}. Lower it."
+                    f"highest {self.label} is {np.nanmax(labels):g}; got {self.at_least:g}."
                 )
         if self.weight_by is not None:
             weights = self.known(dataset, fit, self.weight_by, name)

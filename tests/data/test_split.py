@@ -219,7 +219,7 @@ def test_a_share_of_the_ratings_to_fit_is_kept_and_every_other_row_keeps_its_own
     assert len(rated & set(range(60))) == 5  # a tenth of the 50 that are rated
     assert set(range(60, 100)) <= rated
     assert np.isfinite(data.interactions["rating"]).sum() == 90  # the given data is as it was
-    assert found.digest != data.digest
+    assert found.digest == data.digest
     np.testing.assert_array_equal(found.interactions["item"], data.interactions["item"])
     np.testing.assert_array_equal(
         found.interactions["rating"][sorted(rated)], data.interactions["rating"][sorted(rated)]

@@ -163,7 +163,7 @@ def test_a_head_without_a_label_to_learn_from_is_refused(head):
 
 def test_positives_that_no_row_reaches_are_refused():
     head = implicit_squared(label="rating", at_least=6.0)
-    with pytest.raises(UserError, match=r"their highest rating is 5, below 6"):
+    with pytest.raises(UserError, match=r"their highest rating is 5; got 6"):
         head.adapt(planted(), all_rows(planted()), name="mine", seed=1)
 
 
