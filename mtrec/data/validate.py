@@ -1,7 +1,10 @@
 """Checks on a dataset before anything is trained; each failure names column, row and remedy."""
 
+from typing import Any
+
 import numpy as np
 
+from mtrec.data.columns import Texts
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 
@@ -42,25 +45,25 @@ def check(dataset: Dataset) -> None:
     _check_times(dataset.interactions["timestamp"])
 
 
-def _check_ids(table: str, key: str, ids: np.ndarray) -> None:
+def _check_ids(table: str, key: str, ids: Texts) -> None:
     known = ids[1:]
-    order = np.argsort(known, kind="stable")
-    repeated = order[1:][known[order[1:]] == known[order[:-1]]]
-    if len(repeated):
-        row = int(repeated.min())
-        first = int(np.flatnonzero(known == known[row])[0])
+    coded = known.arrow().dictionary_encode()
+    codes, distinct = coded.indices.to_numpy(), len(coded.dictionary)
+    if distinct < len(codes):
+        _, first = np.unique(codes, return_index=True)
+        row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         raise UserError(
-            f"column {key!r} of data.{table} must hold each id once; {str(known[row])!r} is in "
-            f"rows {first + 1} and {row + 1}. Leave one of them out."
+            f"column {key!r} of data.{table} must hold each id once; {known[row]!r} is in "
+            f"rows {first[codes[row]] + 1} and {row + 1}. Leave one of them out."
         )
-    if len(empty := np.flatnonzero(known == "")):
+    if len(empty := np.flatnonzero(np.diff(known.offsets) == 0)):
         raise UserError(
             f"column {key!r} of data.{table} must hold an id in every row; row {empty[0] + 1} is "
             "empty. Fill it in, or leave the row out."
         )
 
 
-def _check_finite(table: str, name: str, column: np.ndarray) -> None:
+def _check_finite(table: str, name: str, column: Any) -> None:
     if column.dtype.kind == "f" and len(infinite := np.argwhere(np.isinf(column))):
         raise UserError(
             f"column {name!r} of data.{table} must hold finite numbers or nothing; got "

@@ -61,7 +61,7 @@ def test_three_csv_files_become_one_dataset(folder):
     assert data.items["what"].tolist() == ["", "a", "b", "c"]
     # A title is text even where a cell looks like a number.
     assert data.items[data.title].tolist() == ["", "Amélie, the", "1984", "Unseen"]
-    assert data.items["tags"].tolist() == [["", ""], ["comedy", "drama"], ["drama", ""], ["", ""]]
+    assert data.items["tags"].tolist() == [[], ["comedy", "drama"], ["drama"], []]
     np.testing.assert_array_equal(data.items["price"], np.float32([np.nan, 1.5, np.nan, 20]))
     np.testing.assert_array_equal(data.items["weight"], np.float32([np.nan, 3, 4, np.nan]))
     # Leading zeros mark a code; as numbers they would be lost.
