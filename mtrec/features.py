@@ -116,7 +116,7 @@ class _Lookup(Feature):
     def call(self, encoded: tf.Tensor | BagRows) -> tf.Tensor:
         """Rows `[B]` give one embedding each, `BagRows` the mean over those that are known."""
         if isinstance(encoded, BagRows):
-            return mean(self.table.look_up_any(encoded.values), encoded)
+            return mean(self.table(encoded.values), encoded)
         return self.table(encoded)
 
 

@@ -177,14 +177,6 @@ class ShardedTable(keras.layers.Layer):
         self.embeddings.assign(values)
         self.built = True
 
-    def look_up_any(self, rows: tf.Tensor) -> tf.Tensor:
-        """Embeddings of `rows [n]`, of which every replica may have another number: `[n, D]`."""
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
-            return self(rows)
-        most = tf.reduce_max(all_gather(tf.reshape(tf.size(rows), [1])))
-        return self(tf.pad(rows, [[0, most - tf.size(rows)]]))[: tf.size(rows)]
-
     def call(self, rows: tf.Tensor) -> tf.Tensor:
         """Embeddings of `rows`: `[...] -> [..., D]`."""
         rows = tf.convert_to_tensor(rows)

@@ -75,10 +75,6 @@ class Table(keras.layers.Layer):
         )
         self.built = True
 
-    def look_up_any(self, rows: tf.Tensor) -> tf.Tensor:
-        """Embeddings of `rows [n]`, of which every replica may have another number: `[n, D]`."""
-        return self(rows)
-
     def call(self, rows: tf.Tensor) -> tf.Tensor:
         """Embeddings of `rows`: `[...] -> [..., D]`."""
         return tf.nn.embedding_lookup(self.embeddings.value, rows)

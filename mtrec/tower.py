@@ -177,11 +177,15 @@ class Tower(keras.layers.Layer):
         vectors = []
         for name, feature in features.items():
             path = f"{self.table}/{scope}/{name}"
-            encoded = replaced[path] if path in replaced else gather(self.encoded[path], rows)
+            encoded = replaced[path] if path in replaced else self._gather(path, rows)
             if draw is not None and feature.dropout:
                 encoded = feature.dropped(encoded, draw)
             vectors.append(feature(encoded))
         return vectors
+
+    def _gather(self, path: str, rows: tf.Tensor) -> tf.Tensor | BagRows:
+        # A step asks for each item once; of users, single rows may share one.
+        return gather(self.encoded[path], rows, distinct=self.table == "candidate")
 
     def _shared(
         self,
@@ -257,7 +261,7 @@ class Tower(keras.layers.Layer):
         """
         replaced: dict[str, tf.Tensor | BagRows] = {}
         for path, show in shown.items():
-            replaced[path] = unknown_where(~show, gather(self.encoded[path], rows))
+            replaced[path] = unknown_where(~show, self._gather(path, rows))
         shared, _ = self._shared(rows, {}, replaced, None)
         return self._of_head(head, shared[head], rows, replaced, None, [])
 
@@ -268,7 +272,7 @@ class Tower(keras.layers.Layer):
 
 def _encoded(feature: Feature, value: Any) -> tf.Tensor | BagRows:
     try:
-        return gather(on_device(feature.encode(held([value]))), tf.constant([0]))
+        return gather(on_device(feature.encode(held([value]))), tf.constant([0]), distinct=True)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"A value of {feature.column!r} must be {feature.reads or 'a value or a list'}; "

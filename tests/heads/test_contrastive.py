@@ -38,9 +38,9 @@ THIRDS = np.log(3) - 2 / 3 * np.log(2)
         # An unknown value is a value.
         ([0, 0, 1, 1], [1, 1, 2, 2], np.log(2)),
         # One of a bag's values is drawn: 1 and 2 beside 5, 1 alone beside 6.
-        (EncodedBags([0, 2, 4], [1, 2, 1, 0]), [5, 6], IN_PART),
-        (EncodedBags([0, 2, 2], [1, 2]), [5, 6], np.log(2)),
-        ([5, 6, 5], EncodedBags([0, 1, 2, 3], [3, 0, 3]), THIRDS),
+        (EncodedBags([0, 2, 4], [1, 2, 1, 0], None), [5, 6], IN_PART),
+        (EncodedBags([0, 2, 2], [1, 2], None), [5, 6], np.log(2)),
+        ([5, 6, 5], EncodedBags([0, 1, 2, 3], [3, 0, 3], None), THIRDS),
         # Numbers fall into ten bins of two.
         (np.arange(20, dtype=np.float32)[::-1, np.newaxis], np.arange(20) // 2 + 1, np.log(10)),
     ],
