@@ -43,9 +43,12 @@ def command(
                 fail(str(error))
             except InstantiationException as error:
                 # Hydra wraps what the constructor of a `_target_` raises.
-                if not isinstance(error.__cause__, UserError):
+                cause = error.__cause__
+                if isinstance(cause, TypeError) and "keyword argument" in str(cause):
+                    fail(f"an option must be one that its _target_ takes: {cause}. Leave it out.")
+                if not isinstance(cause, UserError):
                     raise
-                fail(str(error.__cause__))
+                fail(str(cause))
 
         register()
         return hydra.main(

@@ -264,6 +264,15 @@ class Config:
     index: dict[str, Any]
     tracking: TrackingConfig
 
+    def __post_init__(self) -> None:
+        for which in ("tables", "dense"):
+            rate = self.optimizer[which]["learning_rate"]
+            if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+                raise UserError(
+                    f"optimizer.{which}.learning_rate must be a finite number above 0; got {rate}. "
+                    f"Set optimizer.{which}.learning_rate=0.01."
+                )
+
 
 @dataclass
 class RecommendConfig:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.pair import PairHead
@@ -103,8 +104,7 @@ class Served:
         self.resources = [
             *(self._users, self._items, self._offsets, self._history, *self._labels.values()),
             *(weight.value for weight in run.model.weights),
-            *run.model.query.encoded.values(),
-            *run.model.candidate.encoded.values(),
+            *tf.nest.flatten([run.model.query.encoded, run.model.candidate.encoded]),
         ]
 
     def user_rows(self, user_id: tf.Tensor) -> tf.Tensor:
@@ -178,8 +178,8 @@ class ServedSearch:
         self._model, self._served = run.model, served
         self._retrieval, self._rating = retrieval, run.rating
         data = run.dataset
-        self._item_ids = _variable(np.asarray(data.items[data.item_key]).astype(str))
-        self._titles = _variable(np.asarray(data.items[data.title]).astype(str))
+        self._item_ids = _variable(np.asarray(data.items[data.item_key]))
+        self._titles = _variable(np.asarray(data.items[data.title]))
         self._index = index.as_module()
         self.resources = [self._item_ids, self._titles, self._index]
 
@@ -241,7 +241,7 @@ def _encoded_as_variables(model: Recommender) -> Iterator[None]:
     constants = [tower.encoded for tower in towers]
     try:
         for tower in towers:
-            tower.encoded = {path: _variable(column) for path, column in tower.encoded.items()}
+            tower.encoded = tf.nest.map_structure(_variable, tower.encoded)
         yield
     finally:
         for tower, encoded in zip(towers, constants, strict=True):
@@ -252,12 +252,12 @@ def _variable(values: np.ndarray | tf.Tensor) -> tf.Variable:
     return tf.Variable(values, trainable=False)
 
 
-def _row_table(ids: np.ndarray, file: Path) -> tf.lookup.StaticHashTable:
+def _row_table(ids: Texts, file: Path) -> tf.lookup.StaticHashTable:
     """A table from id to row - 1, read from `file`, which gets the ids of rows 1, 2, ... in order.
 
     The SavedModel keeps the file beside its graph, which may not exceed 2 GB.
     """
-    names = np.asarray(ids)[1:].astype(str).tolist()
+    names = ids[1:].tolist()
     for name in names:
         if "\n" in name or "\r" in name:
             raise UserError(f"an id must not hold a line break; got {name!r}. Rename it.")
@@ -311,7 +311,7 @@ def _columns(run: Run) -> dict[str, str]:
 def _example(run: Run) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame({"user_id": run.dataset.users[run.dataset.user_key][1:3].astype(str)})
+    return pd.DataFrame({"user_id": run.dataset.users[run.dataset.user_key][1:3].tolist()})
 
 
 def _requirements(index: Index) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 from mtrec.exact_search import exact_top_k, recall_of
 from mtrec.manifest import Manifest, read_manifest, write_manifest
@@ -37,13 +38,13 @@ class Index:
 
     Attributes:
         vectors: The candidates, `[C, D]` float32.
-        ids: Their ids, `[C]` strings.
+        ids: Their ids, `[C]` texts.
         manifest: What the index is.
         searcher: ScaNN's searcher; None when exact.
     """
 
     def __init__(
-        self, *, vectors: np.ndarray, ids: np.ndarray, manifest: Manifest, searcher: Any
+        self, *, vectors: np.ndarray, ids: Texts, manifest: Manifest, searcher: Any
     ) -> None:
         self.vectors = vectors
         self.ids = ids
@@ -123,7 +124,8 @@ class Index:
     def _write(self, directory: Path) -> None:
         directory.mkdir()
         np.save(directory / "vectors.npy", self.vectors, allow_pickle=False)
-        np.save(directory / "ids.npy", self.ids, allow_pickle=False)
+        for part, values in self.ids.parts().items():
+            np.save(directory / f"ids.{part}.npy", values, allow_pickle=False)
         if self._searcher is not None:
             (directory / "scann").mkdir()
             # With absolute paths an index that has been moved would not load.
@@ -135,13 +137,13 @@ class IndexBuilder(Protocol):
     """What a choice of the config group `index` is: candidates in, an index out."""
 
     def __call__(
-        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+        self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns an index.
 
         Args:
             vectors: The candidates, `[C, D]`.
-            ids: Their ids, `[C]` strings.
+            ids: Their ids, `[C]` texts.
             digest: Names the candidate tower; see `tower_digest`.
             queries: Queries `[Q, D]` or `[Q, K, D]` to measure recall on. Without them, candidates
                 with noise stand in.
@@ -156,7 +158,7 @@ class ExactBuilder:
     """Builds an index that scores every candidate; an `IndexBuilder`."""
 
     def __call__(
-        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+        self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns the index; see `IndexBuilder`."""
         start = time.perf_counter()
@@ -197,7 +199,7 @@ class ScannBuilder:
     seed: int
 
     def __call__(
-        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+        self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns the index; see `IndexBuilder`."""
         start = time.perf_counter()
@@ -264,14 +266,14 @@ def load(directory: Path, *, digest: str | None) -> Index:
         )
     return Index(
         vectors=np.load(directory / "vectors.npy", allow_pickle=False),
-        ids=np.load(directory / "ids.npy", allow_pickle=False),
+        ids=Texts(*(np.load(directory / f"ids.{part}.npy") for part in ("offsets", "data"))),
         manifest=manifest,
         searcher=_load_tree(directory / "scann") if manifest.kind == "scann" else None,
     )
 
 
-def _checked(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    vectors, ids = np.ascontiguousarray(vectors, np.float32), np.asarray(ids, str)
+def _checked(vectors: np.ndarray, ids: Texts | np.ndarray) -> tuple[np.ndarray, Texts]:
+    vectors, ids = np.ascontiguousarray(vectors, np.float32), Texts.of(np.asarray(ids))
     if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
         raise ValueError(f"vectors must be [C, D] and ids [C]; got {vectors.shape}, {ids.shape}.")
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))

@@ -30,10 +30,15 @@ def main(config: Config) -> float | None:
 
     Returns:
         `train.select_by` of the selected epoch, for a search over jobs; None without.
+
+    Raises:
+        UserError: If an option is asked for that the job would not read, or see `job`.
     """
     from mtrec import resume, run_dir, tracking
+    from mtrec.unused import refuse_unused
 
     hydra = HydraConfig.get()
+    refuse_unused(config, hydra.overrides.task)
     found = resume.find_job(config, Path(hydra.runtime.output_dir), hydra.overrides.task)
     config, directory = found.config, found.directory
     if found.finished:

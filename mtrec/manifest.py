@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -42,13 +43,13 @@ class Manifest:
     versions: dict[str, str]
 
 
-def tower_digest(weights: Sequence[np.ndarray], ids: np.ndarray) -> str:
+def tower_digest(weights: Sequence[np.ndarray], ids: Texts | np.ndarray) -> str:
     """Returns the SHA-256 that names a candidate tower: of its weights and the items' ids `[C]`.
 
     Weights, not vectors: those would differ in the last bit from one machine to another.
     """
     shapes = [np.shape(weight) for weight in weights]
-    digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids, str).tolist()]).encode())
+    digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids).tolist()]).encode())
     for weight in weights:
         digest.update(np.asarray(weight, "<f4").tobytes())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.bags import known_rows
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 from mtrec.experts import SHARED
@@ -47,12 +48,12 @@ class Recommender(keras.layers.Layer):
             head.adapt(dataset, fit, name=name, seed=seed)
         self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
         self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
+        viewed = {n: self.candidate.paths(n) for n, head in self.heads.items() if head.views}
         self.masks = {
             name: CorrelatedMasks(
-                {path: self.candidate.encoded[path][1:] for path in self.candidate.paths(name)}
+                {path: known_rows(self.candidate.encoded[path]) for path in paths}
             )
-            for name, head in self.heads.items()
-            if head.views
+            for name, paths in viewed.items()
         }
         return self
 

@@ -127,9 +127,9 @@ def recommend(
         repeated = tf.repeat(query[run.rating], k, axis=0)
         head = run.model.heads[run.rating]
         ratings = head.score_pairs(repeated, candidate, users, items).numpy().tolist()
-    titles = np.asarray(run.dataset.items[run.dataset.title])[items]
+    titles = run.dataset.items[run.dataset.title][items].tolist()
     return [
-        Recommendation(item_id=str(run.item_ids[i - 1]), title=str(t), score=float(s), rating=r)
+        Recommendation(item_id=str(run.item_ids[i - 1]), title=t, score=float(s), rating=r)
         for i, t, s, r in zip(items, titles, scores[0], ratings, strict=True)
     ]
 

@@ -10,6 +10,7 @@ import numpy as np
 from mtrec import build
 from mtrec.checkpoint import read_selected
 from mtrec.config import Config
+from mtrec.data.columns import Texts
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.load import load as load_data
@@ -59,15 +60,13 @@ class Run:
         return next((n for n, head in self.model.heads.items() if isinstance(head, kind)), None)
 
     @property
-    def item_ids(self) -> np.ndarray:
+    def item_ids(self) -> Texts:
         """Ids of items 1..C, `[C]`; item row i is at position i - 1 of the index."""
-        return np.asarray(self.dataset.items[self.dataset.item_key])[1:]
+        return self.dataset.items[self.dataset.item_key][1:]
 
     def user_row(self, user_id: str) -> int:
         """Row of a user, 0 for one the model does not know."""
-        return int(
-            Vocabulary(self.dataset.users[self.dataset.user_key]).rows(np.asarray([user_id]))[0]
-        )
+        return int(Vocabulary(self.dataset.users[self.dataset.user_key]).rows([user_id])[0])
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Rows of items `[n]`.
@@ -75,7 +74,7 @@ class Run:
         Raises:
             UserError: If an id is not in the catalogue.
         """
-        rows = Vocabulary(self.item_ids).rows(np.asarray(item_ids, dtype=str))
+        rows = Vocabulary(self.item_ids).rows(list(item_ids))
         for item_id, row in zip(item_ids, rows, strict=True):
             if row == 0:
                 raise UserError(f"{item_id!r} must be an item of {self.dataset.name}; it is not.")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mtrec.data.columns import Texts
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 
@@ -34,10 +35,10 @@ def user_groups(dataset: Dataset, known: Histories, users: np.ndarray) -> dict[s
     activity = np.select([counts <= low, counts <= high], names[:2], names[2])
     groups = {"activity": activity}
     for name, column in dataset.users.items():
-        if np.asarray(column).dtype.kind != "U" or name == dataset.user_key or column.ndim > 1:
+        if not isinstance(column, Texts) or name == dataset.user_key:
             continue
-        if len(np.unique(column[1:])) <= MOST_GROUPS:
-            groups[name] = np.asarray(column)[users]
+        if len(column[1:].arrow().unique()) <= MOST_GROUPS:
+            groups[name] = np.asarray(column[users])
     return groups
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from mtrec.bags import EncodedBags
 from mtrec.data.batches import Batch
 from mtrec.experts import SHARED
 from mtrec.heads.retrieval import Retrieval
@@ -114,10 +115,16 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
             for history in model.query.histories.get(SHARED, {}).values():
                 if path == f"candidate/{SHARED}/{history.candidate}":
                     rows += len(batch["item"])
-            found[path.replace("/", "_")] = rows * math.prod(encoded.shape[1:])
+            found[path.replace("/", "_")] = math.ceil(rows * _values_a_row(encoded))
     for head, group in model.query.labelled.items():
         found |= {f"query_{head}_{name}": len(batch["item"]) for name in group}
     return found
+
+
+def _values_a_row(encoded: tf.Tensor | EncodedBags) -> float:
+    if isinstance(encoded, EncodedBags):
+        return len(encoded.values) / (len(encoded.offsets) - 1)
+    return math.prod(encoded.shape[1:])
 
 
 def _held(variables: list[keras.Variable]) -> int:

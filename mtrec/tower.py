@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from mtrec.bags import BagRows, EncodedBags, gather, on_device, unknown_where
+from mtrec.data.columns import Column, held
 from mtrec.errors import UserError
 from mtrec.experts import SHARED, dense
 from mtrec.features import Feature, History
@@ -61,7 +62,7 @@ class Tower(keras.layers.Layer):
         self.output_dim = sharing.output_dim(dim)
 
     def adapt(
-        self, columns: Mapping[str, np.ndarray], *, table: str, heads: Mapping[str, Head], seed: int
+        self, columns: Mapping[str, Column], *, table: str, heads: Mapping[str, Head], seed: int
     ) -> None:
         """Fits the features to a table and makes all weights.
 
@@ -76,7 +77,7 @@ class Tower(keras.layers.Layer):
         query = table == "query"
         self.vectors = {name: head.query_vectors if query else 1 for name, head in heads.items()}
         # Not weights: the encoded table, looked up by row number in the step and in the export.
-        self.encoded: dict[str, tf.Tensor] = {}
+        self.encoded: dict[str, tf.Tensor | EncodedBags] = {}
         for scope in (SHARED, *heads):
             for name, feature in self.features.get(scope, {}).items():
                 self._fit(feature, columns, f"{table}/{scope}/{name}")
@@ -98,17 +99,17 @@ class Tower(keras.layers.Layer):
         # Or else Keras would try to build it, features of heads that are not trained included.
         self.built = True
 
-    def _fit(self, feature: Feature, columns: Mapping[str, np.ndarray], path: str) -> None:
+    def _fit(self, feature: Feature, columns: Mapping[str, Column], path: str) -> None:
         named_by = f"data.features.{path.replace('/', '.')}"
         if feature.column not in columns:
             raise UserError(
                 f"{named_by} reads the column {feature.column!r}, which the {self.table} table "
                 f"lacks; it has {', '.join(columns)}."
             )
-        values = np.asarray(columns[feature.column])
+        values = held(columns[feature.column])
         feature.check(values, named_by=named_by)
         feature.adapt(values)
-        self.encoded[path] = tf.constant(feature.encode(values))
+        self.encoded[path] = on_device(feature.encode(values))
 
     def _create(self, heads: Mapping[str, Head], seed: int) -> None:
         def create(feature: Feature | LabelledHistory, path: str, dim: int) -> None:
@@ -142,7 +143,7 @@ class Tower(keras.layers.Layer):
         layer.build((None, self.output_dim))
         return layer
 
-    def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor | BagRows]:
         """Encodes one row that is not in the table, from raw values by column.
 
         Returns:
@@ -170,23 +171,27 @@ class Tower(keras.layers.Layer):
         scope: str,
         features: Mapping[str, Feature],
         rows: tf.Tensor,
-        replaced: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor | BagRows],
         draw: tf.Tensor | None,
     ) -> list[tf.Tensor]:
         vectors = []
         for name, feature in features.items():
             path = f"{self.table}/{scope}/{name}"
-            encoded = replaced[path] if path in replaced else tf.gather(self.encoded[path], rows)
+            encoded = replaced[path] if path in replaced else self._gather(path, rows)
             if draw is not None and feature.dropout:
                 encoded = feature.dropped(encoded, draw)
             vectors.append(feature(encoded))
         return vectors
 
+    def _gather(self, path: str, rows: tf.Tensor) -> tf.Tensor | BagRows:
+        # A step asks for each item once; of users, single rows may share one.
+        return gather(self.encoded[path], rows, distinct=self.table == "candidate")
+
     def _shared(
         self,
         rows: tf.Tensor,
         histories: Pooled,
-        replaced: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor | BagRows],
         draw: tf.Tensor | None,
     ) -> tuple[dict[str, tf.Tensor], Gates]:
         sums = {}
@@ -199,7 +204,7 @@ class Tower(keras.layers.Layer):
         self,
         rows: tf.Tensor,
         histories: Pooled,
-        replaced: Mapping[str, tf.Tensor] | None = None,
+        replaced: Mapping[str, tf.Tensor | BagRows] | None = None,
         draw: tf.Tensor | None = None,
         labelled: Mapping[str, Sequence[tf.Tensor]] | None = None,
     ) -> dict[str, tf.Tensor]:
@@ -228,7 +233,7 @@ class Tower(keras.layers.Layer):
         head: str,
         output: tf.Tensor,
         rows: tf.Tensor,
-        replaced: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor | BagRows],
         draw: tf.Tensor | None,
         labelled: Sequence[tf.Tensor],
     ) -> tf.Tensor:
@@ -254,10 +259,9 @@ class Tower(keras.layers.Layer):
             rows: Row numbers in the table.
             shown: By path, whether a feature is shown, a scalar; or else all values are unknown.
         """
-        replaced = {}
+        replaced: dict[str, tf.Tensor | BagRows] = {}
         for path, show in shown.items():
-            encoded = tf.gather(self.encoded[path], rows)
-            replaced[path] = tf.where(show, encoded, tf.zeros_like(encoded))
+            replaced[path] = unknown_where(~show, self._gather(path, rows))
         shared, _ = self._shared(rows, {}, replaced, None)
         return self._of_head(head, shared[head], rows, replaced, None, [])
 
@@ -266,9 +270,9 @@ class Tower(keras.layers.Layer):
         return self._shared(rows, histories, {}, None)[1]
 
 
-def _encoded(feature: Feature, value: Any) -> tf.Tensor:
+def _encoded(feature: Feature, value: Any) -> tf.Tensor | BagRows:
     try:
-        return tf.constant(feature.encode(np.asarray([value])))
+        return gather(on_device(feature.encode(held([value]))), tf.constant([0]), distinct=True)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"A value of {feature.column!r} must be {feature.reads or 'a value or a list'}; "

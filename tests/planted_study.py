@@ -27,7 +27,14 @@ def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):
             metrics, _ = stages.evaluate(run.restore(config, data, parts, place))
             params = flatten(asdict(config))
             runs.append(
-                TrackedRun(run_id=str(place), name=task, choices={}, params=params, metrics=metrics)
+                TrackedRun(
+                    run_id=str(place),
+                    name=task,
+                    choices={},
+                    params=params,
+                    metrics=metrics,
+                    data="",
+                )
             )
             tables[str(place)] = per_user.load(place / USERS)
     how = composed(name="compare", folder="compare").tradeoff

@@ -132,3 +132,10 @@ def test_a_head_of_weight_zero_is_left_out() -> None:
 def test_the_wheel_and_the_checkout_find_their_conf() -> None:
     assert (CONF / "config.yaml").is_file()
     assert Path(conf_directory()).is_absolute()
+
+
+@pytest.mark.parametrize("which", ["tables", "dense"])
+@pytest.mark.parametrize("rate", ["-1", "0", "nan", "inf", "fast"])
+def test_a_learning_rate_that_teaches_nothing_is_refused(which: str, rate: str) -> None:
+    with pytest.raises(UserError, match=rf"optimizer\.{which}\.learning_rate must be a finite"):
+        config_of(f"optimizer.{which}.learning_rate={rate}")

@@ -418,7 +418,7 @@ def test_metrics_come_again_out_of_what_each_user_adds_to_them(tmp_path):
     model = recommender(data, {"retrieval": softmax(), "rating": rating()}, fit=rows[:400])
     evaluator = Evaluator(data, known=rows[:400], held_out=rows[400:])
     reports = evaluator(model, full=True)
-    ids = data.users["user_id"][evaluator.held_out.users]
+    ids = np.asarray(data.users["user_id"])[evaluator.held_out.users]
     per_user.save(reports, ids, tmp_path / "users.parquet")
     table = per_user.load(tmp_path / "users.parquet")
 

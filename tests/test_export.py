@@ -14,6 +14,7 @@ from small_model import implicit_squared, rating, recommender, softmax
 from tensorflow.core.protobuf import saved_model_pb2
 
 from mtrec import export
+from mtrec.data.columns import held
 from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.evaluate import Evaluator, embed_items, embed_users
@@ -173,7 +174,7 @@ def test_a_fresh_process_recommends_what_the_index_does(served):
     queries = results["embed_query_embedding"]
     seen = [np.unique(run.known.of_user(user)) - 1 for user in ASKED]
     scores, positions = index.search(queries, 20, exclude=seen)
-    np.testing.assert_array_equal(results["recommend_item_id"], run.item_ids[positions])
+    np.testing.assert_array_equal(results["recommend_item_id"], np.asarray(run.item_ids)[positions])
     np.testing.assert_array_equal(
         results["recommend_title"], np.asarray(run.dataset.items["item_title"])[positions + 1]
     )
@@ -364,7 +365,8 @@ def test_a_failed_export_leaves_the_old_model_and_a_new_one_replaces_it(tmp_path
 
 def test_an_id_with_a_line_break_is_refused(tmp_path):
     run, index = joint(tmp_path)
-    run.dataset.users["user_id"][3] = "\n"
+    ids = run.dataset.users["user_id"].tolist()
+    run.dataset.users["user_id"] = held([*ids[:3], "\n", *ids[4:]])
     with pytest.raises(UserError, match=r"line break; got '\\n'"):
         export.save(run, index)
 

@@ -339,7 +339,7 @@ def test_a_directory_that_is_not_whole_is_refused(harm, large, tmp_path):
     elif harm == "half manifest":
         manifest.write_text(manifest.read_text()[:200])
     elif harm == "no ids":
-        (tmp_path / "ids.npy").unlink()
+        (tmp_path / "ids.data.npy").unlink()
     elif harm == "half tree":
         tree.write_bytes(tree.read_bytes()[:-1000])
     else:
@@ -472,4 +472,4 @@ def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
     assert manifest["k"] == 10
     assert manifest["recall_at_k"] >= 0.95
     assert manifest["digest"] == tower_digest([large[1]], large[0].ids)
-    assert {"ids.npy", "vectors.npy"} < set(manifest["files"])
+    assert {"ids.data.npy", "ids.offsets.npy", "vectors.npy"} < set(manifest["files"])

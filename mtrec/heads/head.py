@@ -173,8 +173,8 @@ class Head(keras.layers.Layer, ABC):
             seed: Seed of all initial weights.
         """
 
-    def known(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
-        """A label of all interactions, `[rows]`.
+    def labels(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
+        """A label of all interactions, `[rows]`, NaN where a row has none.
 
         Raises:
             UserError: If the interactions lack it.
@@ -185,6 +185,22 @@ class Head(keras.layers.Layer, ABC):
                 f"({', '.join(dataset.labels)}); got {label}."
             )
         return np.asarray(dataset.interactions[label])
+
+    def known(self, dataset: Dataset, fit: np.ndarray, label: str, name: str) -> np.ndarray:
+        """A label of the training rows `fit`, `[rows]`, NaN where a row has none.
+
+        Raises:
+            UserError: If the interactions lack it, or none of those rows has it.
+        """
+        labels = self.labels(dataset, label, name)[fit]
+        if not np.isfinite(labels).any():
+            column = "rating" if label == "rating" else "labels"
+            raise UserError(
+                f"task.heads.{name} must have something to learn from; none of the {len(fit)} rows "
+                f"to fit has a {label}. Name a column that holds it in data.{column}, set "
+                f"task.weights.{name}=0, or choose a task without it, such as task=retrieval."
+            )
+        return labels
 
     @abstractmethod
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:

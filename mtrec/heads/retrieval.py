@@ -85,9 +85,8 @@ class Retrieval(Head):
         """Nothing to make: the towers hold all weights.
 
         Raises:
-            UserError: If the interactions lack a column, a weight is below 0, no row to train on is
-                positive, what users have is not marked, or the loss is made for queries of one
-                vector.
+            UserError: If no training row has a column or is positive, a weight is below 0, what
+                users have is not marked, or the loss is made for queries of one vector.
         """
         if self.query_vectors > 1 and self.loss.one_vector:
             raise UserError(
@@ -97,12 +96,11 @@ class Retrieval(Head):
                 "softmax without same_tower."
             )
         if self.label is not None:
-            labels = self.known(dataset, self.label, name)[fit]
-            most = labels[np.isfinite(labels)].max(initial=-np.inf)
-            if most < self.at_least:
+            labels = self.known(dataset, fit, self.label, name)
+            if not (labels >= self.at_least).any():
                 raise UserError(
-                    f"task.heads.{name}.at_least must be reached by {self.label} in a row to train "
-                    f"on, or none is positive; got {self.at_least:g}, and the most is {most:g}."
+                    f"task.heads.{name}.at_least must be reached by some rows to fit; their "
+                    f"highest {self.label} is {np.nanmax(labels):g}; got {self.at_least:g}."
                 )
             if dataset.taken is None:
                 raise UserError(
@@ -111,7 +109,7 @@ class Retrieval(Head):
                     "mtrec.heads.retrieval.with_taken(dataset, heads) returns."
                 )
         if self.weight_by is not None:
-            weights = self.known(dataset, self.weight_by, name)
+            weights = self.known(dataset, fit, self.weight_by, name)
             if np.nanmin(weights, initial=0.0) < 0:
                 raise UserError(
                     f"task.heads.{name}.weight_by must name a column of numbers of at least 0; "
@@ -212,7 +210,7 @@ def with_taken(dataset: Dataset, heads: Mapping[str, Head]) -> Dataset:
     found = [
         np.ones(len(dataset.interactions["item"]), bool)
         if head.label is None or head.has == "all"
-        else head.known(dataset, head.label, name) >= head.at_least
+        else head.labels(dataset, head.label, name) >= head.at_least
         for name, head in heads.items()
         if isinstance(head, Retrieval)
     ]

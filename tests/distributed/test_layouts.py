@@ -150,6 +150,25 @@ def test_moving_biases_and_cross_layers_are_trained_alike(tmp_path, placement):
     assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["replicated", "sharded"])
+def test_bags_of_which_replicas_look_up_other_numbers_are_trained_alike(tmp_path, placement):
+    genres = "{_target_: mtrec.features.Categorical, column: item_genres}"
+    words = "{_target_: mtrec.features.Text, column: item_title, max_words: 3, min_count: 1}"
+    overrides = [
+        f"+data.features.candidate.shared.genres={genres}",
+        f"+data.features.candidate.rating.words={words}",
+        *SOFTMAX,
+    ]
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    overrides.append(f"model.table_placement={placement}")
+    for workers, devices in ((1, 2), (2, 1)):
+        directory = tmp_path / f"{workers}x{devices}"
+        found = train(directory, workers=workers, devices=devices, overrides=overrides)
+        difference, name = largest_difference(one, found)
+        assert difference <= 1e-5, name
+
+
 def cut_within_an_epoch(directory):
     """Leaves a job of `train.checkpoint_every=4` as if it had been killed within an epoch."""
     steps = sorted((directory / "checkpoints").glob("step-*"))

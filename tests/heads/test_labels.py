@@ -13,6 +13,7 @@ from mtrec.balance import Fixed
 from mtrec.data.batches import Batches, stack
 from mtrec.errors import UserError
 from mtrec.evaluate import Evaluator
+from mtrec.heads.binary import Binary
 from mtrec.heads.head import Examples
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import with_taken
@@ -155,3 +156,26 @@ def test_draws_are_even_and_new_in_each_step():
 def test_a_share_that_is_none_is_refused(rate):
     with pytest.raises(UserError, match=r"sampling_rate of a head must be above 0 and at most 1"):
         Rating(label="rating", dim=2, members=1, layers=[], l2=0.0, sampling_rate=rate)
+
+
+@pytest.mark.parametrize("head", [rating(), implicit_squared(label="rating")])
+def test_a_head_without_a_label_to_learn_from_is_refused(head):
+    data = planted()
+    rated = np.isfinite(data.interactions["rating"])
+    where = np.flatnonzero(~rated)  # rated rows elsewhere are no help
+
+    with pytest.raises(UserError, match=r"task\.heads\.mine .*; none of the \d+ rows to fit"):
+        head.adapt(data, where, name="mine", seed=1)
+
+
+def test_positives_that_no_row_reaches_are_refused():
+    head = implicit_squared(label="rating", at_least=6.0)
+    with pytest.raises(UserError, match=r"their highest rating is 5; got 6"):
+        head.adapt(planted(), all_rows(planted()), name="mine", seed=1)
+
+
+@pytest.mark.parametrize("at_least", [0.5, 6.0])
+def test_a_binary_label_of_one_kind_is_refused(at_least):
+    head = Binary(label="rating", at_least=at_least, dim=2, members=1, layers=[], l2=0.0)
+    with pytest.raises(UserError, match=r"must part its labels; .* lie from 1 to 5"):
+        head.adapt(planted(), all_rows(planted()), name="mine", seed=1)
