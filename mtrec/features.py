@@ -63,7 +63,11 @@ class Feature(keras.layers.Layer, ABC):
 
     @abstractmethod
     def adapt(self, values: np.ndarray) -> None:
-        """Learns the vocabulary or the scale from the raw column `[rows, ...]`."""
+        """Learns the vocabulary or the scale.
+
+        Args:
+            values: The raw column of the rows that training names, `[rows, ...]`.
+        """
 
     @abstractmethod
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
@@ -82,6 +86,13 @@ class Feature(keras.layers.Layer, ABC):
 
         An unknown value is zeros.
         """
+
+    def recipe(self) -> dict[str, Any] | None:
+        """What `encode` does, as JSON values for `serving_model.py`, which has no mtrec.
+
+        Null where that file does not know how: new users cannot send the column there.
+        """
+        return None
 
     def dropped(self, encoded: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
         """Encoded values `[B, ...]`, those of unknown ones (zeros) where `draw [B] < dropout`."""
@@ -139,9 +150,15 @@ class Categorical(_Lookup):
         """Row numbers in the vocabulary."""
         return self.vocabulary.rows(values)
 
+    def recipe(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {"kind": "vocabulary", "values": self.vocabulary.values}
+
 
 class Hashed(_Lookup):
     """A value from a list too long or too changeable to keep, such as a zip code.
+
+    A bin that no value of training falls into is served as a missing value.
 
     Args:
         column: The column it reads.
@@ -160,8 +177,20 @@ class Hashed(_Lookup):
         """The bins and the missing value."""
         return self.bins + 1
 
+    def adapt(self, values: np.ndarray) -> None:
+        """Takes note of the bins that training fills."""
+        self.filled = np.unique(self._bins(values))
+
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """CRC-32 of the text, modulo the bins; 0 for a missing value."""
+        """CRC-32 of the text, modulo the bins, from 1; 0 for a missing value or an empty bin."""
+        rows = self._bins(values)
+        return np.where(np.isin(rows, self.filled), rows, 0).astype(np.int32)
+
+    def recipe(self) -> dict[str, Any]:
+        """The bins, and those of them that training fills."""
+        return {"kind": "hash", "bins": self.bins, "filled": self.filled.tolist()}
+
+    def _bins(self, values: np.ndarray) -> np.ndarray:
         text = as_text(values)
         rows = [zlib.crc32(t.encode()) % self.bins + 1 if t else 0 for t in text.ravel()]
         return np.asarray(rows, np.int32).reshape(text.shape)
@@ -198,6 +227,10 @@ class Bucketized(_Lookup):
         values = np.asarray(values, np.float64)
         rows = np.searchsorted(self.boundaries, values, side="right") + 1
         return np.where(np.isfinite(values), rows, 0).astype(np.int32)
+
+    def recipe(self) -> dict[str, Any]:
+        """The boundaries."""
+        return {"kind": "buckets", "boundaries": self.boundaries.tolist()}
 
 
 class Text(_Lookup):
@@ -241,6 +274,11 @@ class Text(_Lookup):
             kept = self._words(text)[: self.max_words]
             words[row, : len(kept)] = kept
         return self.vocabulary.rows(words)
+
+    def recipe(self) -> dict[str, Any]:
+        """The words, and how many of a text are read."""
+        words = self.vocabulary.values
+        return {"kind": "words", "values": words, "max_words": self.max_words}
 
 
 class _Dense(Feature):
@@ -286,6 +324,10 @@ class Numeric(_Dense):
         scaled = (np.asarray(values, np.float64) - self.mean) / self.deviation
         return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)[:, np.newaxis]
 
+    def recipe(self) -> dict[str, Any]:
+        """Mean and deviation."""
+        return {"kind": "number", "mean": float(self.mean), "deviation": float(self.deviation)}
+
 
 class Timestamp(_Dense):
     """A moment: its place in the observed span, and sine and cosine of the day and week it is in.
@@ -311,6 +353,10 @@ class Timestamp(_Dense):
         day = 2 * np.pi * seconds / SECONDS_PER_DAY
         columns = [trend, np.sin(day), np.cos(day), np.sin(day / 7), np.cos(day / 7)]
         return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
+
+    def recipe(self) -> dict[str, Any]:
+        """The observed span."""
+        return {"kind": "moment", "first": self.first, "last": self.last}
 
 
 class History:

@@ -61,9 +61,24 @@ class Tower(keras.layers.Layer):
         self.output_dim = sharing.output_dim(dim)
 
     def adapt(
-        self, columns: Mapping[str, np.ndarray], *, table: str, heads: Mapping[str, Head], seed: int
+        self,
+        columns: Mapping[str, np.ndarray],
+        *,
+        trained: Mapping[str, np.ndarray],
+        table: str,
+        heads: Mapping[str, Head],
+        seed: int,
     ) -> None:
         """Fits the features to a table and makes all weights.
+
+        Args:
+            columns: The table's columns by name, `[rows, ...]`.
+            trained: For `shared` and for each head, the rows of the table that training rows name,
+                ascending. Features are fitted to those: a value that no other row has gets no
+                embedding, which would stay what it was drawn as, but is served as unknown.
+            table: `query` or `candidate`.
+            heads: The heads by name.
+            seed: Seed of all initial weights.
 
         Raises:
             UserError: If a feature reads a column that the table lacks or that is not of its kind,
@@ -79,7 +94,7 @@ class Tower(keras.layers.Layer):
         self.encoded: dict[str, tf.Tensor] = {}
         for scope in (SHARED, *heads):
             for name, feature in self.features.get(scope, {}).items():
-                self._fit(feature, columns, f"{table}/{scope}/{name}")
+                self._fit(feature, columns, trained[scope], f"{table}/{scope}/{name}")
         # The shared features, and where the scheme asks for it, once more for each head.
         self.spaces = {SHARED: self.features.get(SHARED, {})}
         if self.sharing.own_tables:
@@ -98,7 +113,9 @@ class Tower(keras.layers.Layer):
         # Or else Keras would try to build it, features of heads that are not trained included.
         self.built = True
 
-    def _fit(self, feature: Feature, columns: Mapping[str, np.ndarray], path: str) -> None:
+    def _fit(
+        self, feature: Feature, columns: Mapping[str, np.ndarray], trained: np.ndarray, path: str
+    ) -> None:
         named_by = f"data.features.{path.replace('/', '.')}"
         if feature.column not in columns:
             raise UserError(
@@ -107,7 +124,7 @@ class Tower(keras.layers.Layer):
             )
         values = np.asarray(columns[feature.column])
         feature.check(values, named_by=named_by)
-        feature.adapt(values)
+        feature.adapt(values[trained])
         self.encoded[path] = tf.constant(feature.encode(values))
 
     def _create(self, heads: Mapping[str, Head], seed: int) -> None:

@@ -32,6 +32,11 @@ class Vocabulary:
         """Number of rows, row 0 included."""
         return len(self._index) + 1
 
+    @property
+    def values(self) -> list[str]:
+        """The values of rows 1, 2, ... in order."""
+        return [str(value) for value in self._index]
+
     def rows(self, values: np.ndarray) -> np.ndarray:
         """Row numbers of `values`, an int32 array of the same shape; 0 where unknown."""
         values = as_text(values)

@@ -1,0 +1,84 @@
+"""Users and items without training rows are served as unknown ones."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_data import written_out
+from small_model import implicit_squared, rating, recommender, softmax
+
+from mtrec.features import Bucketized, Categorical, Hashed, Text
+from mtrec.labelled_history import LabelledHistory
+
+NAN = np.nan
+# Items 4 and 5 and users 4 and 5 are in the tables without rows to train on; the last row is held
+# out. Item 3 and user 3 have no rating.
+DATA = written_out(
+    [(1, 1, 5, 1), (1, 2, 3, 2), (2, 1, 1, 3), (3, 3, NAN, 4), (4, 4, 2, 5)],
+    num_users=5,
+    num_items=5,
+)
+FIT = np.arange(4)
+
+
+def made(heads):
+    return recommender(DATA, heads, fit=FIT, dropout=0.1)
+
+
+def encoded(tower, path):
+    return tower.encoded[path].numpy().tolist()
+
+
+def test_ids_without_training_rows_have_no_row_of_their_own():
+    model = made({"retrieval": softmax(dim=4)})
+    assert encoded(model.candidate, "candidate/shared/item_id") == [0, 1, 2, 3, 0, 0]
+    assert encoded(model.query, "query/shared/user_id") == [0, 1, 2, 3, 0, 0]
+    table = model.candidate.features["shared"]["item_id"].table.embeddings
+    assert table.shape[0] == 4
+
+
+def test_ids_without_a_label_have_no_row_of_the_head_that_learns_it():
+    model = made({"rating": rating()})
+    assert encoded(model.candidate, "candidate/shared/item_id") == [0, 1, 2, 3, 0, 0]
+    assert encoded(model.candidate, "candidate/rating/item_id") == [0, 1, 2, 0, 0, 0]
+    assert encoded(model.query, "query/rating/user_id") == [0, 1, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize("head", [softmax, implicit_squared])
+def test_all_items_without_training_rows_look_alike_and_start_at_zeros(head):
+    model = made({"retrieval": head(dim=None)})
+    vectors = model.candidates(tf.range(6))["retrieval"].numpy()
+    np.testing.assert_array_equal(vectors[[4, 5]], vectors[[0, 0]])
+    np.testing.assert_array_equal(vectors[0], np.zeros(8))
+    assert np.abs(vectors[1:4]).min(axis=1).max() > 0
+
+
+def test_a_user_without_training_rows_is_predicted_as_an_unknown_one():
+    model = made({"rating": rating()})
+    nothing = tf.constant([], tf.int32)
+    query = model.queries(tf.constant([0, 4, 5]), nothing, nothing)["rating"].numpy()
+    np.testing.assert_array_equal(query[1:], query[[0, 0]])
+
+
+def test_what_a_feature_learns_comes_from_rows_to_train_on_alone():
+    values = np.array(["", "a", "b", "c", "new"])
+    for feature in (Categorical(column="x"), Hashed(column="x", bins=1000)):
+        feature.adapt(values[1:4])
+        rows = feature.encode(values)
+        assert rows[0] == rows[4] == 0
+        assert len(set(rows[1:4])) == 3
+    words = Text(column="x", max_words=2, min_count=1)
+    words.adapt(np.array(["old film"]))
+    assert words.encode(np.array(["new film"])).tolist() == [[0, 1]]
+    # Two buckets of equally many rows, whatever the untrained hold.
+    buckets = Bucketized(column="x", bins=2)
+    buckets.adapt(np.array([1.0, 2.0, 3.0, 4.0]))
+    assert buckets.encode(np.array([2.0, 3.0, 900.0])).tolist() == [1, 2, 2]
+
+
+def test_a_labelled_history_says_nothing_of_items_it_did_not_learn():
+    said = LabelledHistory(label="rating", prior=5.0)
+    said.adapt(DATA, FIT, named_by="")
+    said.create(name="said", dim=4, stddev=0.3, seed=1)
+    table = said.table.embeddings.numpy()
+    np.testing.assert_array_equal(table[[0, 3, 4, 5]], np.zeros((4, 4)))
+    assert (np.abs(table[[1, 2]]) > 0).all()
