@@ -319,7 +319,12 @@ def _recipes(run: Run) -> dict[str, dict[str, Any]]:
             if recipe and feature.column not in (run.dataset.user_key, *RESERVED):
                 path = f"query/{scope}/{name}"
                 bag = len(tower.encoded[path].shape) > 1
-                kept[path] = recipe | {"column": feature.column, "bag": bag}
+                trained = tower.trained_rows.get(path)
+                kept[path] = recipe | {
+                    "column": feature.column,
+                    "bag": bag,
+                    "trained": None if trained is None else trained.tolist(),
+                }
     return kept
 
 

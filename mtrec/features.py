@@ -63,11 +63,7 @@ class Feature(keras.layers.Layer, ABC):
 
     @abstractmethod
     def adapt(self, values: np.ndarray) -> None:
-        """Learns the vocabulary or the scale.
-
-        Args:
-            values: The raw column of the rows that training names, `[rows, ...]`.
-        """
+        """Learns the vocabulary or the scale from the raw column `[rows, ...]`."""
 
     @abstractmethod
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
@@ -158,8 +154,6 @@ class Categorical(_Lookup):
 class Hashed(_Lookup):
     """A value from a list too long or too changeable to keep, such as a zip code.
 
-    A bin that no value of training falls into is served as a missing value.
-
     Args:
         column: The column it reads.
         bins: Number of hash bins.
@@ -177,20 +171,12 @@ class Hashed(_Lookup):
         """The bins and the missing value."""
         return self.bins + 1
 
-    def adapt(self, values: np.ndarray) -> None:
-        """Takes note of the bins that training fills."""
-        self.filled = np.unique(self._bins(values))
+    def recipe(self) -> dict[str, Any]:
+        """The number of bins."""
+        return {"kind": "hash", "bins": self.bins}
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """CRC-32 of the text, modulo the bins, from 1; 0 for a missing value or an empty bin."""
-        rows = self._bins(values)
-        return np.where(np.isin(rows, self.filled), rows, 0).astype(np.int32)
-
-    def recipe(self) -> dict[str, Any]:
-        """The bins, and those of them that training fills."""
-        return {"kind": "hash", "bins": self.bins, "filled": self.filled.tolist()}
-
-    def _bins(self, values: np.ndarray) -> np.ndarray:
+        """CRC-32 of the text, modulo the bins; 0 for a missing value."""
         text = as_text(values)
         rows = [zlib.crc32(t.encode()) % self.bins + 1 if t else 0 for t in text.ravel()]
         return np.asarray(rows, np.int32).reshape(text.shape)

@@ -166,7 +166,7 @@ class RecommenderModel(PythonModel):
         history = self._tf.constant([item for h in histories for item in h], self._tf.string)
         encoded = {
             f"encoded_{place}": self._tf.constant(
-                ENCODERS[recipe["kind"]](recipe, [row[recipe["column"]] for row in rows])
+                _encoded(recipe, [row[recipe["column"]] for row in rows])
             )
             for place, recipe in enumerate(self._encoded)
         }
@@ -237,6 +237,14 @@ def _text(values: np.ndarray) -> list[str]:
     return [value.decode() for value in values.ravel()]
 
 
+def _encoded(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
+    """Values of a column as its feature encodes them; rows of a table that are not trained as 0."""
+    found = ENCODERS[recipe["kind"]](recipe, values)
+    if recipe["trained"] is None:
+        return found
+    return np.where(np.isin(found, recipe["trained"]), found, 0).astype(np.int32)
+
+
 # What each kind of `Feature` makes of raw values, by `Feature.recipe`; zeros where there is none.
 
 
@@ -268,13 +276,8 @@ def _vocabulary(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
 
 
 def _hash(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
-    filled = set(recipe["filled"])
-
-    def row(name: str) -> int:
-        found = zlib.crc32(name.encode()) % recipe["bins"] + 1 if name else 0
-        return found if found in filled else 0
-
-    return _rows(recipe, values, row)
+    bins = recipe["bins"]
+    return _rows(recipe, values, lambda n: zlib.crc32(n.encode()) % bins + 1 if n else 0)
 
 
 def _numbers(values: Sequence[Any]) -> np.ndarray:

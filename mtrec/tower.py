@@ -74,8 +74,8 @@ class Tower(keras.layers.Layer):
         Args:
             columns: The table's columns by name, `[rows, ...]`.
             trained: For `shared` and for each head, the rows of the table that training rows name,
-                ascending. Features are fitted to those: a value that no other row has gets no
-                embedding, which would stay what it was drawn as, but is served as unknown.
+                ascending. An embedding that none of them reads would stay what it was drawn as:
+                what reads it is served as unknown.
             table: `query` or `candidate`.
             heads: The heads by name.
             seed: Seed of all initial weights.
@@ -92,6 +92,8 @@ class Tower(keras.layers.Layer):
         self.vectors = {name: head.query_vectors if query else 1 for name, head in heads.items()}
         # Not weights: the encoded table, looked up by row number in the step and in the export.
         self.encoded: dict[str, tf.Tensor] = {}
+        # Of features that encode as row numbers of an embedding table, those that are trained.
+        self.trained_rows: dict[str, np.ndarray] = {}
         for scope in (SHARED, *heads):
             for name, feature in self.features.get(scope, {}).items():
                 self._fit(feature, columns, trained[scope], f"{table}/{scope}/{name}")
@@ -124,8 +126,17 @@ class Tower(keras.layers.Layer):
             )
         values = np.asarray(columns[feature.column])
         feature.check(values, named_by=named_by)
-        feature.adapt(values[trained])
-        self.encoded[path] = tf.constant(feature.encode(values))
+        feature.adapt(values)
+        encoded = feature.encode(values)
+        if encoded.dtype.kind == "i":
+            self.trained_rows[path] = np.unique(encoded[trained])
+        self.encoded[path] = tf.constant(self._as_trained(encoded, path))
+
+    def _as_trained(self, encoded: np.ndarray, path: str) -> np.ndarray:
+        """Encoded values with 0, which is unknown, for row numbers that are not trained."""
+        if path not in self.trained_rows:
+            return encoded
+        return np.where(np.isin(encoded, self.trained_rows[path]), encoded, np.int32(0))
 
     def _create(self, heads: Mapping[str, Head], seed: int) -> None:
         def create(feature: Feature | LabelledHistory, path: str, dim: int) -> None:
@@ -168,7 +179,7 @@ class Tower(keras.layers.Layer):
         Raises:
             UserError: If no feature reads one of the columns, or a number is given as text.
         """
-        replaced = {
+        found = {
             f"{self.table}/{scope}/{name}": _encoded(feature, values[feature.column])
             for scope in (SHARED, *self.heads)
             for name, feature in self.features.get(scope, {}).items()
@@ -180,7 +191,7 @@ class Tower(keras.layers.Layer):
                 f"{unread[0]!r} must be a column that a feature of the {self.table} tower reads: "
                 f"{', '.join(sorted(columns)) or 'there is none'}."
             )
-        return replaced
+        return {path: tf.constant(self._as_trained(e, path)) for path, e in found.items()}
 
     def _vectors(
         self,
@@ -283,9 +294,9 @@ class Tower(keras.layers.Layer):
         return self._shared(rows, histories, {}, None)[1]
 
 
-def _encoded(feature: Feature, value: Any) -> tf.Tensor:
+def _encoded(feature: Feature, value: Any) -> np.ndarray:
     try:
-        return tf.constant(feature.encode(np.asarray([value])))
+        return feature.encode(np.asarray([value]))
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"A value of {feature.column!r} must be {feature.reads or 'a value or a list'}; "

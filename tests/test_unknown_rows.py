@@ -1,13 +1,17 @@
 """Users and items without training rows are served as unknown ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_data import written_out
-from small_model import implicit_squared, rating, recommender, softmax
+from small_model import implicit_squared, rating, recommender, shared_bottom, softmax
 
-from mtrec.features import Bucketized, Categorical, Hashed, Text
+from mtrec.features import Bucketized, Categorical, Text
 from mtrec.labelled_history import LabelledHistory
+from mtrec.model import Recommender
+from mtrec.tower import Tower
 
 NAN = np.nan
 # Items 4 and 5 and users 4 and 5 are in the tables without rows to train on; the last row is held
@@ -28,15 +32,13 @@ def encoded(tower, path):
     return tower.encoded[path].numpy().tolist()
 
 
-def test_ids_without_training_rows_have_no_row_of_their_own():
+def test_ids_without_training_rows_are_unknown_ones():
     model = made({"retrieval": softmax(dim=4)})
     assert encoded(model.candidate, "candidate/shared/item_id") == [0, 1, 2, 3, 0, 0]
     assert encoded(model.query, "query/shared/user_id") == [0, 1, 2, 3, 0, 0]
-    table = model.candidate.features["shared"]["item_id"].table.embeddings
-    assert table.shape[0] == 4
 
 
-def test_ids_without_a_label_have_no_row_of_the_head_that_learns_it():
+def test_ids_without_a_label_are_unknown_to_the_head_that_learns_it():
     model = made({"rating": rating()})
     assert encoded(model.candidate, "candidate/shared/item_id") == [0, 1, 2, 3, 0, 0]
     assert encoded(model.candidate, "candidate/rating/item_id") == [0, 1, 2, 0, 0, 0]
@@ -59,20 +61,33 @@ def test_a_user_without_training_rows_is_predicted_as_an_unknown_one():
     np.testing.assert_array_equal(query[1:], query[[0, 0]])
 
 
-def test_what_a_feature_learns_comes_from_rows_to_train_on_alone():
-    values = np.array(["", "a", "b", "c", "new"])
-    for feature in (Categorical(column="x"), Hashed(column="x", bins=1000)):
-        feature.adapt(values[1:4])
-        rows = feature.encode(values)
-        assert rows[0] == rows[4] == 0
-        assert len(set(rows[1:4])) == 3
-    words = Text(column="x", max_words=2, min_count=1)
-    words.adapt(np.array(["old film"]))
-    assert words.encode(np.array(["new film"])).tolist() == [[0, 1]]
-    # Two buckets of equally many rows, whatever the untrained hold.
-    buckets = Bucketized(column="x", bins=2)
-    buckets.adapt(np.array([1.0, 2.0, 3.0, 4.0]))
-    assert buckets.encode(np.array([2.0, 3.0, 900.0])).tolist() == [1, 2, 2]
+@pytest.mark.parametrize(
+    ("feature", "values", "expected"),
+    [
+        (Categorical(column="x"), ["", "a", "b", "a", "c", "a"], [0, 1, 2, 1, 0, 1]),
+        # The boundaries are 1, 2 and 50.
+        (Bucketized(column="x", bins=4), [NAN, 1, 2, 1, 100, 50], [0, 2, 3, 2, 0, 0]),
+        # The words are film, new and old.
+        (
+            Text(column="x", max_words=2, min_count=1),
+            ["", "old film", "film", "old", "new film", "new"],
+            [[0, 0], [3, 1], [1, 0], [3, 0], [0, 1], [0, 0]],
+        ),
+    ],
+)
+def test_a_value_that_no_training_row_has_is_unknown(feature, values, expected):
+    data = replace(DATA, users={**DATA.users, "x": np.array(values)})
+    item_id = Categorical(column="item_id")
+    how = {"sharing": shared_bottom(), "dim": 8, "stddev": 0.3}
+    model = Recommender(
+        query=Tower(features={"shared": {"x": feature}}, **how),
+        candidate=Tower(features={"shared": {"item_id": item_id}}, **how),
+        heads={"retrieval": softmax()},
+    ).adapt(data, FIT, seed=1)
+    assert encoded(model.query, "query/shared/x") == expected
+    for value, row in zip(values, expected, strict=True):
+        sent = model.query.encode_row({"x": value})["query/shared/x"]
+        assert sent.numpy().tolist() == [row]
 
 
 def test_a_labelled_history_says_nothing_of_items_it_did_not_learn():
