@@ -88,6 +88,13 @@ def gather(
     return BagRows(tf.where(inside, values, 0), owners, count)
 
 
+def from_padded(values: tf.Tensor) -> BagRows:
+    """The rows of `values [B, L]`, each padded with 0."""
+    count = tf.shape(values)[0]
+    owners = tf.repeat(tf.range(count), tf.shape(values)[1])
+    return BagRows(tf.reshape(values, [-1]), owners, count)
+
+
 def unknown_where(hidden: tf.Tensor, encoded: tf.Tensor | BagRows) -> tf.Tensor | BagRows:
     """Encoded values, those of unknown ones (zeros) where `hidden`, `[B]` or a scalar, is true."""
     if isinstance(encoded, BagRows):

@@ -87,6 +87,13 @@ class Feature(keras.layers.Layer, ABC):
         An unknown value is zeros. Where a row has any number of values, the numbers are `Ragged`.
         """
 
+    def recipe(self) -> dict[str, Any] | None:
+        """What `encode` does, as JSON values for `serving_model.py`, which has no mtrec.
+
+        Null where that file does not know how: new users cannot send the column there.
+        """
+        return None
+
     def dropped(self, encoded: tf.Tensor | BagRows, draw: tf.Tensor) -> tf.Tensor | BagRows:
         """Encoded values of B rows, those of unknown ones (zeros) where `draw [B] < dropout`."""
         return unknown_where(draw < self.dropout, encoded)
@@ -140,6 +147,10 @@ class Categorical(_Lookup):
         rows = self.vocabulary.rows(text)
         return Ragged(text.offsets, rows) if isinstance(text, Bags) else rows
 
+    def recipe(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {"kind": "vocabulary", "values": self.vocabulary.values}
+
 
 class Hashed(_Lookup):
     """A value from a list too long or too changeable to keep, such as a zip code.
@@ -160,6 +171,10 @@ class Hashed(_Lookup):
     def num_rows(self) -> int:
         """The bins and the missing value."""
         return self.bins + 1
+
+    def recipe(self) -> dict[str, Any]:
+        """The number of bins."""
+        return {"kind": "hash", "bins": self.bins}
 
     def encode(self, values: Column) -> np.ndarray | Ragged:
         """CRC-32 of the text, modulo the bins; 0 for a missing value."""
@@ -205,6 +220,10 @@ class Bucketized(_Lookup):
         rows = np.searchsorted(self.boundaries, values, side="right") + 1
         return np.where(np.isfinite(values), rows, 0).astype(np.int32)
 
+    def recipe(self) -> dict[str, Any]:
+        """The boundaries."""
+        return {"kind": "buckets", "boundaries": self.boundaries.tolist()}
+
 
 class Text(_Lookup):
     """A line of text, such as a title, as the mean embedding of its words.
@@ -244,6 +263,11 @@ class Text(_Lookup):
         """Row numbers of the first `max_words` words of each text."""
         words = Bags.of(self._words(text)[: self.max_words] for text in _lines(values))
         return Ragged(words.offsets, self.vocabulary.rows(words))
+
+    def recipe(self) -> dict[str, Any]:
+        """The words, and how many of a text are read."""
+        words = self.vocabulary.values
+        return {"kind": "words", "values": words, "max_words": self.max_words}
 
 
 def _lines(values: Column) -> Iterator[str]:
@@ -295,6 +319,10 @@ class Numeric(_Dense):
         scaled = (np.asarray(values, np.float64) - self.mean) / self.deviation
         return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)[:, np.newaxis]
 
+    def recipe(self) -> dict[str, Any]:
+        """Mean and deviation."""
+        return {"kind": "number", "mean": float(self.mean), "deviation": float(self.deviation)}
+
 
 class Timestamp(_Dense):
     """A moment: its place in the observed span, and sine and cosine of the day and week it is in.
@@ -320,6 +348,10 @@ class Timestamp(_Dense):
         day = 2 * np.pi * seconds / SECONDS_PER_DAY
         columns = [trend, np.sin(day), np.cos(day), np.sin(day / 7), np.cos(day / 7)]
         return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
+
+    def recipe(self) -> dict[str, Any]:
+        """The observed span."""
+        return {"kind": "moment", "first": self.first, "last": self.last}
 
 
 class History:

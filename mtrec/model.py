@@ -46,8 +46,15 @@ class Recommender(keras.layers.Layer):
         self._adapt_labelled(dataset, fit)
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
-        self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
-        self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
+        learnt = {SHARED: fit, **{n: head.learns(dataset, fit) for n, head in self.heads.items()}}
+        for tower, side, table in (
+            (self.candidate, "item", dataset.items),
+            (self.query, "user", dataset.users),
+        ):
+            rows = np.asarray(dataset.interactions[side])
+            trained = {scope: np.unique(rows[learns]) for scope, learns in learnt.items()}
+            name = "candidate" if side == "item" else "query"
+            tower.adapt(table, trained=trained, table=name, heads=self.heads, seed=seed)
         viewed = {n: self.candidate.paths(n) for n, head in self.heads.items() if head.views}
         self.masks = {
             name: CorrelatedMasks(

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mtrec.bags import BagRows, EncodedBags, gather, on_device, unknown_where
-from mtrec.data.columns import Column, held
+from mtrec.data.columns import Column, Ragged, entries_of, held
 from mtrec.errors import UserError
 from mtrec.experts import SHARED, dense
 from mtrec.features import Feature, History
@@ -62,9 +63,24 @@ class Tower(keras.layers.Layer):
         self.output_dim = sharing.output_dim(dim)
 
     def adapt(
-        self, columns: Mapping[str, Column], *, table: str, heads: Mapping[str, Head], seed: int
+        self,
+        columns: Mapping[str, Column],
+        *,
+        trained: Mapping[str, np.ndarray],
+        table: str,
+        heads: Mapping[str, Head],
+        seed: int,
     ) -> None:
         """Fits the features to a table and makes all weights.
+
+        Args:
+            columns: The table's columns by name, `[rows, ...]`.
+            trained: For `shared` and for each head, the rows of the table that training rows name,
+                ascending. An embedding that none of them reads would stay what it was drawn as:
+                what reads it is served as unknown.
+            table: `query` or `candidate`.
+            heads: The heads by name.
+            seed: Seed of all initial weights.
 
         Raises:
             UserError: If a feature reads a column that the table lacks or that is not of its kind,
@@ -78,9 +94,11 @@ class Tower(keras.layers.Layer):
         self.vectors = {name: head.query_vectors if query else 1 for name, head in heads.items()}
         # Not weights: the encoded table, looked up by row number in the step and in the export.
         self.encoded: dict[str, tf.Tensor | EncodedBags] = {}
+        # Of features that encode as row numbers of an embedding table, those that are trained.
+        self.trained_rows: dict[str, np.ndarray] = {}
         for scope in (SHARED, *heads):
             for name, feature in self.features.get(scope, {}).items():
-                self._fit(feature, columns, f"{table}/{scope}/{name}")
+                self._fit(feature, columns, trained[scope], f"{table}/{scope}/{name}")
         # The shared features, and where the scheme asks for it, once more for each head.
         self.spaces = {SHARED: self.features.get(SHARED, {})}
         if self.sharing.own_tables:
@@ -99,7 +117,9 @@ class Tower(keras.layers.Layer):
         # Or else Keras would try to build it, features of heads that are not trained included.
         self.built = True
 
-    def _fit(self, feature: Feature, columns: Mapping[str, Column], path: str) -> None:
+    def _fit(
+        self, feature: Feature, columns: Mapping[str, Column], trained: np.ndarray, path: str
+    ) -> None:
         named_by = f"data.features.{path.replace('/', '.')}"
         if feature.column not in columns:
             raise UserError(
@@ -109,7 +129,22 @@ class Tower(keras.layers.Layer):
         values = held(columns[feature.column])
         feature.check(values, named_by=named_by)
         feature.adapt(values)
-        self.encoded[path] = on_device(feature.encode(values))
+        encoded = feature.encode(values)
+        found = entries_of(encoded, trained)
+        if found.dtype.kind == "i":
+            self.trained_rows[path] = np.unique(found)
+        self.encoded[path] = on_device(self._as_trained(encoded, path))
+
+    def _as_trained(self, encoded: np.ndarray | Ragged, path: str) -> np.ndarray | Ragged:
+        """Encoded values with 0, which is unknown, for row numbers that are not trained."""
+        if path not in self.trained_rows:
+            return encoded
+        if isinstance(encoded, Ragged):
+            return encoded._replace(values=self._known(encoded.values, path))
+        return self._known(encoded, path)
+
+    def _known(self, rows: np.ndarray, path: str) -> np.ndarray:
+        return np.where(np.isin(rows, self.trained_rows[path]), rows, np.int32(0))
 
     def _create(self, heads: Mapping[str, Head], seed: int) -> None:
         def create(feature: Feature | LabelledHistory, path: str, dim: int) -> None:
@@ -152,7 +187,7 @@ class Tower(keras.layers.Layer):
         Raises:
             UserError: If no feature reads one of the columns, or a number is given as text.
         """
-        replaced = {
+        found = {
             f"{self.table}/{scope}/{name}": _encoded(feature, values[feature.column])
             for scope in (SHARED, *self.heads)
             for name, feature in self.features.get(scope, {}).items()
@@ -164,7 +199,8 @@ class Tower(keras.layers.Layer):
                 f"{unread[0]!r} must be a column that a feature of the {self.table} tower reads: "
                 f"{', '.join(sorted(columns)) or 'there is none'}."
             )
-        return replaced
+        row = {path: on_device(self._as_trained(e, path)) for path, e in found.items()}
+        return {path: gather(e, tf.constant([0]), distinct=True) for path, e in row.items()}
 
     def _vectors(
         self,
@@ -270,9 +306,9 @@ class Tower(keras.layers.Layer):
         return self._shared(rows, histories, {}, None)[1]
 
 
-def _encoded(feature: Feature, value: Any) -> tf.Tensor | BagRows:
+def _encoded(feature: Feature, value: Any) -> np.ndarray | Ragged:
     try:
-        return gather(on_device(feature.encode(held([value]))), tf.constant([0]), distinct=True)
+        return feature.encode(held([value]))
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"A value of {feature.column!r} must be {feature.reads or 'a value or a list'}; "

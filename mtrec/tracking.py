@@ -416,7 +416,13 @@ def _signature(record: Record) -> "ModelSignature":
     from mlflow.types.schema import Schema
 
     def schema(columns: Mapping[str, str]) -> Schema:
-        named = [{"name": n, "type": t, "required": True} for n, t in columns.items()]
+        named = []
+        for name, kind in columns.items():
+            scalar = kind.removesuffix("[]")
+            said = (
+                {"type": kind} if scalar == kind else {"type": "array", "items": {"type": scalar}}
+            )
+            named.append({"name": name, **said, "required": False})
         return Schema.from_json(json.dumps(named))
 
     signature = ModelSignature(schema(record["inputs"]), schema(record["outputs"]))

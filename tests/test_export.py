@@ -310,14 +310,14 @@ def test_pairs_are_served_as_rows_after_the_training_are_judged(tmp_path):
 
 def test_a_run_serves_what_it_has_heads_for(tmp_path):
     run = random_run(tmp_path, {"rating": rating()})
-    assert export.save(run, None) == ["score_pairs"]
+    assert export.save(run, None) == ["score_pairs", "score_new"]
     pair = {"user_id": tf.constant(["7"]), "item_id": tf.constant(["12"])}
     signatures = loaded(tmp_path)
-    assert set(signatures) == {"score_pairs"}
+    assert set(signatures) == {"score_pairs", "score_new"}
     assert set(signatures["score_pairs"](**pair)) == {"known", "rating"}
     run = random_run(tmp_path, {"retrieval": implicit_squared()})
     assert set(export.save(run, built_index(run, "exact"))) == {
-        *("embed_query", "score_pairs", "recommend")
+        *("embed_query", "score_pairs", "recommend", "score_new", "recommend_new")
     }
     signatures = loaded(tmp_path)
     assert set(signatures["score_pairs"](**pair)) == {"known", "score"}

@@ -24,6 +24,14 @@ class Ragged(NamedTuple):
     values: np.ndarray
 
 
+def entries_of(encoded: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray:
+    """The numbers of some rows, `[n, ...]`, or of `Ragged` ones side by side."""
+    if not isinstance(encoded, Ragged):
+        return encoded[rows]
+    owners = np.repeat(np.arange(len(encoded.offsets) - 1), np.diff(encoded.offsets))
+    return encoded.values[np.isin(owners, rows)]
+
+
 class Texts:
     """One text a row.
 

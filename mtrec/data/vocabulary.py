@@ -45,6 +45,11 @@ class Vocabulary:
         """Number of rows, row 0 included."""
         return len(self._values) + 1
 
+    @property
+    def values(self) -> list[str]:
+        """The values of rows 1, 2, ... in order."""
+        return self._values.to_pylist()
+
     def rows(self, values: Any) -> np.ndarray:
         """Row numbers of `values [rows]`, or of each entry of bags; int32, 0 where unknown."""
         import pyarrow.compute as pc

@@ -173,6 +173,10 @@ class Head(keras.layers.Layer, ABC):
             seed: Seed of all initial weights.
         """
 
+    def learns(self, dataset: Dataset, fit: np.ndarray) -> np.ndarray:
+        """Those of the training rows `fit` that the head learns from."""
+        return fit
+
     def labels(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
         """A label of all interactions, `[rows]`, NaN where a row has none.
 

@@ -122,6 +122,10 @@ class PairHead(Head):
         if self.moving:
             self.moving.adapt(dataset, fit[np.isfinite(labels)], name=name)
 
+    def learns(self, dataset: Dataset, fit: np.ndarray) -> np.ndarray:
+        """The training rows that carry the label."""
+        return fit[np.isfinite(np.asarray(dataset.interactions[self.label])[fit])]
+
     def biases(
         self, users: tf.Tensor, items: tf.Tensor, time: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
