@@ -26,6 +26,10 @@ from mtrec.tables import TABLE, tables_of
 from mtrec.telemetry import as_metrics, moved_by, touched_rows
 
 
+# What a step finds of each task; see `Taken`.
+_PER_TASK = ("losses", "weights", "rows")
+
+
 @dataclass(frozen=True)
 class Optimizers:
     """One optimizer for embedding tables, one for dense weights."""
@@ -39,13 +43,15 @@ class Taken:
     """What K steps found.
 
     Attributes:
-        losses: Each task's mean loss over the global batch, `[K, T]`.
+        losses: Each task's mean loss over the global batch, `[K, T]`; 0 where it has no rows.
         weights: The weight each task had, `[K, T]`: the configured one times the balancer's factor.
+        rows: The rows each task had in the global batch, `[K, T]`.
         telemetry: Metrics of a step that was observed; see `mtrec.telemetry`.
     """
 
     losses: np.ndarray
     weights: np.ndarray
+    rows: np.ndarray
     telemetry: dict[str, float]
 
 
@@ -81,7 +87,7 @@ class Step:
         self.dense = [v for v in model.trainable_variables if v.name != TABLE]
         with strategy.scope():
             optimizers.tables.build(self.tables)
-            optimizers.dense.build(self.dense + balancer.trainable_variables)
+            optimizers.dense.build(self.dense)
         # Of a sharded table, a replica has the whole batch's gradient, but of its own rows alone.
         self._sharded = [isinstance(v, ShardedVariable) for v in self.tables + self.dense]
         self._clock = (optimizers.tables if self.tables else optimizers.dense).iterations
@@ -102,7 +108,7 @@ class Step:
             self._compiled[observe] = self._traced_once(function, replicas)
         found = self._compiled[observe](self._distributed(replicas))
         telemetry = as_metrics(found, list(self.model.heads), self.tables) if observe else {}
-        return Taken(found["losses"].numpy(), found["weights"].numpy(), telemetry)
+        return Taken(*(found[name].numpy() for name in _PER_TASK), telemetry)
 
     def _distributed(self, replicas: Mapping[int, Batch]) -> Mapping[str, Any]:
         return self.strategy.experimental_distribute_values_from_function(
@@ -137,17 +143,16 @@ class Step:
 
         def body(k: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             result = self.strategy.run(self._step, args=(batches, k))
-            return k + 1, found.write(k, [self._local(result[n]) for n in ("losses", "weights")])
+            return k + 1, found.write(k, [self._local(result[name]) for name in _PER_TASK])
 
         found = tf.TensorArray(tf.float32, size=count)
         _, found = tf.while_loop(lambda k, _: k < count, body, (0, found))
-        losses, weights = tf.unstack(found.stack(), axis=1)  # each [K, T]
-        return {"losses": losses, "weights": weights}
+        return dict(zip(_PER_TASK, tf.unstack(found.stack(), axis=1), strict=True))  # each [K, T]
 
     def _observed(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         found = self.strategy.run(self._step, args=(batches, 0), kwargs={"observe": True})
         one = {name: self._local(value) for name, value in found.items()}
-        return one | {name: one[name][tf.newaxis] for name in ("losses", "weights")}
+        return one | {name: one[name][tf.newaxis] for name in _PER_TASK}
 
     def _local(self, value: Any) -> tf.Tensor:
         return self.strategy.experimental_local_results(value)[0]
@@ -174,8 +179,10 @@ class Step:
         found = [tape.gradient(target, (variables, encoded)) for target in targets]
         return self.cache.gradients(batch, variables, found)
 
-    def losses(self, batch: dict[str, tf.Tensor], encoded: Encoded) -> list[tf.Tensor]:
-        """This replica's share of every task's mean loss over the global batch."""
+    def losses(
+        self, batch: dict[str, tf.Tensor], encoded: Encoded
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """This replica's share of every task's mean loss over the global batch, and its rows."""
         query, item, pool = (encoded[side] for side in ("query", "item", "pool"))
         frozen = batch["pool_frozen"][:, tf.newaxis] > 0
         pool = {n: tf.where(frozen, tf.stop_gradient(v), v) for n, v in pool.items()}
@@ -194,7 +201,7 @@ class Step:
         return [
             tf.math.divide_no_nan(total, count)
             for total, count in zip(sums, tf.unstack(totals), strict=True)
-        ]
+        ], totals
 
     def _step(
         self, batches: Mapping[str, tf.Tensor], k: tf.Tensor, observe: bool = False
@@ -208,7 +215,7 @@ class Step:
             # Tapes do not see a sharded table by themselves.
             tape.watch([v.value for v in self.tables + self.dense])
             encoded = self._encoded(tape, batch)
-            shares = self.losses(batch, encoded)
+            shares, rows = self.losses(batch, encoded)
             losses = all_sum(tf.stop_gradient(tf.stack(shares)))
             parts = _times(configured, shares)
             if not balancer.of_gradients:
@@ -222,29 +229,25 @@ class Step:
             gradients = [weighted_sum(each, factors) for each in zip(*tasks, strict=True)]
         else:
             (gradients,) = self._gradients(tape, [objective], batch, encoded)
-        found = {"losses": losses, "weights": configured * factors}
+        found = {"losses": losses, "weights": configured * factors, "rows": rows}
         if not observe:
-            self._apply(gradients, configured * losses)
+            self._apply(gradients)
             return found
-        rows = [
+        touched = [
             touched_rows(g, sharded=s)
             for g, s in zip(gradients[: len(self.tables)], self._sharded, strict=False)
         ]
-        before = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
-        self._apply(gradients, configured * losses)
-        after = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
+        before = [tf.gather(v.value, r) for v, r in zip(self.tables, touched, strict=True)]
+        self._apply(gradients)
+        after = [tf.gather(v.value, r) for v, r in zip(self.tables, touched, strict=True)]
         return found | {"gram": gram, "updates": moved_by(before, after, self._sharded)}
 
-    def _apply(self, gradients: Sequence[Any], losses: tf.Tensor) -> None:
+    def _apply(self, gradients: Sequence[Any]) -> None:
         """Moves all weights by this replica's share of the gradients."""
-        replicas = self.strategy.num_replicas_in_sync
         pairs = list(zip(gradients, self.tables + self.dense, strict=True))
-        own = [g / replicas for g in self.balancer.gradients(losses)]
-        dense = pairs[len(self.tables) :]
-        dense += list(zip(own, self.balancer.trainable_variables, strict=True))
         for optimizer, part in (
             (self.optimizers.tables, pairs[: len(self.tables)]),
-            (self.optimizers.dense, dense),
+            (self.optimizers.dense, pairs[len(self.tables) :]),
         ):
             moved = [(g, v) for g, v in part if g is not None]
             if moved:  # a model may have no dense weight
