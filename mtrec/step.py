@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from mtrec.balance import Balancer
 from mtrec.data.batches import Batch
+from mtrec.errors import UserError
 from mtrec.gradient_cache import Encoded, GradientCache, encode
 from mtrec.heads.head import Examples
 from mtrec.log_q import StreamingLogQ
@@ -24,7 +25,6 @@ from mtrec.strategy import all_sum
 from mtrec.surgery import gram_matrix, weighted_sum
 from mtrec.tables import TABLE, tables_of
 from mtrec.telemetry import as_metrics, moved_by, touched_rows
-
 
 # What a step finds of each task; see `Taken`.
 _PER_TASK = ("losses", "weights", "rows")
@@ -65,6 +65,10 @@ class Step:
         strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
         log_q: Estimates log Q, where the batches do not have it; made in the same scope.
         encode_at_once: See `mtrec.gradient_cache.GradientCache`; null for the whole batch.
+
+    Raises:
+        UserError: If the optimizer of tables clips gradients. That of dense weights may: it clips
+            the gradient of the global batch.
     """
 
     def __init__(
@@ -77,6 +81,13 @@ class Step:
         log_q: StreamingLogQ | None = None,
         encode_at_once: int | None = None,
     ) -> None:
+        option = _clipping(optimizers.tables)
+        if option:
+            raise UserError(
+                f"optimizer.tables must not clip gradients: got {option}="
+                f"{getattr(optimizers.tables, option)}, which would clip each replica's rows by "
+                f"themselves. Clip those of dense weights, with optimizer.dense.{option}."
+            )
         self.model = model
         self.balancer = balancer
         self.optimizers = optimizers
@@ -251,7 +262,28 @@ class Step:
         ):
             moved = [(g, v) for g, v in part if g is not None]
             if moved:  # a model may have no dense weight
-                optimizer.apply_gradients(moved)
+                optimizer.apply_gradients(self._clipped(optimizer, moved))
+
+    def _clipped(
+        self, optimizer: keras.optimizers.Optimizer, moved: list[tuple[Any, keras.Variable]]
+    ) -> list[tuple[Any, keras.Variable]]:
+        """This replica's share of the gradients, their sum over replicas being clipped.
+
+        Keras clips each replica's share by itself. A share of what is clipped is short enough for
+        it to leave alone.
+        """
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == 1 or not _clipping(optimizer):
+            return moved
+        gradients, variables = zip(*moved, strict=True)
+        clipped = optimizer._clip_gradients([all_sum(g) for g in gradients])
+        return [(g / replicas, v) for g, v in zip(clipped, variables, strict=True)]
+
+
+def _clipping(optimizer: keras.optimizers.Optimizer) -> str | None:
+    """The option by which the optimizer clips gradients, if it does."""
+    options = ("clipnorm", "global_clipnorm", "clipvalue")
+    return next((name for name in options if getattr(optimizer, name)), None)
 
 
 def _times(factors: tf.Tensor, losses: Sequence[tf.Tensor]) -> list[tf.Tensor]:
