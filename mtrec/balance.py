@@ -14,7 +14,7 @@ Balancers here choose from the losses; those of `mtrec.surgery` choose from the 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -45,7 +45,7 @@ class Present:
     """
 
     losses: tf.Tensor
-    gram: tf.Tensor | None
+    gram: Any
     places: tf.Tensor
     step: tf.Tensor
     state: State

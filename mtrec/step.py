@@ -119,7 +119,8 @@ class Step:
             self._compiled[observe] = self._traced_once(function, replicas)
         found = self._compiled[observe](self._distributed(replicas))
         telemetry = as_metrics(found, list(self.model.heads), self.tables) if observe else {}
-        return Taken(*(found[name].numpy() for name in _PER_TASK), telemetry)
+        per_task = {name: found[name].numpy() for name in _PER_TASK}
+        return Taken(**per_task, telemetry=telemetry)
 
     def _distributed(self, replicas: Mapping[int, Batch]) -> Mapping[str, Any]:
         return self.strategy.experimental_distribute_values_from_function(

@@ -481,8 +481,10 @@ def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("min_recall", 2), ("min_recall", 0), ("target_recall", -0.5), ("target_recall", 1.5)]
-    + [("k", -1), ("num_queries", 0), ("exact_below", -1)],
+    [
+        *[("min_recall", 2), ("min_recall", 0), ("target_recall", -0.5), ("target_recall", 1.5)],
+        *[("k", -1), ("num_queries", 0), ("exact_below", -1)],
+    ],
 )
 def test_an_option_of_the_index_that_means_nothing_is_refused_before_training(option, value):
     config = config_of(*SMALL, f"index.{option}={value}")
