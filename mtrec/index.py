@@ -189,6 +189,10 @@ class ScannBuilder:
         k: Depth at which recall is measured.
         num_queries: Number of queries it is measured on.
         seed: Seed of the sample of queries.
+
+    Raises:
+        UserError: If a recall is not above 0 and at most 1, or a number is too small. Whichever
+            index is built, so that it does not depend on the size of the catalogue.
     """
 
     exact_below: int
@@ -197,6 +201,18 @@ class ScannBuilder:
     k: int
     num_queries: int
     seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("target_recall", "min_recall"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UserError(
+                    f"index.{name} must be above 0 and at most 1; got {getattr(self, name)}."
+                )
+        for name, least in (("exact_below", 0), ("k", 1), ("num_queries", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"index.{name} must be at least {least}; got {getattr(self, name)}."
+                )
 
     def __call__(
         self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None

@@ -23,7 +23,12 @@ def lower_is_better(metric: str) -> bool:
 
 
 def better(metric: str, new: float, old: float) -> bool:
-    """Whether `new` improves on `old`, in the direction of the metric named `metric`."""
+    """Whether `new` improves on `old`, in the direction of the metric named `metric`.
+
+    NaN, a metric of nothing, improves on nothing, and any number on it.
+    """
+    if np.isnan(old):
+        return not np.isnan(new)
     return new < old if lower_is_better(metric) else new > old
 
 

@@ -57,7 +57,7 @@ class State:
     Attributes:
         epoch: The epoch that is being trained, from 1.
         step: Steps taken in it.
-        losses: The task losses of those steps, `[step, T]`.
+        losses: The task losses of those steps, `[step, T]`; NaN where a task had no rows.
         weights: The tasks' weights in those steps, `[step, T]`.
         telemetry: Metrics of those steps that were observed.
         history: The metrics of every finished epoch.
@@ -258,20 +258,19 @@ class _Trainer:
             {r: stack([slices[r] for slices in steps]) for r in mine}, observe=observe
         )
         _check_finite(taken.losses, list(self.step.model.heads), state)
-        state.losses += taken.losses.tolist()
+        state.losses += np.where(taken.rows > 0, taken.losses, np.nan).tolist()
         state.weights += taken.weights.tolist()
         state.telemetry += [taken.telemetry] if observe else []
         state.step = stop
 
     def _means(self) -> Metrics:
-        """Means over the steps of the epoch."""
+        """Means over the steps of the epoch; a task's loss over those in which it had rows."""
         metrics: Metrics = {}
         for kind, values in (("loss", self.state.losses), ("weight", self.state.weights)):
-            means = np.mean(values, axis=0)
-            metrics |= {
-                f"train/{name}/{kind}": float(mean)
-                for name, mean in zip(self.step.model.heads, means, strict=True)
-            }
+            for name, each in zip(self.step.model.heads, np.transpose(values), strict=True):
+                counted = each[~np.isnan(each)]
+                if len(counted):
+                    metrics[f"train/{name}/{kind}"] = float(np.mean(counted))
         observed = self.state.telemetry
         for name in observed[0] if observed else ():
             metrics[name] = float(np.mean([metrics_of[name] for metrics_of in observed]))

@@ -41,9 +41,11 @@ def train(
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
 
     Raises:
-        UserError: If the config does not fit the data or the machine, or a loss stops being finite.
+        UserError: If the config does not fit the data, the machine or the index, or a loss stops
+            being finite.
         PreemptedError: If the listener said stop.
     """
+    build.index_builder(config)  # refuses before training what it would refuse after it
     strategy = make_strategy(config.cluster.devices_per_worker)
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():

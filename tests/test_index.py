@@ -1,11 +1,15 @@
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hydra.errors import InstantiationException
+from small_config import SMALL, config_of
 
+from mtrec import worker
 from mtrec.errors import UserError
 from mtrec.index import ExactBuilder, ScannBuilder, load
 from mtrec.manifest import tower_digest
@@ -473,3 +477,18 @@ def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
     assert manifest["recall_at_k"] >= 0.95
     assert manifest["digest"] == tower_digest([large[1]], large[0].ids)
     assert {"ids.data.npy", "ids.offsets.npy", "vectors.npy"} < set(manifest["files"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("min_recall", 2), ("min_recall", 0), ("target_recall", -0.5), ("target_recall", 1.5)],
+        *[("k", -1), ("num_queries", 0), ("exact_below", -1)],
+    ],
+)
+def test_an_option_of_the_index_that_means_nothing_is_refused_before_training(option, value):
+    config = config_of(*SMALL, f"index.{option}={value}")
+    with pytest.raises(InstantiationException) as raised:
+        worker.train(config, None, None, None, None)
+    assert isinstance(raised.value.__cause__, UserError)
+    assert re.search(rf"index.{option} must be .*; got {value}", str(raised.value.__cause__))

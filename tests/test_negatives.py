@@ -1,5 +1,7 @@
 """The log Q of a pool is the log of how often an item is in it."""
 
+import math
+
 import numpy as np
 import pytest
 from small_data import all_rows, planted, with_negatives, written_out
@@ -202,3 +204,17 @@ def test_the_short_batch_that_ends_an_epoch_has_a_log_q_of_its_own():
         position = made["pool"].tolist().index(popular)
         expected = 1 - (1 - 0.5 * share) ** count
         np.testing.assert_allclose(np.exp(made["pool_log_q"][position]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "bound"), [(2, 0.171), (32, 0.0081), (64, 0.0081)])
+def test_log_q_is_as_near_as_stated_to_batches_drawn_without_replacement(batch, bound):
+    # 100 units, item n being in n of them; an epoch's batches are parts of a permutation.
+    count = np.arange(1, 101)
+    made = in_batch()
+    made.adapt(np.repeat(count, count), num_items=100, target_share=np.ones(count.sum()))
+    pool = made.pool([np.array([1])], [batch / 100], np.random.default_rng(0))
+    truth = [1 - math.comb(100 - n, batch) / math.comb(100, batch) for n in count]
+
+    too_low = 1 - np.exp(pool.log_q[1:]) / truth
+    assert too_low.min() > -1e-5
+    assert bound / 10 < too_low.max() < bound

@@ -8,6 +8,7 @@ import tensorflow as tf
 from small_data import written_out
 from small_model import implicit_squared, rating, recommender, shared_bottom, softmax
 
+from mtrec.bags import BagRows, EncodedBags
 from mtrec.features import Bucketized, Categorical, Text
 from mtrec.labelled_history import LabelledHistory
 from mtrec.model import Recommender
