@@ -23,7 +23,7 @@ JOB = (
 
 def bytes_on_each_device(config):
     """Bytes that each device of this process holds, measured on the buffers."""
-    strategy = make_strategy(config.cluster.devices_per_worker)
+    strategy = make_strategy(config.cluster.devices_per_worker, use_gpu=False)
     dataset, parts = load(config.data)
     with strategy.scope():
         tables = tables_of(build.model(config, dataset, parts.fit))
