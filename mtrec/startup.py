@@ -62,17 +62,16 @@ def describe(
 
 
 def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
-    """A line on this worker: the device of each of its replicas, as TensorFlow places there.
+    """A line on this worker: the device of each of its replicas.
 
     Args:
         strategy: Where the replicas are.
         precision: Of the training's matrix products; see `mtrec.strategy.precision`.
     """
-    values = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(0.0))
-    found = [
-        tf.DeviceSpec.from_string(value.device)
-        for value in strategy.experimental_local_results(values)
-    ]
+    # The default strategy names none: it leaves the choice to TensorFlow, as this does.
+    alone = strategy.num_replicas_in_sync == 1
+    names = [tf.constant(0.0).device] if alone else strategy.extended.worker_devices
+    found = [tf.DeviceSpec.from_string(name) for name in names]
     places = [
         f"replica {replica} on {_device(device)}"
         for replica, device in zip(local_replicas(strategy), found, strict=True)

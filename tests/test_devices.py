@@ -133,8 +133,7 @@ def test_the_report_names_every_gpu_and_its_kind(monkeypatch):
     two = SimpleNamespace(
         num_replicas_in_sync=4,
         cluster_resolver=resolver,
-        experimental_distribute_values_from_function=lambda make: None,
-        experimental_local_results=lambda _: [SimpleNamespace(device=f"{here}{i}") for i in (0, 1)],
+        extended=SimpleNamespace(worker_devices=[f"{here}{i}" for i in (0, 1)]),
     )
     assert startup.placement(two, "tf32") == (
         "worker 1: replica 2 on GPU:0 (NVIDIA L4, CUDA_VISIBLE_DEVICES=4,5), "
