@@ -155,6 +155,7 @@ class TrainConfig:
     max_steps: int | None
     global_batch: int
     batch_of: str
+    precision: str
     history_share: float
     chronological: bool
     encode_at_once: int | None
@@ -180,6 +181,8 @@ class TrainConfig:
             )
         if self.batch_of not in ("users", "rows"):
             raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
+        if self.precision not in ("float32", "tf32"):
+            raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
         if self.patience is not None and self.select_by is None:
             raise UserError(
                 "train.patience must be null with train.select_by=null: no epoch is better than "
@@ -199,8 +202,10 @@ class ClusterConfig:
         kind: `local` for this process, `ray` for workers of a Ray cluster.
         address: Address of a running Ray cluster; `local` starts one on this machine.
         num_workers: Processes that train together.
-        devices_per_worker: GPUs of each, or logical CPU devices; null for all there are, or one.
-        use_gpu: Whether Ray reserves that many GPUs (or one) for each worker.
+        devices_per_worker: GPUs of each, or logical CPU devices; null for one, or in this process
+            for all GPUs there are.
+        use_gpu: Whether to train on GPUs, and on nothing else; without, they are hidden. Ray
+            reserves them for each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         schedule_timeout_s: Seconds to wait for the cluster to have room for all workers.
         health_timeout_s: Seconds within which a worker that hangs is given up, to be replaced.

@@ -29,7 +29,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mtrec import nodes, ray_settings
+from mtrec import devices, nodes, ray_settings
 from mtrec.config import ClusterConfig, Config
 from mtrec.errors import PreemptedError, UserError
 from mtrec.libraries import import_tensorflow, quiet_libraries
@@ -225,6 +225,9 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
 def _loop(job: dict[str, Any]) -> dict[str, Any]:
     """Trains in one worker. What is not to be tried again is returned, everything else raised."""
     quiet_libraries()
+    cluster = job["config"].cluster
+    # Ray leaves a worker for which it reserves no GPU all of the node's.
+    os.environ.update(devices.environment(cluster.devices_per_worker if cluster.use_gpu else 0))
     import_tensorflow()
     from mtrec import worker
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
+from mtrec import devices, nodes
 from mtrec.command import command
-from mtrec.config import Config
+from mtrec.config import ClusterConfig, Config
 from mtrec.errors import PreemptedError
 from mtrec.libraries import first_import, import_tensorflow
 
@@ -55,7 +56,8 @@ def main(config: Config) -> float | None:
         run_dir=directory,
     )
     try:
-        job(config, directory, tracker)
+        with devices.visible(_gpus(config.cluster)):
+            job(config, directory, tracker)
     except PreemptedError as error:
         tracker.finish("KILLED")
         print(
@@ -73,6 +75,13 @@ def main(config: Config) -> float | None:
     )
     print(f"run: {directory}")
     return selected_by(config, directory)
+
+
+def _gpus(cluster: ClusterConfig) -> int | None:
+    """GPUs for this process to see: Ray's own must see all that it is to give to workers."""
+    if not cluster.use_gpu:
+        return 0
+    return cluster.devices_per_worker if cluster.kind == "local" else None
 
 
 def selected_by(config: Config, directory: Path) -> float | None:
@@ -140,6 +149,8 @@ def train(
             from mtrec import distribute
 
         return distribute.train(config, dataset, parts, directory, listener)
+    if not config.cluster.use_gpu and (unused := nodes.gpus()):
+        listener.say(f"unused: {'; '.join(unused)}; cluster.use_gpu=true trains there")
     import_tensorflow()
     from mtrec import worker
 

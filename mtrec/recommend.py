@@ -1,5 +1,6 @@
 """`python -m mtrec.recommend`: what a trained model recommends to one user."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,11 @@ def main(config: RecommendConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mtrec import devices
     from mtrec.libraries import import_tensorflow
 
+    # One user's answer is no work for a GPU, which may be training.
+    os.environ.update(devices.environment(0))
     import_tensorflow()
     from mtrec import index, run, run_dir, tracked
 

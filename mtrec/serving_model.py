@@ -36,8 +36,11 @@ class RecommenderModel(PythonModel):
             context: Holds the artifacts `model`, the SavedModel, and `index_manifest`.
         """
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         import tensorflow as tf
 
+        # Answers are those of the trained model, on GPUs too.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         manifest = json.loads(Path(context.artifacts["index_manifest"]).read_text())
         if manifest["kind"] == "scann":
             import scann  # noqa: F401  # registers the ops of the tree

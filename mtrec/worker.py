@@ -11,8 +11,8 @@ from mtrec.data.split import Split
 from mtrec.errors import PreemptedError
 from mtrec.evaluate import SPLITS, evaluator_of, flat_metrics
 from mtrec.sharding import gathered
-from mtrec.startup import describe
-from mtrec.strategy import from_chief, is_chief, make_strategy
+from mtrec.startup import describe, placement
+from mtrec.strategy import from_chief, is_chief, make_strategy, precision
 from mtrec.tables import tables_of
 from mtrec.train import Metrics, State, fit
 
@@ -46,7 +46,9 @@ def train(
         PreemptedError: If the listener said stop.
     """
     build.index_builder(config)  # refuses before training what it would refuse after it
-    strategy = make_strategy(config.cluster.devices_per_worker)
+    cluster = config.cluster
+    strategy = make_strategy(cluster.devices_per_worker, use_gpu=cluster.use_gpu)
+    listener.say(placement(strategy, config.train.precision))
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
         dataset = build.data(config, dataset)
@@ -64,19 +66,20 @@ def train(
 
     if is_chief(strategy):
         listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
-    history = fit(
-        model,
-        batches,
-        balancer=balancer,
-        optimizers=optimizers,
-        strategy=strategy,
-        schedule=build.schedule(config),
-        validate=validate,
-        checkpoints=directory / run_dir.CHECKPOINTS,
-        on_epoch=listener.on_epoch,
-        on_resume=_announce(listener.say),
-        stop=listener.should_stop,
-    )
+    with precision(config.train.precision):
+        history = fit(
+            model,
+            batches,
+            balancer=balancer,
+            optimizers=optimizers,
+            strategy=strategy,
+            schedule=build.schedule(config),
+            validate=validate,
+            checkpoints=directory / run_dir.CHECKPOINTS,
+            on_epoch=listener.on_epoch,
+            on_resume=_announce(listener.say),
+            stop=listener.should_stop,
+        )
     with gathered(model.weights):
         found = {
             split: evaluator_of(split, dataset, parts).measure_together(model, strategy, full=True)

@@ -111,7 +111,7 @@ def train(
 
 if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
-    local = make_strategy(replicas)
+    local = make_strategy(replicas, use_gpu=False)
     assert local.num_replicas_in_sync == replicas
     jobs = [
         ("in_batch", "rows", CAGrad(radius=0.5), {}),
