@@ -288,6 +288,7 @@ class RecommendConfig:
     k: int
     history: list[str] | None
     features: dict[str, Any]
+    trusted: list[str]
     tracking: StoreConfig
 
 

@@ -22,7 +22,8 @@ from mtrec.manifest import MANIFEST
 from mtrec.max_similarity import score_pairs
 from mtrec.model import Recommender
 from mtrec.run import Run
-from mtrec.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL
+from mtrec.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL, OURS
+from mtrec.whole import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,18 +53,17 @@ def save(run: Run, index: Index | None) -> list[str]:
         index: Its index; None without a retrieval head.
 
     Raises:
-        UserError: If an id holds a line break.
+        UserError: If an id holds a line break, or `model/` holds what no job wrote.
     """
     directory = run.directory / MODEL
-    with tempfile.TemporaryDirectory(dir=run.directory, prefix=".model-") as name:
-        aside = Path(name)
-        with _encoded_as_variables(run.model):
-            root, signatures = _module(run, index, vocabularies=aside)
-            tf.saved_model.save(root, str(aside / "new"), signatures=signatures)
-        (aside / "new" / NEW_USERS).write_text(json.dumps(new_users(run)), encoding="utf-8")
-        if directory.exists():
-            directory.rename(aside / "old")
-        (aside / "new").rename(directory)
+    with (
+        replacing(directory, OURS[MODEL]) as aside,
+        tempfile.TemporaryDirectory() as vocabularies,
+        _encoded_as_variables(run.model),
+    ):
+        root, signatures = _module(run, index, vocabularies=Path(vocabularies))
+        tf.saved_model.save(root, str(aside), signatures=signatures)
+        (aside / NEW_USERS).write_text(json.dumps(new_users(run)), encoding="utf-8")
     return list(signatures)
 
 

@@ -25,7 +25,9 @@ from mtrec.errors import UserError
 from mtrec.exact_search import exact_top_k, recall_of
 from mtrec.manifest import Manifest, read_manifest, write_manifest
 from mtrec.max_similarity import merge
+from mtrec.run_dir import INDEX, OURS
 from mtrec.search_module import SearchModule
+from mtrec.whole import replacing
 
 # ScaNN trains its quantiser on no fewer candidates.
 SMALLEST_TREE = 16
@@ -111,18 +113,15 @@ class Index:
         return SearchModule(vectors=vectors, manifest=self.manifest, tree=tree)
 
     def save(self, directory: Path) -> None:
-        """Writes the index aside and renames it to `directory`, replacing what was there."""
-        directory = Path(directory).absolute()
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".index-") as aside:
-            new, old = Path(aside, "new"), Path(aside, "old")
-            self._write(new)
-            if directory.exists():
-                directory.rename(old)
-            new.rename(directory)
+        """Writes the index aside and renames it to `directory`, in place of one that was there.
+
+        Raises:
+            UserError: If `directory` holds anything else.
+        """
+        with replacing(Path(directory).absolute(), OURS[INDEX]) as aside:
+            self._write(aside)
 
     def _write(self, directory: Path) -> None:
-        directory.mkdir()
         np.save(directory / "vectors.npy", self.vectors, allow_pickle=False)
         for part, values in self.ids.parts().items():
             np.save(directory / f"ids.{part}.npy", values, allow_pickle=False)

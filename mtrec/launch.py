@@ -102,12 +102,13 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
 
 def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     """The stages in order; each leaves its results in the run directory."""
-    from mtrec import report
+    from mtrec import report, run_data
     from mtrec.data.load import load
 
     reporter = report.Reporter(tracker)
     with reporter.stage("data"):
         dataset, parts = load(config.data)
+        run_data.keep(dataset, parts, directory)
     reporter.data(dataset, parts)
     with (
         reporter.stage("train"),

@@ -48,7 +48,7 @@ def main(config: RecommendConfig) -> None:
     from mtrec import index, run, run_dir, tracked
 
     directory: Path = tracked.find_run(config.run, uri=config.tracking.uri)
-    trained = run.load(directory)
+    trained = run.load(directory, trusted=config.trusted)
     if trained.retrieval is None:
         raise UserError(
             f"{directory} must have a retrieval head, and has {', '.join(trained.model.heads)}. "

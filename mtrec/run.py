@@ -6,14 +6,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
-from mtrec import build
+from mtrec import build, run_data
 from mtrec.checkpoint import read_selected
 from mtrec.config import Config
 from mtrec.data.columns import Texts
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
-from mtrec.data.load import load as load_data
 from mtrec.data.split import Split
 from mtrec.data.vocabulary import Vocabulary
 from mtrec.errors import UserError
@@ -82,9 +82,13 @@ class Run:
 
     @property
     def tower_digest(self) -> str:
-        """Names the candidate tower's weights; an index of another tower is refused."""
-        weights = [weight.numpy() for weight in self.model.candidate.weights]
-        return tower_digest(weights, self.item_ids)
+        """Names the candidate tower; an index of another tower is refused."""
+        candidate = self.model.candidate
+        encoded = {
+            path: [np.asarray(array) for array in tf.nest.flatten(column)]
+            for path, column in candidate.encoded.items()
+        }
+        return tower_digest([w.numpy() for w in candidate.weights], self.item_ids, encoded)
 
 
 def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
@@ -95,7 +99,15 @@ def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> 
     return Run(directory=directory, dataset=dataset, parts=parts, model=model)
 
 
-def load(directory: Path) -> Run:
-    """The run of a directory, its data loaded anew."""
-    config = load_config(directory)
-    return restore(config, *load_data(config.data), directory)
+def load(directory: Path, *, trusted: Sequence[str] = ()) -> Run:
+    """The run of a directory, from what lies in it alone.
+
+    Args:
+        directory: The run directory.
+        trusted: The packages, beside mtrec, whose classes its config may name.
+
+    Raises:
+        UserError: If its config names any other, or what the run needs is missing or damaged.
+    """
+    config = load_config(directory, trusted=trusted)
+    return restore(config, *run_data.read(directory), directory)

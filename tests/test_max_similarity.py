@@ -8,7 +8,7 @@ from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import rating, recommender, softmax
 
-from mtrec import export, run, run_dir, stages, worker
+from mtrec import export, run, run_data, run_dir, stages, worker
 from mtrec.data.load import load
 from mtrec.data.split import Split
 from mtrec.evaluate import embed_items, embed_users, evaluator_of
@@ -166,6 +166,7 @@ def test_a_whole_job_with_two_vectors(tmp_path):
     config = config_of(*SMALL, "train.epochs=3", "head@task.heads.retrieval=softmax", several)
     dataset, parts = load(config.data)
     run_dir.save_config(config, tmp_path)
+    run_data.keep(dataset, parts, tmp_path)
     history = worker.train(config, dataset, parts, tmp_path, Silent())
     assert history[-1]["train/retrieval/loss"] < history[0]["train/retrieval/loss"]
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from silent import Silent
 from small_config import SMALL, config_of
 
-from mtrec import measured, run, run_dir, stages, worker
+from mtrec import measured, run, run_data, run_dir, stages, worker
 from mtrec.data.load import load
 from mtrec.evaluate import embed_items, embed_users
 from mtrec.index import ExactBuilder
@@ -22,6 +22,7 @@ def test_what_is_served_is_what_was_trained(tmp_path, scheme):
     config = config_of(*SMALL, "train.epochs=2", f"model/sharing={scheme}")
     dataset, parts = load(config.data)
     run_dir.save_config(config, tmp_path)
+    run_data.keep(dataset, parts, tmp_path)
     history = worker.train(config, dataset, parts, tmp_path, Silent())
     trained = run.load(tmp_path)
     metrics, _ = stages.evaluate(trained)

@@ -41,10 +41,10 @@ def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[], Datase
     text = json.dumps({**key, "format": _FORMAT_VERSION}, sort_keys=True)
     hashed = hashlib.sha256(text.encode()).hexdigest()[:16]
     directory = Path(cache_dir).expanduser() / f"{key['name']}-{hashed}"
-    dataset = _read(directory)
+    dataset = read_columns(directory)
     if dataset is None:
         _write(build(), directory)
-        dataset = _read(directory)
+        dataset = read_columns(directory)
     if dataset is None:
         raise UserError(
             f"data.cache_dir must keep what is written to it; the columns in {directory} came back "
@@ -76,8 +76,17 @@ def fingerprint(files: Iterable[Path]) -> dict[str, list[int]]:
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def _read(directory: Path) -> Dataset | None:
-    """Maps the columns in `directory`; `None` where they are missing or damaged."""
+def read_digest(directory: Path) -> str | None:
+    """Returns the digest that the columns in `directory` were written with, or None."""
+    try:
+        about = json.loads((directory / "about.json").read_text(encoding="utf-8"))
+        return str(about["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_columns(directory: Path) -> Dataset | None:
+    """Maps the columns that `write_columns` wrote; None where they are missing or damaged."""
     try:
         about = json.loads((directory / "about.json").read_text(encoding="utf-8"))
         tables: dict[str, Any] = {
@@ -112,12 +121,12 @@ def _write(dataset: Dataset, directory: Path) -> None:
             f"({error.strerror}). Set data.cache_dir to one that is."
         ) from error
     try:
-        _write_columns(dataset, aside)
+        write_columns(dataset, aside)
         shutil.rmtree(directory, ignore_errors=True)
         aside.rename(directory)
     except OSError as error:
         # Another job may have put the same columns there in the meantime; then theirs will do.
-        if _read(directory) is None:
+        if read_columns(directory) is None:
             raise UserError(
                 f"data.cache_dir must have room for the prepared columns; writing {directory} "
                 f"failed ({error.strerror}). Set data.cache_dir to a disk with room."
@@ -126,8 +135,8 @@ def _write(dataset: Dataset, directory: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_columns(dataset: Dataset, aside: Path) -> None:
-    """Writes the `.npy` files of each column, and what describes them."""
+def write_columns(dataset: Dataset, aside: Path) -> None:
+    """Writes the `.npy` files of each column into `aside`, and what describes them."""
     files: dict[str, dict[str, dict[str, str]]] = {}
     for table in _TABLES:
         files[table] = {}
