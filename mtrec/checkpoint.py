@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec import heartbeat
 from mtrec.errors import UserError
 from mtrec.sharding import ShardedVariable
 
@@ -59,6 +60,7 @@ class Checkpoints:
         (aside / STATE).write_text(json.dumps(content))
         _delete(self.path(step))
         os.replace(aside, self.path(step))
+        heartbeat.beat()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the latest checkpoint that is whole, or None.
@@ -75,6 +77,7 @@ class Checkpoints:
     def restore(self, step: int) -> None:
         """Reads all variables from the checkpoint after `step` steps."""
         _read(self.path(step), self._parts).assert_consumed()
+        heartbeat.beat()
 
     def select(self, step: int) -> None:
         """Makes the checkpoint of `step` the one that later stages read."""

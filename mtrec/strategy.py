@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
+from mtrec import heartbeat
 from mtrec.errors import UserError
 from mtrec.metrics import chunks
 
@@ -232,6 +233,7 @@ def _sum_over_workers(strategy: tf.distribute.Strategy, value: np.ndarray) -> np
         )
     )
     total = _summing(strategy)(shares)
+    heartbeat.beat()
     return np.asarray(strategy.experimental_local_results(total)[0])
 
 
