@@ -38,7 +38,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mtrec import nodes, ray_settings
 from mtrec.config import ClusterConfig, Config
-from mtrec.errors import PreemptedError, UserError
+from mtrec.errors import PreemptedError, UserError, user_error
 from mtrec.heartbeat import Heart
 from mtrec.libraries import import_tensorflow, quiet_libraries
 from mtrec.mailbox import Mailbox
@@ -216,7 +216,7 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
             name=name,
             storage_path=str(directory.resolve() / RAY_DIRECTORY),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
-            callbacks=[_EndAtUserError()],
+            callbacks=[_EndAtUserError()],  # type: ignore[list-item]  # Ray annotates another
         ),
     )
     try:
@@ -250,6 +250,11 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
         except PreemptedError as error:
             # Raised by all, while the chief may still be saving.
             return {"preempted": str(error)}
+        except Exception as error:
+            # What an exception was raised from does not travel with it.
+            if mistake := user_error(error):
+                raise mistake from None
+            raise
     return {"history": history}
 
 

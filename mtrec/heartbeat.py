@@ -104,20 +104,24 @@ class Vigil:
     def verdict(self, worker: int, pulse: Pulse) -> str:
         """Takes the pulse of a worker; a sentence if that worker is to be ended, or nothing."""
         self._pulses[worker] = pulse
-        if not self._still(pulse):
-            return ""
+        verdict = self._verdict(worker, pulse) if self._still(pulse) else ""
+        if verdict:
+            del self._pulses[worker]
+        return verdict
+
+    def _verdict(self, worker: int, pulse: Pulse) -> str:
+        """The verdict on a worker that stands still."""
         waited = f"{self._without(pulse):.0f} s (cluster.health_timeout_s={self._timeout:g})"
         if not pulse.in_tensorflow:
-            del self._pulses[worker]
             return f"worker {worker} has made no progress for {waited} at {pulse.place}"
-        others = self._pulses.keys() | self._finished
-        if len(others) < self._workers or not all(
-            self._still(other) and other.in_tensorflow for other in self._pulses.values()
-        ):
+        missing = set(range(self._workers)) - self._pulses.keys() - self._finished
+        if missing and self._without(pulse) > BUSY_PATIENCE * self._timeout:
+            return f"worker {min(missing)} has not begun while worker {worker} waited for {waited}"
+        pulses = self._pulses.values()
+        if missing or not all(self._still(other) and other.in_tensorflow for other in pulses):
             return ""
         places = [f"worker {n} at {p.place}" for n, p in sorted(self._pulses.items())]
-        del self._pulses[worker]
-        return f"the exchange between workers has not ended for {waited}: {', '.join(places)}"
+        return f"the workers' exchange has not ended for {waited}: {', '.join(places)}"
 
     def _still(self, pulse: Pulse) -> bool:
         return self._without(pulse) > self._timeout

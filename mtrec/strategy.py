@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from mtrec import heartbeat
-from mtrec.errors import UserError
+from mtrec.errors import UserError, user_error
 from mtrec.metrics import chunks
 
 T = TypeVar("T")
@@ -195,8 +195,11 @@ def _unpacked(content: bytes) -> dict[str, np.ndarray]:
 def _outcome(make: Callable[[], bytes]) -> bytes:
     try:
         return b"+" + make()
-    except UserError as error:
-        return b"-" + str(error).encode()
+    except Exception as error:
+        mistake = user_error(error)
+        if mistake is None:
+            raise
+        return b"-" + str(mistake).encode()
 
 
 def _value(outcome: bytes) -> bytes:
