@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec import heartbeat
 from mtrec.errors import UserError
 from mtrec.sharding import ShardedVariable
 from mtrec.whole import beside, foreign, replacing, write_text
@@ -63,6 +64,7 @@ class Checkpoints:
             _checkpoint(self._parts, _on_host(values)).write(str(aside / WEIGHTS))
             content = {"state": state, "files": _digests(aside)}
             (aside / STATE).write_text(json.dumps(content))
+        heartbeat.beat()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the latest checkpoint that is whole, or None.
@@ -79,6 +81,7 @@ class Checkpoints:
     def restore(self, step: int) -> None:
         """Reads all variables from the checkpoint after `step` steps."""
         _read(self.path(step), self._parts).assert_consumed()
+        heartbeat.beat()
 
     def select(self, step: int) -> None:
         """Makes the checkpoint of `step` the one that later stages read."""

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from mtrec.config import conf_directory, register
-from mtrec.errors import UserError
+from mtrec.errors import user_error
 from mtrec.libraries import quiet_libraries
 
 
@@ -39,16 +38,11 @@ def command(
                 missing = re.search(r"mandatory value: (\S+)", str(error))
                 key = missing.group(1) if missing else error.full_key
                 fail(f"{key} must be given: pass {key}=...")
-            except UserError as error:
-                fail(str(error))
-            except InstantiationException as error:
-                # Hydra wraps what the constructor of a `_target_` raises.
-                cause = error.__cause__
-                if isinstance(cause, TypeError) and "keyword argument" in str(cause):
-                    fail(f"an option must be one that its _target_ takes: {cause}. Leave it out.")
-                if not isinstance(cause, UserError):
+            except Exception as error:
+                mistake = user_error(error)
+                if mistake is None:
                     raise
-                fail(str(cause))
+                fail(str(mistake))
 
         register()
         return hydra.main(

@@ -208,7 +208,8 @@ class ClusterConfig:
             reserves them for each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         schedule_timeout_s: Seconds to wait for the cluster to have room for all workers.
-        health_timeout_s: Seconds within which a worker that hangs is given up, to be replaced.
+        health_timeout_s: Seconds without an answer or without progress after which a worker is
+            given up, to be replaced; see `mtrec.heartbeat`.
         max_failures: Times that workers may die before the job gives up.
     """
 
@@ -227,6 +228,10 @@ class ClusterConfig:
             raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
         if self.num_workers < 1:
             raise UserError(f"cluster.num_workers must be at least 1; got {self.num_workers}.")
+        if self.health_timeout_s <= 0:
+            raise UserError(
+                f"cluster.health_timeout_s must be more than 0; got {self.health_timeout_s:g}."
+            )
         if self.kind == "local" and self.num_workers > 1:
             raise UserError(
                 f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
-from mtrec.errors import UserError
+from mtrec import heartbeat
+from mtrec.errors import UserError, user_error
 from mtrec.metrics import chunks
 
 T = TypeVar("T")
@@ -224,8 +225,11 @@ def _unpacked(content: bytes) -> dict[str, np.ndarray]:
 def _outcome(make: Callable[[], bytes]) -> bytes:
     try:
         return b"+" + make()
-    except UserError as error:
-        return b"-" + str(error).encode()
+    except Exception as error:
+        mistake = user_error(error)
+        if mistake is None:
+            raise
+        return b"-" + str(mistake).encode()
 
 
 def _value(outcome: bytes) -> bytes:
@@ -262,6 +266,7 @@ def _sum_over_workers(strategy: tf.distribute.Strategy, value: np.ndarray) -> np
         )
     )
     total = _summing(strategy)(shares)
+    heartbeat.beat()
     return np.asarray(strategy.experimental_local_results(total)[0])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mtrec import heartbeat
 from mtrec.balance import Balancer
 from mtrec.checkpoint import Checkpoints
 from mtrec.data.batches import Batches, stack
@@ -257,6 +258,7 @@ class _Trainer:
         taken = self.step(
             {r: stack([slices[r] for slices in steps]) for r in mine}, observe=observe
         )
+        heartbeat.beat()
         _check_finite(taken.losses, list(self.step.model.heads), state)
         state.losses += np.where(taken.rows > 0, taken.losses, np.nan).tolist()
         state.weights += taken.weights.tolist()
