@@ -69,7 +69,7 @@ def train(
         optimizers = Optimizers(
             tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
             # It clips every step: the gradient of the global batch, not each replica's share.
-            dense=keras.optimizers.Adam(0.01, epsilon=1e-3, clipnorm=0.01),
+            dense=keras.optimizers.Adam(0.01, epsilon=1e-3, clipnorm=0.1),
         )
     batches = Batches(
         dataset,

@@ -189,10 +189,10 @@ def test_the_compiled_loop_takes_the_branch_of_the_tasks_that_are_present(method
 def job(method, *, rated):
     """All weights after two steps in which the users up to `rated` have ratings, and the steps."""
     data = planted()
-    stars = data.interactions["rating"]
-    stars[data.interactions["user"] > rated] = np.nan
     heads = {"retrieval": implicit_squared(), "rating": rating()}
     model = recommender(data, heads)
+    stars = data.interactions["rating"]
+    stars[data.interactions["user"] > rated] = np.nan
     made = balancer(method, tuple(heads))
     batches = Batches(
         data,

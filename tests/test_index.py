@@ -245,7 +245,7 @@ def test_a_search_beyond_what_the_tree_reaches_holds_no_padding(large, excluded)
 
 def test_padding_of_a_narrow_tree_is_replaced_by_exact_results(large):
     index, vectors = large
-    narrow = scann_builder(target_recall=0.01, min_recall=0.0, k=CANDIDATES)(
+    narrow = scann_builder(target_recall=0.01, min_recall=0.01, k=CANDIDATES)(
         vectors, ids=index.ids, digest="tower", queries=clustered(2, seed=2)
     )
     assert narrow.manifest.settings["leaves_to_search"] < narrow.manifest.settings["num_leaves"]
@@ -442,7 +442,7 @@ def test_the_graph_leaves_out_what_a_query_excludes(kind, large):
 
 def test_the_graph_falls_back_to_exact_search_for_the_rows_that_need_it(large):
     index, vectors = large
-    narrow = scann_builder(target_recall=0.01, min_recall=0.0, k=CANDIDATES)(
+    narrow = scann_builder(target_recall=0.01, min_recall=0.01, k=CANDIDATES)(
         vectors, ids=index.ids, digest="tower", queries=clustered(2, seed=2)
     )
     queries = clustered(20, seed=6)

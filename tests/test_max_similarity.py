@@ -119,14 +119,18 @@ def test_ranks_are_those_of_the_best_vector(several):
     measured = judge.measure(several.model, judge.shares(1)[0], full=False)
     held_out = judge.held_out
     query, items = embedded(several, held_out.users)
-    expected = []
+    above, level = [], []
     for row in np.flatnonzero(held_out.new):
         of_user, item = held_out.owner[row], held_out.item[row]
         scores = np.array([max(vector @ v for vector in query[of_user]) for v in items])
         scores[several.known.of_user(held_out.users[of_user]) - 1] = -np.inf
-        expected.append((scores > scores[item - 1]).sum())
+        above.append((scores > scores[item - 1]).sum())
+        level.append((scores == scores[item - 1]).sum())
 
-    np.testing.assert_array_equal(measured["retrieval/ranks"], expected)
+    # Items that nobody took before are all alike: their order is drawn.
+    ranks = measured["retrieval/ranks"]
+    assert (np.array(level) > 1).sum() < 0.2 * len(level)
+    assert ((ranks >= above) & (ranks < np.array(above) + level)).all()
 
 
 @pytest.mark.parametrize("kind", ["exact", "scann"])
