@@ -21,7 +21,7 @@ _HOMES = {
     "mtrec.heads.pair": ["PairHead"],
     "mtrec.heads.ranking": ["Ranking"],
     "mtrec.heads.rating": ["Rating"],
-    "mtrec.heads.retrieval": ["Retrieval"],
+    "mtrec.heads.retrieval": ["Retrieval", "with_taken"],
     "mtrec.heads.retrieval_losses": ["Bpr", "Hinge", "ImplicitSquared", "Softmax"],
     "mtrec.model.features": [
         "Bucketized",

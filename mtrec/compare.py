@@ -1,6 +1,6 @@
 """`python -m mtrec.compare`: the runs of an experiment in a table, and what they trade."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtrec.config import CompareConfig
 from mtrec.jobs.command import command
-from mtrec.reports.groups import Group, find, grouped
+from mtrec.reports.groups import Group, Section, find, sections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from mtrec.reports.tradeoff import Against, Tradeoff
     from mtrec.tracking.finished import TrackedRun
-
-PAGE = "compare.html"
 
 
 @command("compare", folder="compare")
@@ -29,26 +27,46 @@ def main(config: CompareConfig) -> None:
     from mtrec.tracking import finished
 
     console = Console(highlight=False, markup=False, soft_wrap=True, width=200)
-    groups = grouped(finished.finished_runs(config.experiment, uri=config.tracking.uri))
-    print_groups(groups, config, console)
-    found = tradeoff(groups, config.tradeoff, users_of(config.tracking.uri))
-    if found is None:
-        console.print(
-            f"no trade-off to show: no run has {config.tradeoff.x} and {config.tradeoff.y}"
-        )
-        return
-    print_tradeoff(found, console)
-    console.print(f"report: {write(found, config)}")
+    parts = sections(finished.finished_runs(config.experiment, uri=config.tracking.uri))
+    users, pages = users_of(config.tracking.uri), {}
+    for part, baseline in zip(parts, baselines(parts, config.baseline), strict=True):
+        if part.name:
+            console.print(f"\njudged on {part.name}", style="bold")
+        print_groups(part.groups, baseline, config.metrics, console)
+        found = tradeoff(part.groups, config.tradeoff, users)
+        if found is None:
+            console.print(
+                f"no trade-off to show: no run has {config.tradeoff.x} and {config.tradeoff.y}"
+            )
+            continue
+        print_tradeoff(found, console)
+        pages[part.name] = found
+    for path in write(pages, config):
+        console.print(f"report: {path}")
 
 
-def print_groups(groups: Sequence[Group], config: CompareConfig, console: "Console") -> None:
+def baselines(parts: Sequence[Section], name: str | None) -> list[Group]:
+    """The group of each section that differences are taken to: the one called `name`, or the first.
+
+    Raises:
+        UserError: If no section has a group that is called so.
+    """
+    named = find([group for part in parts for group in part.groups], name)
+    return [
+        next((group for group in part.groups if group.name == named.name), part.groups[0])
+        for part in parts
+    ]
+
+
+def print_groups(
+    groups: Sequence[Group], baseline: Group, metrics: Sequence[str], console: "Console"
+) -> None:
     """Mean ± sd of each metric over seeds, and the difference to the baseline."""
     from rich.table import Table
 
-    baseline = find(groups, config.baseline)
-    table = Table("runs", "seeds", *config.metrics, box=None, header_style="bold")
+    table = Table("runs", "seeds", *metrics, box=None, header_style="bold")
     for group in groups:
-        cells = [cell(group, baseline, metric) for metric in config.metrics]
+        cells = [cell(group, baseline, metric) for metric in metrics]
         table.add_row(group.name, str(len(group.runs)), *cells)
     console.print(table)
     if len(groups) > 1:
@@ -110,8 +128,14 @@ def difference(against: "Against") -> str:
     return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] p {found.p_value:.4f}"
 
 
-def write(found: "Tradeoff", config: CompareConfig) -> Path:
-    """Writes the page and logs it as a run of the experiment; returns where it is."""
+def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
+    """Writes a page for each section's trade-off, by its name, and logs them as one run.
+
+    Returns:
+        Where the pages are: `compare.html`, then `compare_2.html` and so on.
+    """
+    if not found:
+        return []
     from mtrec.reports.tradeoff_figure import tradeoff_figure
     from mtrec.reports.tradeoff_page import page
     from mtrec.tracking import mlflow_run
@@ -127,10 +151,16 @@ def write(found: "Tradeoff", config: CompareConfig) -> Path:
         tags={mlflow_run.REPORT_TAG: "compare"},
         run_dir=directory,
     )
-    tracker.log_text(page(found, title=config.experiment, how=config.tradeoff), PAGE)
-    tracker.log_figure(tradeoff_figure(found), "tradeoff")
+    pages = []
+    for number, (name, tradeoff) in enumerate(found.items(), start=1):
+        suffix = f"_{number}" if number > 1 else ""
+        title = f"{config.experiment}, {name}" if name else config.experiment
+        file = f"compare{suffix}.html"
+        tracker.log_text(page(tradeoff, title=title, how=config.tradeoff), file)
+        tracker.log_figure(tradeoff_figure(tradeoff), f"tradeoff{suffix}")
+        pages.append((directory / file).resolve())
     tracker.finish("FINISHED")
-    return (directory / PAGE).resolve()
+    return pages
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class SyntheticConfig(DataConfig):
     num_interactions: int
     num_factors: int
     popularity_exponent: float
+    most_repeats: int
     noise: float
     rating_share: float
     rating_agreement: float
@@ -148,6 +149,7 @@ class TrainConfig:
     max_steps: int | None
     global_batch: int
     batch_of: str
+    precision: str
     history_share: float
     chronological: bool
     encode_at_once: int | None
@@ -173,6 +175,8 @@ class TrainConfig:
             )
         if self.batch_of not in ("users", "rows"):
             raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
+        if self.precision not in ("float32", "tf32"):
+            raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
         if self.patience is not None and self.select_by is None:
             raise UserError(
                 "train.patience must be null with train.select_by=null: no epoch is better than "
@@ -192,11 +196,14 @@ class ClusterConfig:
         kind: `local` for this process, `ray` for workers of a Ray cluster.
         address: Address of a running Ray cluster; `local` starts one on this machine.
         num_workers: Processes that train together.
-        devices_per_worker: GPUs of each, or logical CPU devices; null for all there are, or one.
-        use_gpu: Whether Ray reserves that many GPUs (or one) for each worker.
+        devices_per_worker: GPUs of each, or logical CPU devices; null for one, or in this process
+            for all GPUs there are.
+        use_gpu: Whether to train on GPUs, and on nothing else; without, they are hidden. Ray
+            reserves them for each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
         schedule_timeout_s: Seconds to wait for the cluster to have room for all workers.
-        health_timeout_s: Seconds within which a worker that hangs is given up, to be replaced.
+        health_timeout_s: Seconds without an answer or without progress after which a worker is
+            given up, to be replaced; see `mtrec.distributed.heartbeat`.
         max_failures: Times that workers may die before the job gives up.
     """
 
@@ -215,6 +222,10 @@ class ClusterConfig:
             raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
         if self.num_workers < 1:
             raise UserError(f"cluster.num_workers must be at least 1; got {self.num_workers}.")
+        if self.health_timeout_s <= 0:
+            raise UserError(
+                f"cluster.health_timeout_s must be more than 0; got {self.health_timeout_s:g}."
+            )
         if self.kind == "local" and self.num_workers > 1:
             raise UserError(
                 f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "
@@ -257,6 +268,15 @@ class Config:
     index: dict[str, Any]
     tracking: TrackingConfig
 
+    def __post_init__(self) -> None:
+        for which in ("tables", "dense"):
+            rate = self.optimizer[which]["learning_rate"]
+            if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+                raise UserError(
+                    f"optimizer.{which}.learning_rate must be a finite number above 0; got {rate}. "
+                    f"Set optimizer.{which}.learning_rate=0.01."
+                )
+
 
 @dataclass
 class RecommendConfig:
@@ -267,6 +287,7 @@ class RecommendConfig:
     k: int
     history: list[str] | None
     features: dict[str, Any]
+    trusted: list[str]
     tracking: StoreConfig
 
 

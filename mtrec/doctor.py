@@ -52,7 +52,7 @@ def main(config: DoctorConfig) -> None:
         "versions": versions,
         "scann": scann,
         "keras": keras_three,
-        "devices": devices,
+        "devices": lambda: devices(config.cluster),
         "port": free_port,
         "outputs": lambda: writable(Path(config.outputs), config.disk),
         "cache": lambda: writable(Path(config.cache), config.disk),
@@ -136,10 +136,20 @@ def keras_three() -> Finding:
     return Finding("ok", f"{facts['keras']} on TensorFlow")
 
 
-def devices() -> Finding:
-    """The CPUs, and the GPUs with their memory; a GPU that TensorFlow does not see is a warning."""
+def devices(cluster: ClusterConfig) -> Finding:
+    """The CPUs, and the GPUs with their memory; a GPU that TensorFlow does not see is a warning.
+
+    Raises:
+        UserError: If this process is to train on GPUs, and TensorFlow sees too few.
+    """
+    wanted = (cluster.devices_per_worker or 1) if cluster.use_gpu else 0
     seen, there = loaded().get("gpus", 0), nodes.gpus()
     text = "; ".join([f"{os.cpu_count()} CPUs, {seen} GPUs", *there])
+    if cluster.kind == "local" and seen < wanted:
+        raise UserError(
+            f"cluster.use_gpu=true needs {wanted} GPUs that TensorFlow sees; got {text}. Install "
+            "mtrec[gpu], check CUDA_VISIBLE_DEVICES, or set cluster.use_gpu=false."
+        )
     # Fewer than there are may be meant.
     if seen < len(there) and "CUDA_VISIBLE_DEVICES" not in os.environ:
         return Finding("warning", f"{text}. TensorFlow does not see all: install mtrec[gpu].")

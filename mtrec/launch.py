@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from mtrec.config import Config
+from mtrec.cluster import nodes
+from mtrec.config import ClusterConfig, Config
+from mtrec.distributed import devices
 from mtrec.errors import PreemptedError
 from mtrec.jobs.command import command
 from mtrec.libraries import first_import, import_tensorflow
@@ -30,11 +32,16 @@ def main(config: Config) -> float | None:
 
     Returns:
         `train.select_by` of the selected epoch, for a search over jobs; None without.
+
+    Raises:
+        UserError: If an option is asked for that the job would not read, or see `job`.
     """
     from mtrec.jobs import resume
+    from mtrec.jobs.unused import refuse_unused
     from mtrec.tracking import mlflow_run, run_dir
 
     hydra = HydraConfig.get()
+    refuse_unused(config, hydra.overrides.task)
     found = resume.find_job(config, Path(hydra.runtime.output_dir), hydra.overrides.task)
     config, directory = found.config, found.directory
     if found.finished:
@@ -51,7 +58,8 @@ def main(config: Config) -> float | None:
         run_dir=directory,
     )
     try:
-        job(config, directory, tracker)
+        with devices.visible(_gpus(config.cluster)):
+            job(config, directory, tracker)
     except PreemptedError as error:
         tracker.finish("KILLED")
         print(
@@ -69,6 +77,13 @@ def main(config: Config) -> float | None:
     )
     print(f"run: {directory}")
     return selected_by(config, directory)
+
+
+def _gpus(cluster: ClusterConfig) -> int | None:
+    """GPUs for this process to see: Ray's own must see all that it is to give to workers."""
+    if not cluster.use_gpu:
+        return 0
+    return cluster.devices_per_worker if cluster.kind == "local" else None
 
 
 def selected_by(config: Config, directory: Path) -> float | None:
@@ -91,10 +106,12 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     """The stages in order; each leaves its results in the run directory."""
     from mtrec.jobs import progress
     from mtrec.jobs.load import load
+    from mtrec.tracking import run_data
 
     reporter = progress.Reporter(tracker)
     with reporter.stage("data"):
         dataset, parts = load(config.data)
+        run_data.keep(dataset, parts, directory)
     reporter.data(dataset, parts)
     with (
         reporter.stage("train"),
@@ -105,11 +122,12 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     # Not before: while workers train, this process does without TensorFlow.
     import_tensorflow()
     from mtrec.jobs import build, stages
-    from mtrec.serving import export, run
+    from mtrec.jobs.restore import restore_run
+    from mtrec.serving import export
     from mtrec.tracking import run_dir
     from mtrec.training import measured
 
-    trained = run.restore(config, dataset, parts, directory)
+    trained = restore_run(config, dataset, parts, directory)
     with reporter.stage("evaluate"):
         found = measured.load(directory / run_dir.MEASURED)
         metrics, reports = stages.evaluate(trained, found)
@@ -139,6 +157,8 @@ def train(
             from mtrec.cluster import driver
 
         return driver.train(config, dataset, parts, directory, listener)
+    if not config.cluster.use_gpu and (unused := nodes.gpus()):
+        listener.say(f"unused: {'; '.join(unused)}; cluster.use_gpu=true trains there")
     import_tensorflow()
     from mtrec.jobs import worker
 

@@ -1,5 +1,6 @@
 """`python -m mtrec.recommend`: what a trained model recommends to one user."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,14 +39,18 @@ def main(config: RecommendConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mtrec.distributed import devices
     from mtrec.libraries import import_tensorflow
 
+    # One user's answer is no work for a GPU, which may be training.
+    os.environ.update(devices.environment(0))
     import_tensorflow()
-    from mtrec.serving import index, run
+    from mtrec.jobs.restore import load_run
+    from mtrec.serving import index
     from mtrec.tracking import finished, run_dir
 
     directory: Path = finished.find_run(config.run, uri=config.tracking.uri)
-    trained = run.load(directory)
+    trained = load_run(directory, trusted=config.trusted)
     if trained.retrieval is None:
         raise UserError(
             f"{directory} must have a retrieval head, and has {', '.join(trained.model.heads)}. "
@@ -128,9 +133,9 @@ def recommend(
         repeated = tf.repeat(query[run.rating], k, axis=0)
         head = run.model.heads[run.rating]
         ratings = head.score_pairs(repeated, candidate, users, items).numpy().tolist()
-    titles = np.asarray(run.dataset.items[run.dataset.title])[items]
+    titles = run.dataset.items[run.dataset.title][items].tolist()
     return [
-        Recommendation(item_id=str(run.item_ids[i - 1]), title=str(t), score=float(s), rating=r)
+        Recommendation(item_id=str(run.item_ids[i - 1]), title=t, score=float(s), rating=r)
         for i, t, s, r in zip(items, titles, scores[0], ratings, strict=True)
     ]
 

@@ -1,9 +1,13 @@
 """Makes what tests share importable from all of them, and runs as jobs do."""
 
+import os
 import sys
 from pathlib import Path
 
+from mtrec.distributed import devices
 from mtrec.libraries import quiet_libraries
 
 sys.path += [str(Path(__file__).parent / folder) for folder in ("cluster", "distributed")]
 quiet_libraries()
+# As a job without `cluster.use_gpu` does, so that tests find the same where there are GPUs.
+os.environ.update(devices.environment(0))

@@ -7,10 +7,10 @@ from small_config import composed, config_of
 
 from mtrec.jobs import stages, worker
 from mtrec.jobs.load import load
+from mtrec.jobs.restore import restore_run
 from mtrec.reports import per_user
 from mtrec.reports.groups import grouped
 from mtrec.reports.tradeoff import tradeoff
-from mtrec.serving import run
 from mtrec.tracking.finished import TrackedRun
 from mtrec.tracking.records import flatten
 from mtrec.tracking.run_dir import USERS
@@ -26,10 +26,17 @@ def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):
             config = config_of(f"task={task}", f"seed={seed}", *overrides)
             data, parts = load(config.data)
             worker.train(config, data, parts, place, Silent())
-            metrics, _ = stages.evaluate(run.restore(config, data, parts, place))
+            metrics, _ = stages.evaluate(restore_run(config, data, parts, place))
             params = flatten(asdict(config))
             runs.append(
-                TrackedRun(run_id=str(place), name=task, choices={}, params=params, metrics=metrics)
+                TrackedRun(
+                    run_id=str(place),
+                    name=task,
+                    choices={},
+                    params=params,
+                    metrics=metrics,
+                    data="",
+                )
             )
             tables[str(place)] = per_user.load(place / USERS)
     how = composed(name="compare", folder="compare").tradeoff

@@ -68,7 +68,8 @@ def train(
         balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
             tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
-            dense=keras.optimizers.Adam(0.01, epsilon=1e-3),
+            # It clips every step: the gradient of the global batch, not each replica's share.
+            dense=keras.optimizers.Adam(0.01, epsilon=1e-3, clipnorm=0.1),
         )
     batches = Batches(
         dataset,
@@ -110,13 +111,13 @@ def train(
 
 if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
-    local = make_strategy(replicas)
+    local = make_strategy(replicas, use_gpu=False)
     assert local.num_replicas_in_sync == replicas
     jobs = [
         ("in_batch", "rows", CAGrad(radius=0.5), {}),
-        ("streaming", "rows", Uncertainty(), {"same_tower": True, "stars": "moving"}),
+        ("streaming", "rows", Uncertainty(rate=0.01), {"same_tower": True, "stars": "moving"}),
         ("mined", "rows", CAGrad(radius=0.5), {}),
-        ("catalogue", "users", Uncertainty(), {"bins": 7}),
+        ("catalogue", "users", Uncertainty(rate=0.01), {"bins": 7}),
     ]
     if replicas < 4:
         jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))
@@ -127,7 +128,7 @@ if __name__ == "__main__":
             # Six chunks of a batch's queries, or three of each replica's.
             {"pooling": "transformer", "encode_at_once": 3},
         ]
-        jobs += [("catalogue", "users", Uncertainty(), how) for how in changes]
+        jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))
         found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, **how)

@@ -16,6 +16,7 @@ def planted(**changed):
         "num_interactions": 500,
         "num_factors": 3,
         "popularity_exponent": 0.8,
+        "most_repeats": 1,
         "noise": 0.3,
         "rating_share": 0.7,
         "rating_agreement": 1.0,

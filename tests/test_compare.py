@@ -2,21 +2,22 @@
 
 import pytest
 
-from mtrec.compare import cell
+from mtrec.compare import baselines, cell
 from mtrec.errors import UserError
-from mtrec.reports.groups import find, grouped
+from mtrec.reports.groups import find, grouped, sections
 from mtrec.tracking.finished import TrackedRun
 
 RMSE = "test/rating/rmse"
 
 
-def run(number, *, rmse, choices=None, **params):
+def run(number, *, rmse, choices=None, data="", **params):
     return TrackedRun(
         run_id=str(number),
         name=f"run {number}",
         choices=choices or {},
         params={name.replace("__", "."): str(value) for name, value in params.items()},
         metrics={} if rmse is None else {RMSE: rmse},
+        data=data,
     )
 
 
@@ -126,3 +127,53 @@ def test_a_baseline_that_is_not_there_is_refused_with_those_that_are():
     assert find(groups, "train.epochs=6") is groups[1]
     with pytest.raises(UserError, match=r"one of: train\.epochs=3; train\.epochs=6\. Got x"):
         find(groups, "x")
+
+
+def found_in(runs):
+    """The names of groups in each section, by its name."""
+    return {part.name: [group.name for group in part.groups] for part in sections(runs)}
+
+
+def test_runs_on_other_data_are_not_compared_even_if_their_parameters_are_alike():
+    runs = [
+        run(1, rmse=0.9, data="a" * 36, train__epochs=3),
+        run(2, rmse=0.8, data="a" * 36, train__epochs=6),
+        run(3, rmse=0.7, data="b" * 36, train__epochs=3),
+    ]
+    names = {"data=aaaaaaaa": ["train.epochs=3", "train.epochs=6"], "data=bbbbbbbb": ["run 3"]}
+    assert found_in(runs) == names
+
+
+def test_sections_are_called_by_their_files_and_splits():
+    split, share = "data__split__kind", "data__split__validation_share"
+    runs = [
+        run(1, rmse=0.9, data="a", data__load__interactions="x.csv", **{split: "random"}),
+        run(2, rmse=0.9, data="a", data__load__interactions="x.csv", **{split: "fold"}),
+        run(3, rmse=0.9, data="b", data__load__interactions="y.csv", **{split: "fold", share: 0}),
+        # The same test rows, for all that fewer are held out of the others.
+        run(4, rmse=0.9, data="b", data__load__interactions="y.csv", **{split: "fold", share: 0.1}),
+    ]
+    assert list(found_in(runs)) == [
+        "data.load.interactions=x.csv data.split.kind=random",
+        "data.load.interactions=x.csv data.split.kind=fold",
+        "data.load.interactions=y.csv",
+    ]
+
+
+def test_runs_judged_on_the_same_rows_are_one_section_without_a_name():
+    assert found_in([run(1, rmse=1.0, data="a", seed=1), run(2, rmse=1.0, data="a", seed=2)]) == {
+        "": ["run 1"]
+    }
+
+
+def test_a_section_without_the_baseline_takes_its_first_group():
+    parts = sections(
+        [
+            run(1, rmse=0.9, data="a", train__epochs=3),
+            run(2, rmse=0.8, data="a", train__epochs=6),
+            run(3, rmse=0.7, data="b", train__epochs=3),
+        ]
+    )
+    assert [group.runs[0].run_id for group in baselines(parts, "train.epochs=6")] == ["2", "3"]
+    with pytest.raises(UserError, match="baseline must be one of"):
+        baselines(parts, "x")

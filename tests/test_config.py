@@ -102,6 +102,7 @@ def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
         ("model.pooling=mean", "Write model/pooling=mean"),
         ("cluster.num_workers=2", "Add cluster=ray_local"),
         ("cluster.devices_per_worker=0", "cluster.devices_per_worker must be at least 1"),
+        ("cluster.health_timeout_s=0", "cluster.health_timeout_s must be more than 0; got 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(override: str, sentence: str) -> None:
@@ -132,3 +133,10 @@ def test_a_head_of_weight_zero_is_left_out() -> None:
 def test_the_wheel_and_the_checkout_find_their_conf() -> None:
     assert (CONF / "config.yaml").is_file()
     assert Path(conf_directory()).is_absolute()
+
+
+@pytest.mark.parametrize("which", ["tables", "dense"])
+@pytest.mark.parametrize("rate", ["-1", "0", "nan", "inf", "fast"])
+def test_a_learning_rate_that_teaches_nothing_is_refused(which: str, rate: str) -> None:
+    with pytest.raises(UserError, match=rf"optimizer\.{which}\.learning_rate must be a finite"):
+        config_of(f"optimizer.{which}.learning_rate={rate}")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from small_config import config_of
 
 from mtrec import doctor
 from mtrec.config import DiskConfig
@@ -81,15 +82,20 @@ def test_the_last_words_of_a_process_that_cannot_load_the_libraries_are_kept(mon
     assert facts["error"] == "ModuleNotFoundError: No module named 'nothing_like_it'"
 
 
-def test_gpus_that_tensorflow_does_not_see_are_a_warning(monkeypatch):
+def test_gpus_that_tensorflow_does_not_see_are_a_warning_and_fail_where_they_are_to_train(
+    monkeypatch,
+):
+    cpus, gpus = config_of().cluster, config_of("cluster.use_gpu=true").cluster
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(doctor.nodes, "gpus", lambda: ["NVIDIA L4, 23034 MiB, 22563 MiB free"])
     monkeypatch.setattr(doctor, "loaded", lambda: {"gpus": 1})
-    assert doctor.devices().level == "ok"
-    assert "1 GPUs; NVIDIA L4, 23034 MiB, 22563 MiB free" in doctor.devices().text
+    assert doctor.devices(cpus).level == doctor.devices(gpus).level == "ok"
+    assert "1 GPUs; NVIDIA L4, 23034 MiB, 22563 MiB free" in doctor.devices(cpus).text
     monkeypatch.setattr(doctor, "loaded", lambda: {"gpus": 0})
-    assert doctor.devices().level == "warning"
-    assert "install mtrec[gpu]" in doctor.devices().text
+    assert doctor.devices(cpus).level == "warning"
+    assert "install mtrec[gpu]" in doctor.devices(cpus).text
+    with pytest.raises(UserError, match=r"needs 1 GPUs that TensorFlow sees; got .* 0 GPUs"):
+        doctor.devices(gpus)
 
 
 def test_a_host_name_that_leads_to_itself_alone_is_a_warning(monkeypatch):

@@ -20,6 +20,7 @@ def like_movielens(**_: object) -> Dataset:
         num_interactions=4000,
         num_factors=4,
         popularity_exponent=0.8,
+        most_repeats=1,
         noise=0.3,
         rating_share=1.0,
         rating_agreement=1.0,

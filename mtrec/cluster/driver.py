@@ -23,7 +23,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -32,7 +39,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mtrec.cluster import nodes, settings
 from mtrec.cluster.mailbox import Mailbox
 from mtrec.config import ClusterConfig, Config
-from mtrec.errors import PreemptedError, UserError
+from mtrec.distributed import devices
+from mtrec.distributed.heartbeat import Heart
+from mtrec.errors import PreemptedError, UserError, user_error
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
 if TYPE_CHECKING:
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
 
 RAY_DIRECTORY = "ray"
 _POLL_SECONDS = 0.2
+_PULSE_SECONDS = 1
 _ANSWER_SECONDS = 120
 
 ray.cloudpickle.register_pickle_by_value(nodes)
@@ -65,7 +75,8 @@ def train(
                 _check_nodes(config.cluster, directory)
         # On this node: elsewhere it would die with a node whose workers can be replaced.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+        post_office = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here)
+        mailbox = post_office.remote(config.cluster.num_workers, config.cluster.health_timeout_s)
         with _relayed(mailbox, listener):
             outcome = _fit(config, ray.put((dataset, parts)), directory, mailbox)
     return _history(outcome)
@@ -84,8 +95,6 @@ def check(cluster: ClusterConfig, directory: Path) -> list[nodes.About]:
 
 
 def _history(outcome: dict[str, Any]) -> list["Metrics"]:
-    if "error" in outcome:
-        raise UserError(outcome["error"])
     if "preempted" in outcome:
         raise PreemptedError(outcome["preempted"])
     history: list[Metrics] = outcome["history"]
@@ -208,23 +217,30 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
             name=name,
             storage_path=str(directory.resolve() / RAY_DIRECTORY),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
+            callbacks=[_EndAtUserError()],  # type: ignore[list-item]  # Ray annotates another
         ),
     )
     try:
         result: Any = trainer.fit()  # Ray annotates another class
         outcome: dict[str, Any] = result.return_value
     except TrainingFailedError as error:
+        if isinstance(error, ControllerError) and isinstance(error.controller_failure, UserError):
+            raise error.controller_failure from error
         raise UserError(
             f"Workers failed more than cluster.max_failures={cluster.max_failures} times, the last "
-            f"time with: {str(error).strip()}"
+            f"time with: {ray.get(mailbox.stalled.remote()) or str(error).strip()}"
         ) from error
-    shutil.rmtree(directory / RAY_DIRECTORY, ignore_errors=True)
+    finally:
+        shutil.rmtree(directory / RAY_DIRECTORY, ignore_errors=True)
     return outcome
 
 
 def _loop(job: dict[str, Any]) -> dict[str, Any]:
-    """Trains in one worker. What is not to be tried again is returned, everything else raised."""
+    """Trains in one worker. Returns once all are done; what one raises ends the others."""
     quiet_libraries()
+    cluster = job["config"].cluster
+    # Ray leaves a worker for which it reserves no GPU all of the node's.
+    os.environ.update(devices.environment(cluster.devices_per_worker if cluster.use_gpu else 0))
     import_tensorflow()
     from mtrec.jobs import worker
 
@@ -232,13 +248,52 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
     listener = _Correspondent(job["mailbox"])
     rank = ray.train.get_context().get_world_rank()
     listener.say(f"worker {rank} on {socket.gethostname()}, process {os.getpid()}")
-    try:
-        history = worker.train(job["config"], dataset, parts, job["directory"], listener)
-    except UserError as error:
-        return {"error": str(error)}
-    except PreemptedError as error:
-        return {"preempted": str(error)}
+    with _watched(job["mailbox"], rank):
+        try:
+            history = worker.train(job["config"], dataset, parts, job["directory"], listener)
+        except PreemptedError as error:
+            # Raised by all, while the chief may still be saving.
+            return {"preempted": str(error)}
+        except Exception as error:
+            # What an exception was raised from does not travel with it.
+            if mistake := user_error(error):
+                raise mistake from None
+            raise
     return {"history": history}
+
+
+@contextmanager
+def _watched(mailbox: Any, rank: int) -> Iterator[None]:
+    """Ends this process once its training, within, has stalled: Ray only asks whether it answers.
+
+    A thread that does not go on cannot be ended alone.
+    """
+    heart, finished = Heart(threading.get_ident()), threading.Event()
+    ray.get(mailbox.enter.remote(rank))
+
+    def watch() -> None:
+        while not finished.wait(_PULSE_SECONDS):
+            if ray.get(mailbox.is_to_end.remote(rank, heart.pulse())):
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        ray.get(mailbox.leave.remote(rank))
+
+
+class _EndAtUserError(UserCallback):
+    """Ends the job with what the user can put right, where Ray would begin anew."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises the first `UserError` of a worker."""
+        for error in worker_exceptions.values():
+            if isinstance(error, UserError):
+                raise error
 
 
 class _Trainer(DataParallelTrainer):

@@ -1,17 +1,26 @@
-"""What the chief and the process that started the job leave for each other.
+"""What workers and the process that started the job leave for each other.
 
 It imports nothing of Ray Train, so that the actor made of it starts quickly.
 """
 
 from typing import Any
 
+from mtrec.distributed.heartbeat import Pulse, Vigil
+
 
 class Mailbox:
-    """Letters from the chief, in order, and the wish that it stop."""
+    """Letters from the workers, in order, the wish that they stop, and who of them has stalled.
 
-    def __init__(self) -> None:
+    Args:
+        workers: Number of workers.
+        health_timeout_s: Seconds without progress after which one has stalled.
+    """
+
+    def __init__(self, workers: int, health_timeout_s: float) -> None:
         self._letters: list[tuple[str, Any]] = []
         self._stop = False
+        self._vigil = Vigil(workers, health_timeout_s)
+        self._stalled = ""
 
     def put(self, kind: str, content: Any) -> None:
         """Leaves a letter."""
@@ -29,3 +38,24 @@ class Mailbox:
     def should_stop(self) -> bool:
         """Whether it was asked."""
         return self._stop
+
+    def enter(self, worker: int) -> None:
+        """Takes note that a worker begins."""
+        self._vigil.enter(worker)
+        self._stalled = ""
+
+    def leave(self, worker: int) -> None:
+        """Takes note that a worker is done."""
+        self._vigil.leave(worker)
+
+    def is_to_end(self, worker: int, pulse: Pulse) -> bool:
+        """Takes a worker's pulse; whether it has stalled, of which a line tells."""
+        verdict = self._vigil.verdict(worker, pulse)
+        if verdict:
+            self._stalled = verdict
+            self.put("line", f"{verdict}; the workers are replaced")
+        return bool(verdict)
+
+    def stalled(self) -> str:
+        """What the stall was that ended the present workers, or nothing."""
+        return self._stalled

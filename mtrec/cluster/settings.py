@@ -44,9 +44,25 @@ def missing(cluster: ClusterConfig, there: dict[str, float]) -> str:
     return (
         f"The Ray cluster must have room for cluster.num_workers={cluster.num_workers} workers of "
         f"{each} each, and has {' and '.join(short) or 'no node with so much free'} after "
-        f"{cluster.schedule_timeout_s:g} s. Add nodes, or lower cluster.num_workers or "
-        "cluster.cpus_per_worker."
+        f"{cluster.schedule_timeout_s:g} s. {_remedy(cluster, there)}"
     )
+
+
+def _remedy(cluster: ClusterConfig, there: dict[str, float]) -> str:
+    """What helps against what is short; where nothing is in all, a node's share is."""
+    wanted = resources(cluster)
+    short = {n for n in wanted if there.get(n, 0) < wanted[n] * cluster.num_workers} or set(wanted)
+    if "GPU" in short and not there.get("GPU"):
+        return (
+            "Ray knows of no GPU: start nodes that have some (or `ray start --num-gpus`), or set "
+            "cluster.use_gpu=false to train on CPUs."
+        )
+    lower = ["cluster.num_workers"]
+    if "GPU" in short and (cluster.devices_per_worker or 1) > 1:
+        lower.append("cluster.devices_per_worker")
+    if "CPU" in short:
+        lower.append("cluster.cpus_per_worker")
+    return f"Add nodes, or lower {' or '.join(lower)}."
 
 
 def check_answers(address: str | None) -> None:

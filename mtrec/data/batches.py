@@ -4,25 +4,28 @@ Every random choice is a function of (seed, epoch, step) and is made for the glo
 is cut into replicas' slices. Any number of replicas therefore trains on the same examples, and a
 job can start again at any step, given what was mined for its epoch.
 
-A batch is a dictionary of arrays. Q, N, H, M, P, V count queries, rows, history entries, distinct
-items, pool items and items drawn for views of one replica; shapes are padded so that all replicas'
-agree.
+A batch is a dictionary of arrays. Q, N, H, K, M, P, V count queries, rows, history entries, pairs
+of a query and an item of its own, distinct items, pool items and items drawn for views of one
+replica; shapes are padded so that all replicas' agree.
 
 | field | shape | meaning |
 |---|---|---|
 | query | Q | user row of each query; 0 for padding |
 | query_draw | Q | drawn evenly from 0 to 1: features with dropout are unknown to the lowest |
 | history_query, history_item | H | query an entry belongs to (-1 for padding), position in `item` |
-| history_pool | H | its position in the whole pool; -1: not there, a target too, or a repeat |
-| history_log_q | H | log Q of the entry's item |
 | history_label_rating, ... | H | rating and other labels of the entry, NaN where there is none |
-| item | M | distinct item rows of rows and histories; 0 for padding |
+| own_query | K | query that has the item, or brought it, without asking for it; -1 for padding |
+| own_item, own_pool | K | position of the item in `item`, in the whole pool (-1 for padding) |
+| own_log_q | K | log Q of the item |
+| own_weight | K | 0: the user has it, it is no negative; 1: given or mined, there for certain |
+| item | M | distinct item rows of rows, histories and own items; 0 for padding |
 | row_query, row_item | N | query of a training row, position of its target in `item` |
 | row_weight | N | 1 for a row and 0 for padding |
 | row_draw | N | drawn evenly from 0 to 1: a task that takes a share of the rows takes the lowest |
 | row_time | N | int64 seconds since 1970 of the row; 0 where it has none, and for padding |
 | label_rating, ... | N | rating and other labels of the interactions, NaN where a row has none |
-| row_first | N | 1 for the first row with its query and target, 0 for repeats and padding |
+| row_kind | N | 1 for the first row with its query and target, 0 for repeats and padding |
+| row_had | N | 1 where the user has the item of the row by an interaction that is no target |
 | row_pool | N | position of the row's target in the whole pool; -1: not there, or padding |
 | row_log_q | N | log Q of the row's target |
 | pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
@@ -32,7 +35,9 @@ agree.
 
 Where negatives have a `log_q_rate`, log Q is 0 here and the step puts its estimate in its place.
 The whole pool is that of all replicas or, with local negatives, the replica's own. Rows of a query
-lie side by side, as do entries of its history, and are in time order.
+lie side by side, as do entries of its history, and are in time order. No entry of a history has the
+item of a target of its query, however often the user took it. A pair of query and own item occurs
+once, if the item is in the pool, whether it was shown or not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,6 +48,7 @@ import numpy as np
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.negatives import Negatives, Pool
+from mtrec.data.units import Queries, Units
 from mtrec.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -55,13 +61,9 @@ ROUND_TO = 256
 
 @dataclass(frozen=True)
 class _Global:
-    """The batch of a step before it is cut: positions of training rows, owners among queries."""
+    """The batch of a step before it is cut."""
 
-    query: np.ndarray
-    row: np.ndarray
-    row_owner: np.ndarray
-    shown: np.ndarray
-    shown_owner: np.ndarray
+    queries: Queries
     draw: np.ndarray  # a number from 0 to 1 for each row
     query_draw: np.ndarray  # the same for each query
 
@@ -74,9 +76,11 @@ class Batches:
         fit: Row numbers of the interactions to train on.
         batch_of: `users`: a query is a user with all their rows. `rows`: a query is one row.
         global_batch: Queries in a batch over all replicas.
-        history_share: Probability that an item is shown as history. With `users`, the items not
-            shown are the targets; with `rows`, the other items of the row's user are thinned.
-        chronological: Whether only earlier items are shown (by time, ties excluded).
+        history_share: Probability that an item is shown as history, with all that the user did with
+            it. With `users`, the items not shown are the targets; with `rows`, the other items of
+            the row's user are thinned.
+        chronological: Whether only earlier entries are shown (by time, ties excluded), those of
+            items that are not a target too.
         negatives: What the pool is made of; null if no head needs one.
         num_replicas: Replicas that share a batch.
         seed: Seed of all random choices.
@@ -85,6 +89,7 @@ class Batches:
 
     Attributes:
         histories: The interactions to train on, by user.
+        known: Those by which users have something.
         num_items: Items in the catalogue.
         steps_per_epoch: Steps that show every query once.
 
@@ -113,34 +118,34 @@ class Batches:
                 f"train.global_batch must divide by the number of replicas ({num_replicas}); got "
                 f"{global_batch}. Set train.global_batch={down or num_replicas}."
             )
-        self.histories = Histories.of(dataset, fit)
+        self.histories = Histories.of_all(dataset, fit)
+        self.known = Histories.of(dataset, fit)
         self.batch_of = batch_of
         self.global_batch = global_batch
-        self.history_share = history_share
-        self.chronological = chronological
         self.num_replicas = num_replicas
         self.seed = seed
         self.views = views
         columns = {n: np.asarray(c)[self.histories.rows] for n, c in dataset.interactions.items()}
-        self._user = columns["user"]
         self._time = columns["timestamp"].astype(np.int64)
-        self._earlier = _strictly_earlier(self._user, self._time)
-        if batch_of == "users":
-            self._units = np.unique(self._user)
-        else:
-            self._units = np.arange(len(self._user))
+        self._units = Units(
+            self.histories,
+            self._time,
+            batch_of=batch_of,
+            history_share=history_share,
+            chronological=chronological,
+        )
         self.num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
-        self._negative: np.ndarray | None = None
+        self._given: np.ndarray | None = None
         if negatives:
             if negatives.given:
-                self._negative = _given(columns)
-            items, share = self._target_shares(self._time)
+                self._given = _given(columns)
+            items, share = self._units.brings(self._given)
             negatives.adapt(items, num_items=self.num_items, target_share=share)
         self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)
         self._made: dict[int, _Global] = {}
-        self.steps_per_epoch = -(-len(self._units) // global_batch)
+        self.steps_per_epoch = -(-len(self._units.ids) // global_batch)
 
     def mine(self, lists: np.ndarray) -> None:
         """Takes the items that each user brings into the pool beside, from the next step on.
@@ -160,48 +165,19 @@ class Batches:
             )
 
     def not_to_mine(self, users: np.ndarray) -> list[np.ndarray]:
-        """What each of `users` has, and what was given for them to be told from, as item rows."""
+        """What each of `users` has, was shown or was given to be told from, as item rows."""
         entries, _ = self.histories.entries(users)
         counts = self.histories.offsets[users + 1] - self.histories.offsets[users]
         ends = np.cumsum(counts)[:-1]
         own = np.split(self.histories.items[entries], ends)
-        if self._negative is None:
+        if self._given is None:
             return own
-        given = np.split(self._negative[entries], ends)
+        given = np.split(self._given[entries], ends)
         return [np.concatenate([o, g[g > 0]]) for o, g in zip(own, given, strict=True)]
-
-    def _target_share(self, time: np.ndarray) -> np.ndarray:
-        """Probability that a training row is a target where its user or itself is in the batch."""
-        if self.batch_of == "rows":
-            return np.ones(len(self._user))
-        if not self.chronological:
-            return np.full(len(self._user), 1 - self.history_share)
-        # The first target is drawn from all rows, and those not earlier than it are targets.
-        counts = np.bincount(self._user)[self._user]
-        later = _strictly_earlier(self._user[::-1], time[::-1])[::-1]
-        return (counts - later) / counts
-
-    def _target_shares(self, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each item that a unit can bring into the pool, and with which probability if it is there.
-
-        Rows of one unit are not there independently of each other: they are one entry.
-        """
-        items, share = self.histories.items, self._target_share(time)
-        unit = np.arange(len(items)) if self.batch_of == "rows" else self._user
-        if self._negative is not None:
-            given = self._negative > 0
-            items = np.concatenate([items, self._negative[given]])
-            share, unit = (np.concatenate([values, values[given]]) for values in (share, unit))
-        pairs, entry = np.unique(self._pair(unit, items), return_inverse=True)
-        missed = np.ones(len(pairs))
-        # In time order the targets are the last rows: the latest is one wherever another is.
-        combine = np.minimum if self.chronological else np.multiply
-        combine.at(missed, entry, 1 - share)
-        return pairs % (self.num_items + 1), 1 - missed
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled is None or self._shuffled[0] != epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self._units)
+            order = np.random.default_rng([self.seed, epoch]).permutation(self._units.ids)
             self._shuffled = (epoch, order)
         return self._shuffled[1]
 
@@ -231,33 +207,40 @@ class Batches:
     def _make(self, place: int) -> _Global:
         epoch, step = place // self.steps_per_epoch + 1, place % self.steps_per_epoch
         units = self._order(epoch)[step * self.global_batch : (step + 1) * self.global_batch]
-        rng = np.random.default_rng([self.seed, epoch, step])
-        make = self._of_users if self.batch_of == "users" else self._of_rows
-        query, row, row_owner, shown, shown_owner = make(units, rng)
+        queries = self._units.draw(units, np.random.default_rng([self.seed, epoch, step]))
         draw, query_draw = (
             np.random.default_rng([self.seed, place, stream]).random(size, np.float32)
-            for stream, size in ((_DRAW, len(row)), (_QUERY_DRAW, len(query)))
+            for stream, size in ((_DRAW, len(queries.row)), (_QUERY_DRAW, len(queries.user)))
         )
-        return _Global(query, row, row_owner, shown, shown_owner, draw, query_draw)
+        return _Global(queries, draw, query_draw)
 
     def _pool(self, batches: Sequence[_Global], first: int, size: int, place: int) -> Pool:
         """The pool over the `size` queries from `first` on."""
         if self.negatives is None:
             return Pool.empty(self.num_items)
         targets, shares = [], []
-        for batch in batches:
-            mine = (batch.row_owner >= first) & (batch.row_owner < first + size)
-            rows = batch.row[mine]
-            targets.append(self.histories.items[rows])
-            if self._negative is not None:
-                given = self._negative[rows]
-                targets[-1] = np.concatenate([targets[-1], given[given > 0]])
-            shares.append(len(batch.query[first : first + size]) / len(self._units))
-        mined = self._mined[batches[0].query[first : first + size]]
-        targets[0] = np.concatenate([targets[0], mined[mined > 0]])
+        for age, batch in enumerate(batches):
+            part, _ = batch.queries.part(first, size)
+            _, brought = self._brought(part, mined=age == 0)
+            targets.append(np.concatenate([self.histories.items[part.row], brought]))
+            shares.append(len(part.user) / len(self._units.ids))
         return self.negatives.pool(
             targets, shares, np.random.default_rng([self.seed, place, first, _POOL])
         )
+
+    def _brought(self, queries: Queries, *, mined: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Items that come into the pool with a query beside its targets, and the query of each."""
+        owners: list[np.ndarray] = [np.zeros(0, np.int32)]
+        items: list[np.ndarray] = [np.zeros(0, np.int32)]
+        if self._given is not None:
+            given = self._given[queries.row]
+            owners.append(queries.row_owner[given > 0])
+            items.append(given[given > 0])
+        if mined:
+            lists = self._mined[queries.user]
+            owners.append(np.nonzero(lists)[0])
+            items.append(lists[lists > 0])
+        return np.concatenate(owners), np.concatenate(items)
 
     def _views(self, place: int) -> list[Batch]:
         """Each replica's fields of a step for heads that compare views."""
@@ -270,71 +253,63 @@ class Batches:
         own = [slice(replica, None, self.num_replicas) for replica in range(self.num_replicas)]
         return [{"view_item": items[part], "view_draw": draw} for part in own]
 
-    def _slice(self, batch: _Global, first: int, size: int, pool: Pool, own: slice) -> Batch:
+    def _slice(self, batch: _Global, first: int, size: int, pool: Pool, part: slice) -> Batch:
+        queries, mine = batch.queries.part(first, size)
         items, labels = self.histories.items, self.histories.labels
-        mine = (batch.row_owner >= first) & (batch.row_owner < first + size)
-        seen = (batch.shown_owner >= first) & (batch.shown_owner < first + size)
-        row, row_query = batch.row[mine], batch.row_owner[mine] - first
-        target, history = items[row], items[batch.shown[seen]]
-        history_query = batch.shown_owner[seen] - first
-        item, position = np.unique(np.concatenate([target, history]), return_inverse=True)
-        target_pair, history_pair = (
-            self._pair(row_query, target),
-            self._pair(history_query, history),
+        row, shown = queries.row, queries.shown
+        target, history = items[row], items[shown]
+        target_pair = self._pair(queries.row_owner, target)
+        own = self._own(queries, target_pair, pool)
+        own_item = own.pop("item")
+        item, position = np.unique(np.concatenate([target, history, own_item]), return_inverse=True)
+        row_item, history_item, own_place = np.split(
+            position, [len(target), len(target) + len(history)]
         )
-        masked = first_of_each(history_pair) & ~np.isin(history_pair, target_pair)
         return {
-            "query": batch.query[first : first + size],
+            "query": queries.user,
             "query_draw": batch.query_draw[first : first + size],
-            "history_query": history_query,
-            "history_item": position[len(target) :],
-            "history_pool": np.where(masked, _positions(pool.items, history), -1),
-            "history_log_q": pool.log_q[history],
+            "history_query": queries.shown_owner,
+            "history_item": history_item,
+            "own_item": own_place,
+            "own_log_q": pool.log_q[own_item],
+            **{f"own_{name}": values for name, values in own.items()},
             "item": item,
-            "row_query": row_query,
-            "row_item": position[: len(target)],
+            "row_query": queries.row_owner,
+            "row_item": row_item,
             "row_weight": np.ones(len(target), np.float32),
             "row_draw": batch.draw[mine],
             "row_time": self._time[row],
-            "row_first": first_of_each(target_pair),
+            "row_kind": first_of_each(target_pair),
+            "row_had": queries.row_had,
             "row_pool": _positions(pool.items, target),
             "row_log_q": pool.log_q[target],
-            "pool": pool.items[own],
-            "pool_log_q": pool.log_q[pool.items[own]],
-            "pool_frozen": pool.frozen[own],
+            "pool": pool.items[part],
+            "pool_log_q": pool.log_q[pool.items[part]],
+            "pool_frozen": pool.frozen[part],
             **{f"label_{name}": label[row] for name, label in labels.items()},
-            **{f"history_label_{name}": label[batch.shown[seen]] for name, label in labels.items()},
+            **{f"history_label_{name}": label[shown] for name, label in labels.items()},
         }
+
+    def _own(self, queries: Queries, target_pair: np.ndarray, pool: Pool) -> Batch:
+        """Items of the pool that are a query's own, but for its targets; see the fields `own_`."""
+        had, had_owner = self.histories.items[queries.had], queries.had_owner
+        owner, brought = self._brought(queries, mined=True)
+        if len(brought):
+            pair, had_pair = self._pair(owner, brought), self._pair(had_owner, had)
+            new = first_of_each(pair) & ~np.isin(pair, np.concatenate([target_pair, had_pair]))
+            owner, brought = owner[new], brought[new]
+        item = np.concatenate([had, brought])
+        place = _positions(pool.items, item)
+        found = {
+            "query": np.concatenate([had_owner, owner]),
+            "item": item,
+            "pool": place,
+            "weight": np.repeat(np.array([0, 1], np.float32), [len(had), len(brought)]),
+        }
+        return {name: values[place >= 0] for name, values in found.items()}
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
         return owner.astype(np.int64) * (self.num_items + 1) + item
-
-    def _of_users(self, users: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        entries, owners = self.histories.entries(users)
-        kept = rng.random(len(entries)) < self.history_share
-        if not self.chronological:
-            return users, entries[~kept], owners[~kept], entries[kept], owners[kept]
-        counts = np.bincount(owners, minlength=len(users))
-        starts = np.cumsum(counts) - counts
-        # The first target of each user; whatever is strictly earlier may be shown.
-        first = starts + (rng.random(len(users)) * counts).astype(np.int64)
-        cut = starts + self._earlier[entries[first]]
-        place = np.arange(len(entries))
-        before = place < cut[owners]
-        shown = before & kept
-        return users, entries[~before], owners[~before], entries[shown], owners[shown]
-
-    def _of_rows(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        users = self._user[rows]
-        entries, owners = self.histories.entries(users)
-        row = rows[owners]
-        if self.chronological:
-            starts = self.histories.offsets[users]
-            allowed = entries - starts[owners] < self._earlier[row]
-        else:
-            allowed = self.histories.items[entries] != self.histories.items[row]
-        shown = allowed & (rng.random(len(entries)) < self.history_share)
-        return users, rows, np.arange(len(rows)), entries[shown], owners[shown]
 
 
 def _given(columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -354,16 +329,6 @@ def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:
     return np.where(pool[found] == items, found, -1)
 
 
-def _strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """How many rows of the same user are strictly earlier, for rows sorted by user and time."""
-    place = np.arange(len(user))
-    new_user = np.r_[True, user[1:] != user[:-1]]
-    new_time = new_user | np.r_[True, time[1:] != time[:-1]]
-    start_of_user = np.maximum.accumulate(np.where(new_user, place, 0))
-    start_of_tie = np.maximum.accumulate(np.where(new_time, place, 0))
-    return start_of_tie - start_of_user
-
-
 def rounded(length: int) -> int:
     """The padded length: the next multiple of `ROUND_TO`, at least one."""
     return max(1, -(-length // ROUND_TO)) * ROUND_TO
@@ -373,7 +338,7 @@ def padding(name: str) -> float:
     """What a field is padded with."""
     if name.startswith(("label_", "history_label_")):
         return float("nan")
-    return -1 if name in ("history_query", "history_pool", "row_pool") else 0
+    return -1 if name in ("history_query", "own_query", "own_pool", "row_pool") else 0
 
 
 def _kind(name: str, values: np.ndarray) -> type[np.generic]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mtrec.data.columns import held, of_parts, parts_of
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 
 # Part of every key: a change of the layout below must never meet columns written before it.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _TABLES = ("users", "items", "interactions")
 _SCALARS = ("name", "user_key", "item_key", "title", "rating_scale", "source", "digest")
 
@@ -40,10 +41,10 @@ def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[], Datase
     text = json.dumps({**key, "format": _FORMAT_VERSION}, sort_keys=True)
     hashed = hashlib.sha256(text.encode()).hexdigest()[:16]
     directory = Path(cache_dir).expanduser() / f"{key['name']}-{hashed}"
-    dataset = _read(directory)
+    dataset = read_columns(directory)
     if dataset is None:
         _write(build(), directory)
-        dataset = _read(directory)
+        dataset = read_columns(directory)
     if dataset is None:
         raise UserError(
             f"data.cache_dir must keep what is written to it; the columns in {directory} came back "
@@ -52,7 +53,7 @@ def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[], Datase
     return dataset
 
 
-def digest_of(**tables: Mapping[str, np.ndarray]) -> str:
+def digest_of(**tables: Mapping[str, Any]) -> str:
     """Returns the SHA-256 (hex) over names, types, shapes and contents of all columns.
 
     Args:
@@ -61,9 +62,11 @@ def digest_of(**tables: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for table in sorted(tables):
         for name in sorted(tables[table]):
-            column = np.ascontiguousarray(tables[table][name])
-            digest.update(f"{table}.{name}:{column.dtype.str}:{column.shape}\n".encode())
-            digest.update(column.view(np.uint8).data if column.size else b"")
+            for part, values in parts_of(held(tables[table][name])).items():
+                values = np.ascontiguousarray(values)
+                label = f"{table}.{name}.{part}:{values.dtype.str}:{values.shape}\n"
+                digest.update(label.encode())
+                digest.update(values.view(np.uint8).data if values.size else b"")
     return digest.hexdigest()
 
 
@@ -73,14 +76,23 @@ def fingerprint(files: Iterable[Path]) -> dict[str, list[int]]:
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def _read(directory: Path) -> Dataset | None:
-    """Maps the columns in `directory`; `None` where they are missing or damaged."""
+def read_digest(directory: Path) -> str | None:
+    """Returns the digest that the columns in `directory` were written with, or None."""
+    try:
+        about = json.loads((directory / "about.json").read_text(encoding="utf-8"))
+        return str(about["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_columns(directory: Path) -> Dataset | None:
+    """Maps the columns that `write_columns` wrote; None where they are missing or damaged."""
     try:
         about = json.loads((directory / "about.json").read_text(encoding="utf-8"))
         tables: dict[str, Any] = {
             table: {
-                name: np.load(directory / file, mmap_mode="r", allow_pickle=False)
-                for name, file in about["files"][table].items()
+                name: of_parts({part: _mapped(directory / file) for part, file in parts.items()})
+                for name, parts in about["files"][table].items()
             }
             for table in _TABLES
         }
@@ -91,6 +103,11 @@ def _read(directory: Path) -> Dataset | None:
         return None
     scalars["rating_scale"] = tuple(scalars["rating_scale"])
     return Dataset(**tables, **scalars)
+
+
+def _mapped(file: Path) -> np.ndarray:
+    # An empty file cannot be mapped.
+    return np.load(file, mmap_mode="r" if file.stat().st_size > 128 else None, allow_pickle=False)
 
 
 def _write(dataset: Dataset, directory: Path) -> None:
@@ -104,12 +121,12 @@ def _write(dataset: Dataset, directory: Path) -> None:
             f"({error.strerror}). Set data.cache_dir to one that is."
         ) from error
     try:
-        _write_columns(dataset, aside)
+        write_columns(dataset, aside)
         shutil.rmtree(directory, ignore_errors=True)
         aside.rename(directory)
     except OSError as error:
         # Another job may have put the same columns there in the meantime; then theirs will do.
-        if _read(directory) is None:
+        if read_columns(directory) is None:
             raise UserError(
                 f"data.cache_dir must have room for the prepared columns; writing {directory} "
                 f"failed ({error.strerror}). Set data.cache_dir to a disk with room."
@@ -118,15 +135,17 @@ def _write(dataset: Dataset, directory: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_columns(dataset: Dataset, aside: Path) -> None:
-    """Writes one `.npy` file a column, and what describes them."""
-    files: dict[str, dict[str, str]] = {}
+def write_columns(dataset: Dataset, aside: Path) -> None:
+    """Writes the `.npy` files of each column into `aside`, and what describes them."""
+    files: dict[str, dict[str, dict[str, str]]] = {}
     for table in _TABLES:
-        columns = getattr(dataset, table)
+        files[table] = {}
         # Numbered, because a column of a user's own table may be called anything.
-        files[table] = {name: f"{table}.{number}.npy" for number, name in enumerate(columns)}
-        for name, file in files[table].items():
-            np.save(aside / file, columns[name], allow_pickle=False)
+        for number, (name, column) in enumerate(getattr(dataset, table).items()):
+            parts = parts_of(column)
+            files[table][name] = {part: f"{table}.{number}.{part}.npy" for part in parts}
+            for part, values in parts.items():
+                np.save(aside / files[table][name][part], values, allow_pickle=False)
     about = {name: getattr(dataset, name) for name in _SCALARS}
     text = json.dumps({**about, "files": files}, indent=2, ensure_ascii=False)
     (aside / "about.json").write_text(text + "\n", encoding="utf-8")

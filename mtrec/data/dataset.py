@@ -2,23 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+
+from mtrec.data.columns import held
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Users, items and their interactions as columns of NumPy arrays.
+    """Users, items and their interactions as columns.
 
-    Users and items are numbered by row. Row 0 stands for an unknown user or item: its string
-    columns hold `""` and its numeric columns NaN. Known users and items have rows from 1.
+    Users and items are numbered by row. Row 0 stands for an unknown user or item: its texts are
+    `""`, its bags empty and its numbers NaN. Known users and items have rows from 1. Numbers are
+    NumPy arrays, texts `Texts` and bags `Bags`; a source may hand over NumPy arrays of strings for
+    them, `[rows]` or `[rows, L]` padded with `""`, which are not kept.
 
     Attributes:
         name: What the data is called in runs and tables, such as `movielens_100k`.
-        users: Columns of `[U + 1, ...]`; `users[user_key]` holds the ids as strings.
-        items: Columns of `[C + 1, ...]`; `items[item_key]` holds the ids as strings. A
-            multi-valued (bag) column is `[C + 1, L]` strings, padded with `""`.
+        users: Columns of `[U + 1]`; `users[user_key]` holds the ids as texts.
+        items: Columns of `[C + 1]`; `items[item_key]` holds the ids as texts.
         interactions: Columns of `[rows]` in the source's original order: `user` and `item` (int32
             row numbers), `rating` (float32, NaN where the row carries none) and `timestamp`
             (int64 seconds; 0 where the source has none). There may be `negative` (int32): the row
@@ -29,15 +32,18 @@ class Dataset:
         title: The column of `items` that people read.
         rating_scale: Lowest and highest rating the scale allows.
         source: One line that says where the rows came from.
-        digest: SHA-256 over the contents of all columns.
+        digest: SHA-256 over the contents of all columns, as the source had them.
+        taken: Whether the user has the item by that row, `[rows]`: what makes histories, is never
+            recommended again, is no negative and counts as popularity. Other rows were shown in
+            vain. None for all; see `mtrec.heads.retrieval.with_taken`.
     """
 
     # Columns of the interactions that are no labels.
     KEYS: ClassVar = ("user", "item", "timestamp", "negative")
 
     name: str
-    users: Mapping[str, np.ndarray]
-    items: Mapping[str, np.ndarray]
+    users: Mapping[str, Any]
+    items: Mapping[str, Any]
     interactions: Mapping[str, np.ndarray]
     user_key: str
     item_key: str
@@ -45,6 +51,12 @@ class Dataset:
     rating_scale: tuple[float, float]
     source: str
     digest: str
+    taken: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for table in ("users", "items"):
+            columns = {name: held(column) for name, column in getattr(self, table).items()}
+            object.__setattr__(self, table, columns)
 
     @property
     def labels(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which items each user chose, in time order, as one flat array with offsets."""
+"""What each user did, and what they have by it, in time order as flat arrays with offsets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +17,23 @@ class Histories:
         rows: Row numbers in `dataset.interactions`, by user and within a user by time.
         items: Item rows of those interactions.
         labels: Rating and other labels of those interactions by name, NaN where there is none.
+        taken: Whether the user has the item by that interaction; see `Dataset`.
     """
 
     offsets: np.ndarray
     rows: np.ndarray
     items: np.ndarray
     labels: Mapping[str, np.ndarray]
+    taken: np.ndarray
 
     @classmethod
     def of(cls, dataset: Dataset, rows: np.ndarray) -> "Histories":
-        """Collects the interactions `rows`; equal times keep the source's order."""
+        """What users have by the interactions `rows`; equal times keep the source's order."""
+        return cls.of_all(dataset, rows if dataset.taken is None else rows[dataset.taken[rows]])
+
+    @classmethod
+    def of_all(cls, dataset: Dataset, rows: np.ndarray) -> "Histories":
+        """The interactions `rows`, what was shown in vain among them; in the order of `of`."""
         columns = dataset.interactions
         rows = np.sort(rows)
         users, times = np.asarray(columns["user"])[rows], np.asarray(columns["timestamp"])[rows]
@@ -38,6 +45,7 @@ class Histories:
             rows=rows,
             items=np.asarray(columns["item"])[rows],
             labels={name: np.asarray(columns[name])[rows] for name in dataset.labels},
+            taken=np.ones(len(rows), bool) if dataset.taken is None else dataset.taken[rows],
         )
 
     def of_user(self, user: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtrec.data import movielens_tfds
 from mtrec.data.cache import cached, digest_of, fingerprint
-from mtrec.data.columns import Columns, with_unknown
+from mtrec.data.columns import Columns, Texts, held, with_unknown
 from mtrec.data.dataset import Dataset
 from mtrec.data.sources import EDITIONS, SourceError, places
 from mtrec.errors import UserError
@@ -110,7 +110,7 @@ def _dataset(name: str, variant: str, ratings: Columns, movies: Columns, *, sour
     users = {name: with_unknown(column) for name, column in _users(ratings, first).items()}
     movie_numbers = movies["movie_id"].astype(np.int64)
     order = np.argsort(movie_numbers)
-    items = {name: with_unknown(column[order]) for name, column in movies.items()}
+    items = {name: with_unknown(held(column)[order]) for name, column in movies.items()}
     items["movie_year"] = _years(items["movie_title"])
     item = np.searchsorted(movie_numbers[order], ratings["movie_id"].astype(np.int64))
     interactions: Columns = {
@@ -144,6 +144,6 @@ def _users(ratings: Columns, first: np.ndarray) -> Columns:
     return users
 
 
-def _years(titles: np.ndarray) -> np.ndarray:
-    found = [_YEAR.search(title) for title in titles]
+def _years(titles: Texts) -> np.ndarray:
+    found = [_YEAR.search(title) for title in titles.tolist()]
     return np.array([float(year[1]) if year else np.nan for year in found], dtype=np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrec.data.columns import Columns
+from mtrec.data.columns import Bags, Columns
 from mtrec.data.sources import SourceError
 
 _AGES = {"100k": "raw_user_age", "1m": "bucketized_user_age"}
@@ -97,11 +97,10 @@ def _movies(tfds: Any, builder: Any) -> Columns:
     genres = builder.info.features["movie_genres"].feature
     movies = list(tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=False)))
     labels = [[genres.int2str(int(label)) for label in movie["movie_genres"]] for movie in movies]
-    width = max(1, max(len(row) for row in labels))
     return {
         "movie_id": np.array([movie["movie_id"].decode() for movie in movies]),
         "movie_title": np.array([movie["movie_title"].decode() for movie in movies]),
-        "movie_genres": np.array([row + [""] * (width - len(row)) for row in labels]),
+        "movie_genres": Bags.of(labels),
     }
 
 

@@ -44,7 +44,7 @@ class Negatives(ABC):
             the user does not have.
         local: Whether each replica has a pool of its own.
         log_q_rate: Rate of the estimate of log Q that the step makes; see
-            `mtrec.training.streaming_log_q`. None where the pool's own is exact.
+            `mtrec.training.streaming_log_q`. None where the pool's own is from training counts.
     """
 
     past_batches = 0
@@ -111,8 +111,11 @@ class InBatch(Negatives):
     probability where it is there. An item is then in the pool with probability
     `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over the units that can
     bring it and `share` counting past batches too. What is mined for a unit comes for certain, with
-    the current batch alone. Training counts are known exactly, so nothing is estimated from the
-    stream, and no floor is needed on large catalogues.
+    the current batch alone. A query's own given and mined items, and targets that were shown in
+    vain, are there for certain, and losses take their log Q for 0 beside that query; what was shown
+    in vain and is no target counts a little below once, as the query has a part in its Q. Training
+    counts are known exactly, so nothing is estimated from the stream, and no floor is needed on
+    large catalogues.
 
     Args:
         uniform: Items drawn from the catalogue beside, so that those nobody takes are told from
@@ -121,7 +124,9 @@ class InBatch(Negatives):
             of the current batch is moved as ever (in the sense of Wang et al. 2021,
             arXiv:2110.15154, without stale embeddings).
         given: The items that the data names as negatives of the targets' rows, such as those that
-            were shown and not taken, join the pool, for every row to be told from.
+            were shown and not taken, join the pool, for every row to be told from. What a query was
+            given with rows that are no target this time is there more rarely than log Q says, by
+            about one over the units that bring it.
         mined: For each query, this many items that the model as it was at the start of the epoch
             ranks highest, of those that its user neither has nor was given, join the pool (Xiong et
             al., ICLR 2021, arXiv:2007.00808), for every row to be told from. There are none in the
@@ -130,7 +135,9 @@ class InBatch(Negatives):
             objective then depends on the number of replicas.
         log_q_rate: Q is estimated from the steps between an item's pools, with this rate, instead
             of from training counts, for a stream whose counts are unknown or drift; see
-            `mtrec.training.streaming_log_q.StreamingLogQ`. Null for the exact one.
+            `mtrec.training.streaming_log_q.StreamingLogQ`. Null for the one from training counts,
+            which takes the units of a batch for independent draws: of 100 units it makes Q up to
+            17 % too low in batches of 2, 0.8 % in batches of 32.
 
     Raises:
         UserError: If a number is out of its range, or log Q is to be estimated from local pools.

@@ -1,14 +1,17 @@
 """Which rows are fitted, which choose the model, and which test it."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from mtrec.data.cache import digest_of
+from mtrec.data.columns import Columns
+from mtrec.data.copies import first_copies
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 
-KINDS = ("random", "temporal", "leave_one_out", "fold")
 NUM_FOLDS = 5
 
 
@@ -32,56 +35,65 @@ class Split:
         return np.concatenate([self.fit, self.validation])
 
 
-def split(
-    dataset: Dataset,
-    *,
-    kind: str,
-    seed: int,
-    train_share: float,
-    fold: int,
-    validation_share: float,
-) -> Split:
+def split(dataset: Dataset, *, kind: str, **options: Any) -> Split:
     """Returns the rows to fit, to validate and to test.
+
+    Rows that are alike in every column count once: the kinds below divide the first of each, and
+    its copies go to the part that it is in. Rows of one user and item that differ in anything, such
+    as their time, are rows of their own.
 
     Args:
         dataset: Its `interactions` are split.
         kind: One of
             `random`: the first share of `RandomState(seed).permutation(rows)` is train, the last
-            rows of that train part are validation;
+            rows of that train part are validation. Takes `seed`, `train_share`, `validation_share`;
             `temporal`: rows by time (stable), the latest are test and the latest of train are
-            validation;
+            validation. Takes `train_share`, `validation_share`;
             `leave_one_out`: each user's last row by time (stable, so the order of rows where there
             are no times) is test and the one before it validation; users with fewer than three
-            rows stay in `fit`. Takes no notice of the shares;
+            rows stay in `fit`. Takes nothing;
             `fold`: the canonical u1…u5, consecutive fifths of the rows as test; validation is the
-            end of `RandomState(seed).permutation(train)`.
-        seed: Seed of the permutations.
-        train_share: Share of all rows that is train, for `random` and `temporal`.
-        fold: Which fifth is test, 1 to 5, for `fold`.
-        validation_share: Share of train that is validation, for all but `leave_one_out`; 0 leaves
-            nothing to choose a model by.
+            end of `RandomState(seed).permutation(train)`. Takes `seed`, `fold`, `validation_share`.
+        **options: What the kind takes, all of it and nothing else: `seed` of the permutations;
+            `train_share`, the share of all rows that is train; `fold`, which fifth is test, 1 to 5;
+            `validation_share`, the share of train that is validation, 0 to leave nothing to choose
+            a model by.
 
     Raises:
-        UserError: An argument is out of its range, a part would be empty, or `temporal` meets data
-            whose times are all the same.
+        UserError: An option is missing, is not one that the kind takes, or is out of its range, a
+            part would be empty, or `temporal` meets data whose times are all the same.
     """
-    _check_arguments(kind, seed, train_share, fold, validation_share)
-    rows = len(dataset.interactions["user"])
-    if kind == "leave_one_out":
-        parts = _leave_one_out(dataset)
-    else:
-        if kind == "random":
-            order = np.random.RandomState(seed).permutation(rows)
-            train, test = _cut(order, round(train_share * rows))
-        elif kind == "temporal":
-            train, test = _cut(_by_time(dataset), round(train_share * rows))
-        else:
-            train, test = _fold(rows, fold)
-            train = np.random.RandomState(seed).permutation(train)
-        fit, validation = _cut(train, len(train) - round(validation_share * len(train)))
-        parts = Split(fit=fit, validation=validation, test=test)
-    _check_parts(parts, kind, rows, validated=kind == "leave_one_out" or validation_share > 0)
-    return parts
+    takes = options_of(kind)
+    if set(options) != set(takes):
+        raise UserError(
+            f"data.split.kind={kind} must be given {', '.join(takes) or 'no options'}; got "
+            f"{', '.join(options) or 'none'}."
+        )
+    first = first_copies(dataset.interactions)
+    distinct = np.unique(first)
+    rows = {name: np.asarray(column)[distinct] for name, column in dataset.interactions.items()}
+    parts = KINDS[kind](rows, **options)
+    _check_parts(parts, kind, len(distinct), validated=options.get("validation_share", 1) > 0)
+    if len(distinct) == len(first):
+        return parts
+    # Copies go where the first of them is.
+    owner = np.searchsorted(distinct, first)
+    places = {name: np.isin(owner, part) for name, part in vars(parts).items()}
+    return Split(**{name: np.flatnonzero(place) for name, place in places.items()})
+
+
+def options_of(kind: str) -> tuple[str, ...]:
+    """Names of the options that a kind of split takes.
+
+    Raises:
+        UserError: If there is no such kind.
+    """
+    if kind not in KINDS:
+        raise UserError(
+            f"data.split.kind must be one of {', '.join(KINDS)}; got {kind!r}. "
+            "Set data.split.kind=random."
+        )
+    return tuple(inspect.signature(KINDS[kind]).parameters)[1:]
 
 
 def keep_ratings(dataset: Dataset, fit: np.ndarray, *, share: float, seed: int) -> Dataset:
@@ -97,7 +109,8 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, share: float, seed: int) 
         seed: Seed of the choice.
 
     Raises:
-        UserError: If the share is not above 0 and at most 1, or leaves no rating.
+        UserError: If the share is not above 0 and at most 1, or leaves no rating,
+            or there is none to begin with.
     """
     if not 0 < share <= 1:
         raise UserError(
@@ -109,42 +122,55 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, share: float, seed: int) 
     rating = np.array(dataset.interactions["rating"])
     rated = np.random.default_rng(seed).permutation(fit[np.isfinite(rating[fit])])
     kept = round(share * len(rated))
-    if len(rated) and not kept:
+    if not len(rated):
+        raise UserError(
+            f"data.split.rating_share must be 1 where no row to fit has a rating; got {share}."
+        )
+    if not kept:
         raise UserError(
             f"data.split.rating_share={share} must leave a rating among the {len(rated)} of the "
             f"rows to fit. Set data.split.rating_share={1 / len(rated):.2g} or more."
         )
     rating[rated[kept:]] = np.nan
-    interactions = {**dataset.interactions, "rating": rating}
-    tables = {"users": dataset.users, "items": dataset.items, "interactions": interactions}
-    return replace(dataset, interactions=interactions, digest=digest_of(**tables))
+    # The digest stays that of the source: what rows are judged on is the same.
+    return replace(dataset, interactions={**dataset.interactions, "rating": rating})
 
 
-def _cut(order: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
-    order = order.astype(np.int64)
-    return order[:at], order[at:]
+def _random(rows: Columns, *, seed: int, train_share: float, validation_share: float) -> Split:
+    count = len(rows["user"])
+    _check_share("train_share", train_share, remedy=0.8)
+    train, test = _cut(_permuted(np.arange(count), seed), round(train_share * count))
+    return _held_out(train, test, validation_share)
 
 
-def _by_time(dataset: Dataset) -> np.ndarray:
-    times = dataset.interactions["timestamp"]
+def _temporal(rows: Columns, *, train_share: float, validation_share: float) -> Split:
+    times = rows["timestamp"]
+    _check_share("train_share", train_share, remedy=0.8)
     if len(times) and times.min() == times.max():
         raise UserError(
-            f"data.split.kind=temporal needs times that differ; every row of {dataset.name} has "
-            f"timestamp {times[0]}. Set data.split.kind=random, or name a timestamp column."
+            "data.split.kind=temporal needs times that differ; every row has timestamp "
+            f"{times[0]}. Set data.split.kind=random, or name a timestamp column."
         )
-    return np.argsort(times, kind="stable")
+    order = np.argsort(times, kind="stable")
+    train, test = _cut(order, round(train_share * len(times)))
+    return _held_out(train, test, validation_share)
 
 
-def _fold(rows: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
-    edges = [round(rows * part / NUM_FOLDS) for part in range(NUM_FOLDS + 1)]
-    numbers = np.arange(rows, dtype=np.int64)
+def _fold(rows: Columns, *, seed: int, fold: int, validation_share: float) -> Split:
+    if fold not in range(1, NUM_FOLDS + 1):
+        raise UserError(
+            f"data.split.fold must be from 1 to {NUM_FOLDS}; got {fold}. Set data.split.fold=1."
+        )
+    count = len(rows["user"])
+    edges = [round(count * part / NUM_FOLDS) for part in range(NUM_FOLDS + 1)]
+    numbers = np.arange(count, dtype=np.int64)
     in_test = (numbers >= edges[fold - 1]) & (numbers < edges[fold])
-    return numbers[~in_test], numbers[in_test]
+    return _held_out(_permuted(numbers[~in_test], seed), numbers[in_test], validation_share)
 
 
-def _leave_one_out(dataset: Dataset) -> Split:
-    users = dataset.interactions["user"]
-    order = np.lexsort((dataset.interactions["timestamp"], users))  # stable, by user, then time
+def _leave_one_out(rows: Columns) -> Split:
+    users = rows["user"]
+    order = np.lexsort((rows["timestamp"], users))  # stable, by user, then time
     counts = np.bincount(users, minlength=1)
     counts = counts[counts > 0]
     last = np.cumsum(counts)[counts >= 3] - 1
@@ -154,26 +180,34 @@ def _leave_one_out(dataset: Dataset) -> Split:
     return Split(fit=np.flatnonzero(in_fit), validation=validation, test=test)
 
 
-def _check_arguments(
-    kind: str, seed: int, train_share: float, fold: int, validation_share: float
-) -> None:
-    if kind not in KINDS:
-        raise UserError(
-            f"data.split.kind must be one of {', '.join(KINDS)}; got {kind!r}. "
-            "Set data.split.kind=random."
-        )
+# Each takes the columns of the interactions, and the options that it has by keyword.
+KINDS: dict[str, Callable[..., Split]] = {
+    "random": _random,
+    "temporal": _temporal,
+    "leave_one_out": _leave_one_out,
+    "fold": _fold,
+}
+
+
+def _permuted(rows: np.ndarray, seed: int) -> np.ndarray:
     if not 0 <= seed < 2**32:
         raise UserError(
             f"data.split.seed must be from 0 to {2**32 - 1}; got {seed}. Set data.split.seed=42."
         )
-    if kind == "fold" and fold not in range(1, NUM_FOLDS + 1):
-        raise UserError(
-            f"data.split.fold must be from 1 to {NUM_FOLDS}; got {fold}. Set data.split.fold=1."
-        )
-    if kind in ("random", "temporal"):
-        _check_share("train_share", train_share, remedy=0.8)
-    if kind != "leave_one_out" and validation_share != 0:
+    return np.random.RandomState(seed).permutation(rows)
+
+
+def _cut(order: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
+    order = order.astype(np.int64)
+    return order[:at], order[at:]
+
+
+def _held_out(train: np.ndarray, test: np.ndarray, validation_share: float) -> Split:
+    """Takes the validation rows off the end of train."""
+    if validation_share != 0:
         _check_share("validation_share", validation_share, remedy=0.1)
+    fit, validation = _cut(train, len(train) - round(validation_share * len(train)))
+    return Split(fit=fit, validation=validation, test=test)
 
 
 def _check_share(name: str, share: float, *, remedy: float) -> None:

@@ -29,6 +29,7 @@ def load(
     num_interactions: int,
     num_factors: int,
     popularity_exponent: float,
+    most_repeats: int,
     noise: float,
     rating_share: float,
     rating_agreement: float,
@@ -39,8 +40,9 @@ def load(
     User u and item i have standard normal factors and the affinity `a = <u, i> / sqrt(F)`. Each
     interaction belongs to a user drawn by a log-normal activity, who looks at eight items drawn in
     proportion to `rank ** -popularity_exponent` and takes the one with the largest
-    `2 a + Gumbel noise`. No pair comes twice. The rating is `3 + a' + quality of i + noise`,
-    rounded to a whole number from 1 to 5, where `rating_agreement` says how far a' goes with a.
+    `2 a + Gumbel noise`. No pair is drawn twice; each then comes as often as is drawn evenly from 1
+    to `most_repeats`, at moments of its own. The rating is `3 + a' + quality of i + noise`, rounded
+    to a whole number from 1 to 5, where `rating_agreement` says how far a' goes with a.
     Rows are in order of time and no two have the same time.
 
     Users have `user_id` and `user_gender`, which follows the first factor; items have `item_id`,
@@ -52,6 +54,7 @@ def load(
         num_interactions: Rows, at most half of U · C.
         num_factors: Width F of the planted factors.
         popularity_exponent: 0 makes all items equally popular; 1 is Zipf's law.
+        most_repeats: How often a user takes an item at most; 1 for once each.
         noise: Standard deviation of the noise in a rating, in stars.
         rating_share: Share of the rows that carry a rating, 0 to 1; the others have NaN.
         rating_agreement: Correlation of the affinity that ratings follow with the one that choices
@@ -61,14 +64,16 @@ def load(
     Raises:
         UserError: A size is out of its range.
     """
-    _check(num_users, num_items, num_interactions, num_factors, noise)
+    _check(num_users, num_items, num_interactions, num_factors, most_repeats, noise)
     _check_range("rating_share", rating_share, low=0)
     _check_range("rating_agreement", rating_agreement, low=-1)
     rng = np.random.default_rng(seed)
     user_factors = rng.standard_normal((num_users, num_factors), dtype=np.float32)
     item_factors = rng.standard_normal((num_items, num_factors), dtype=np.float32)
     popularity = rng.permutation(np.arange(1, num_items + 1) ** -popularity_exponent)
-    user, item = _pairs(rng, user_factors, item_factors, popularity, num_interactions)
+    times = _repeats(num_interactions, most_repeats, np.random.default_rng([seed, 2]))
+    pairs = _pairs(rng, user_factors, item_factors, popularity, len(times))
+    user, item = _repeated(pairs, times, np.random.default_rng([seed, 3]))
     quality = 0.5 * rng.standard_normal(num_items, dtype=np.float32)
     likes = _turned(user_factors, item_factors, rating_agreement, np.random.default_rng([seed, 1]))
     stars = _MIDDLE + quality[item] + _affinity(*likes, user, item)
@@ -127,6 +132,25 @@ def _pairs(
         pairs = np.sort(np.concatenate([pairs, new]), kind="stable")
     rng.shuffle(pairs)
     return np.divmod(pairs, num_items)
+
+
+def _repeats(num_interactions: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each pair comes, 1 to `most`, so that there are `num_interactions` rows."""
+    times = rng.integers(1, most + 1, num_interactions)
+    total = np.cumsum(times)
+    last = int(np.searchsorted(total, num_interactions))
+    times[last] -= total[last] - num_interactions
+    return times[: last + 1]
+
+
+def _repeated(
+    pairs: tuple[np.ndarray, np.ndarray], times: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Users and items of pairs, each as often as `times` says, `[rows]`, in random order."""
+    if times.max() == 1:
+        return pairs
+    row = rng.permutation(np.repeat(np.arange(len(times)), times))
+    return pairs[0][row], pairs[1][row]
 
 
 def _choose(
@@ -218,6 +242,7 @@ def _check(
     num_items: int,
     num_interactions: int,
     num_factors: int,
+    most_repeats: int,
     noise: float,
 ) -> None:
     sizes = {
@@ -229,6 +254,10 @@ def _check(
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"data.{name} must be at least 1; got {size}. Set data.{name}=100.")
+    if most_repeats < 1:
+        raise UserError(
+            f"data.most_repeats must be at least 1; got {most_repeats}. Set data.most_repeats=1."
+        )
     if num_interactions > num_users * num_items // 2:
         raise UserError(
             f"data.num_interactions must be at most half of users times items "

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mtrec.data.cache import digest_of
-from mtrec.data.columns import Columns, with_unknown
+from mtrec.data.columns import Columns, Texts, with_unknown
 from mtrec.data.dataset import Dataset
-from mtrec.data.table_file import TableFile, read_table_file
+from mtrec.data.table_file import Ids, TableFile, read_table_file
 from mtrec.data.validate import check
 from mtrec.errors import UserError
 
@@ -111,35 +111,37 @@ def _side(
     file: TableFile | None,
     key: str,
     named_by: str,
-    ids: Mapping[str, Any],
+    ids: Mapping[str, Ids],
     how: Mapping[str, Any],
 ) -> tuple[Columns, list[np.ndarray]]:
     """Returns the columns of the users or the items, and their rows for each of `log`'s `ids`."""
     import pyarrow as pa
 
     if file is None:
-        known = pa.chunked_array(list(ids.values())).unique().drop_null()
+        known = pa.chunked_array([column.values for column in ids.values()]).unique()
     else:
-        known = file.ids(key, named_by=named_by)
-    columns = {key: known.to_numpy(zero_copy_only=False).astype(str)}
+        given = file.ids(key, named_by=named_by)
+        known = given.values.take(given.codes)
+    columns: Columns = {key: Texts.of_arrow(known)}
     if file is not None:
         columns |= file.features(without=key, **how)
     columns = {name: with_unknown(column) for name, column in columns.items()}
     return columns, [_rows(chosen, known, name, log, file) for name, chosen in ids.items()]
 
 
-def _rows(chosen: Any, known: Any, name: str, log: TableFile, file: TableFile | None) -> np.ndarray:
+def _rows(chosen: Ids, known: Any, name: str, log: TableFile, file: TableFile | None) -> np.ndarray:
     """Returns the row number of each id, int32, 0 for none, and refuses one that `file` lacks."""
     import pyarrow.compute as pc
 
-    found = pc.fill_null(pc.index_in(chosen, value_set=known, skip_nulls=True), -1)
-    rows = found.to_numpy(zero_copy_only=False).astype(np.int32)
-    given = chosen.is_valid().to_numpy(zero_copy_only=False)
-    lacking = np.flatnonzero(given & (rows < 0))
+    found = pc.fill_null(pc.index_in(chosen.values, value_set=known), -1).to_numpy()
+    # The last entry is for rows without an id.
+    rows = np.append(found, -1).astype(np.int32)[chosen.codes]
+    lacking = np.flatnonzero((chosen.codes >= 0) & (rows < 0))
     if file is not None and len(lacking):
+        received = chosen.values[int(chosen.codes[lacking[0]])].as_py()
         raise UserError(
             f"column {name!r} of data.interactions must hold ids that {file.option} has; got "
-            f"{chosen[int(lacking[0])].as_py()!r} in row {lacking[0] + 1} of {log.path}. "
+            f"{received!r} in row {lacking[0] + 1} of {log.path}. "
             f"Add it to {file.path}, or leave the row out."
         )
     return rows + 1

@@ -6,15 +6,28 @@ Rows are counted from 1, after the header.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
 _PARQUET = (".parquet", ".pq")
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _ZONE = r"(Z|[-+]\d\d:?\d\d)$"
+
+
+class Ids(NamedTuple):
+    """An id column.
+
+    Attributes:
+        codes: Position in `values` of each row's id, int32; -1 for none.
+        values: The distinct ids in the order of their first row, a `pyarrow.LargeStringArray`.
+    """
+
+    codes: np.ndarray
+    values: Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,8 @@ class TableFile:
         path: The file.
         columns: Names of all its columns.
         rows: A `pyarrow.Table` of the columns that were asked for; those of a CSV file are text.
+            Columns stay in the chunks that they were read in, and texts are large strings, so that
+            a column of them may exceed 2 GiB.
     """
 
     option: str
@@ -34,7 +49,7 @@ class TableFile:
     rows: Any
 
     def column(self, name: str, *, named_by: str) -> Any:
-        """Returns a column as a `pyarrow.Array`.
+        """Returns a column as a `pyarrow.ChunkedArray`.
 
         Args:
             name: Its name.
@@ -48,22 +63,30 @@ class TableFile:
                 f"{self.option} must have the column {name!r} that {named_by} names; {self.path} "
                 f"has {', '.join(self.columns)}. Set {named_by} to one of them."
             )
-        return self.rows.column(name).combine_chunks()
+        return self.rows.column(name)
 
-    def ids(self, name: str, *, named_by: str, optional: bool = False) -> Any:
-        """Returns an id column as text, a `pyarrow.StringArray`; blank cells, if any, are null."""
+    def ids(self, name: str, *, named_by: str, optional: bool = False) -> Ids:
+        """Returns an id column; blank cells, if there may be any, have the code -1.
+
+        One chunk after the other becomes codes, so that no copy of all the text is made.
+        """
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         column = self.column(name, named_by=named_by)
+        whole = column
         if pa.types.is_floating(column.type):  # whole numbers beside a missing one, mostly
-            column = self._cast(column, pa.int64(), name, "a whole number or text")
-        column = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
-        blank = pc.equal(pc.fill_null(column, ""), "")
-        if optional:
-            return pc.if_else(blank, None, column)
-        self._refuse(blank, column, name, "an id", "Fill it in")
-        return column
+            whole = self._cast(column, pa.int64(), name, "a whole number or text")
+        kind = pa.dictionary(pa.int32(), pa.large_string())
+        coded = pa.chunked_array([_coded(chunk) for chunk in whole.chunks], kind)
+        coded = coded.unify_dictionaries()
+        codes = [c.indices.fill_null(-1).to_numpy().astype(np.int32) for c in coded.chunks]
+        ids = Ids(
+            codes=np.concatenate(codes) if codes else np.zeros(0, np.int32),
+            values=coded.chunk(0).dictionary if codes else pa.array([], pa.large_string()),
+        )
+        if not optional:
+            self._refuse(ids.codes < 0, column, name, "an id", "Fill it in")
+        return ids
 
     def ratings(self, name: str, *, named_by: str, scale: tuple[float, float] | None) -> np.ndarray:
         """Returns a rating column, float32, NaN where the cell is empty."""
@@ -90,7 +113,7 @@ class TableFile:
         column = _without_blanks(self.column(name, named_by=named_by))
         rule = "seconds since 1970 or a date such as 2024-05-31T12:00:00"
         self._refuse(pc.is_null(column), column, name, rule, "Fill it in")
-        is_text = pa.types.is_string(column.type)
+        is_text = pa.types.is_large_string(column.type)
         if pa.types.is_temporal(column.type) or (is_text and not _all_numbers(column[:1])):
             zoned = is_text and pc.all(pc.match_substring_regex(column, _ZONE)).as_py()
             column = self._cast(column, pa.timestamp("us", "UTC" if zoned else None), name, rule)
@@ -99,41 +122,35 @@ class TableFile:
         self._refuse(pc.invert(pc.is_finite(numbers)), column, name, rule, "Correct it")
         return np.floor(numbers.to_numpy(zero_copy_only=False)).astype(np.int64)
 
-    def feature(self, name: str) -> np.ndarray:
+    def feature(self, name: str) -> np.ndarray | Texts:
         """Returns any other column: numbers as float32 (empty: NaN), the rest as text."""
         import pyarrow as pa
 
-        column = self.rows.column(name).combine_chunks()
-        if pa.types.is_string(column.type) and _all_numbers(column) and not _codes(column):
+        column = self.rows.column(name)
+        if pa.types.is_large_string(column.type) and _all_numbers(column) and not _codes(column):
             column = _without_blanks(column).cast(pa.float64())
         kind = column.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return _floats(column.cast(pa.float64(), safe=False))
         return self.text(name)
 
-    def text(self, name: str) -> np.ndarray:
+    def text(self, name: str) -> Texts:
         """Returns any column as text, `""` where the cell is empty."""
+        return Texts.of_arrow(self.rows.column(name))
+
+    def bag(self, name: str, separator: str) -> Bags:
+        """Returns the labels of each row, from a list column or separated text."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = self.rows.column(name).combine_chunks()
-        return _strings(pc.fill_null(pc.cast(column, pa.string()), ""))
-
-    def bag(self, name: str, separator: str) -> np.ndarray:
-        """Returns labels `[rows, L]`, padded with `""`, from a list column or separated text."""
         column = self.rows.column(name)
         if _is_list(column.type):
-            cells = [[str(label) for label in cell or []] for cell in column.to_pylist()]
-        else:
-            cells = [cell.split(separator) for cell in self.text(name).tolist()]
-        labels = [[label.strip() for label in cell if label.strip()] for cell in cells]
-        width = max(1, max(map(len, labels), default=1))
-        padded = [row + [""] * (width - len(row)) for row in labels]
-        return np.array(padded, dtype=str).reshape(len(labels), width)
+            return Bags.of_arrow(column)
+        return Bags.of_arrow(pc.split_pattern(column.cast(pa.large_string()), separator))
 
     def features(
         self, *, without: str, texts: Sequence[str], bags: Sequence[str], separator: str
-    ) -> dict[str, np.ndarray]:
+    ) -> Columns:
         """Returns every column but `without`, by name.
 
         Args:
@@ -142,7 +159,7 @@ class TableFile:
             bags: Columns that are bags; list columns are bags without being named.
             separator: What stands between two labels in a text column that is a bag.
         """
-        columns = {}
+        columns: Columns = {}
         for field in self.rows.schema:
             if field.name in bags or _is_list(field.type):
                 columns[field.name] = self.bag(field.name, separator)
@@ -159,13 +176,13 @@ class TableFile:
         try:
             return column.cast(to)
         except pa.ArrowException:
-            resists = pa.array([not _casts(cell, to) for cell in column])
+            resists = [not _casts(cell, to) for cell in column]
             self._refuse(resists, column, name, rule, "Correct it")
             raise
 
     def _refuse(self, bad: Any, column: Any, name: str, rule: str, remedy: str) -> None:
         """Raises `UserError` for the first row in which `bad` holds."""
-        rows = np.flatnonzero(bad.to_numpy(zero_copy_only=False))
+        rows = np.flatnonzero(np.asarray(bad))
         if len(rows):
             cell = column[int(rows[0])].as_py()
             received = "an empty cell" if cell in (None, "") else repr(cell)
@@ -238,13 +255,13 @@ def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
 
 
 def _plain(rows: Any) -> Any:
-    """Turns dictionary-encoded and large text columns into plain text."""
+    """Turns dictionary-encoded columns into plain ones, and all text into large strings."""
     import pyarrow as pa
 
     def plain(kind: Any) -> Any:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        return pa.string() if is_text else kind
+        is_text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
+        return pa.large_string() if is_text else kind
 
     return rows.cast(pa.schema([(field.name, plain(field.type)) for field in rows.schema]))
 
@@ -253,6 +270,15 @@ def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _coded(chunk: Any) -> Any:
+    """Codes of a chunk's trimmed texts; blank ones are null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pc.utf8_trim_whitespace(chunk.cast(pa.large_string()))
+    return pc.if_else(pc.equal(text, ""), None, text).dictionary_encode()
 
 
 def _casts(cell: Any, to: Any) -> bool:
@@ -270,7 +296,7 @@ def _without_blanks(column: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pa.types.is_string(column.type):
+    if not pa.types.is_large_string(column.type):
         return column
     trimmed = pc.utf8_trim_whitespace(column)
     return pc.if_else(pc.equal(trimmed, ""), None, trimmed)
@@ -293,7 +319,3 @@ def _codes(column: Any) -> bool:
 
 def _floats(column: Any) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False).astype(np.float32)
-
-
-def _strings(column: Any) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False).astype(str)

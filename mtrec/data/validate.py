@@ -1,9 +1,15 @@
 """Checks on a dataset before anything is trained; each failure names column, row and remedy."""
 
+from typing import Any
+
 import numpy as np
 
+from mtrec.data.columns import Texts
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
+
+# Seconds since 1970 of 1900 and of 2100: what lies beyond was counted in another unit.
+_EARLIEST, _LATEST = -2_208_988_800, 4_102_444_800
 
 
 def check(dataset: Dataset) -> None:
@@ -17,8 +23,10 @@ def check(dataset: Dataset) -> None:
         dataset: What a source handed over.
 
     Raises:
-        UserError: There are no interactions; an id comes twice or is empty; an interaction has no
-            user or item; a rating is outside of the scale; a number is infinite.
+        UserError: There are no interactions, or all are of one user or one item, so that nothing
+            can be told apart; an id comes twice or is empty; an interaction has no user or item; a
+            rating is outside of the scale; a number is infinite; a time is before 1900 or after
+            2100.
     """
     if not len(dataset.interactions["user"]):
         raise UserError(
@@ -31,28 +39,31 @@ def check(dataset: Dataset) -> None:
             _check_finite(table, name, column)
     _check_rows("user", dataset.interactions["user"], dataset.num_users)
     _check_rows("item", dataset.interactions["item"], dataset.num_items)
+    for name in ("user", "item"):
+        _check_several(name, dataset.interactions[name])
     _check_ratings(dataset.interactions["rating"], dataset.rating_scale)
+    _check_times(dataset.interactions["timestamp"])
 
 
-def _check_ids(table: str, key: str, ids: np.ndarray) -> None:
+def _check_ids(table: str, key: str, ids: Texts) -> None:
     known = ids[1:]
-    order = np.argsort(known, kind="stable")
-    repeated = order[1:][known[order[1:]] == known[order[:-1]]]
-    if len(repeated):
-        row = int(repeated.min())
-        first = int(np.flatnonzero(known == known[row])[0])
+    coded = known.arrow().dictionary_encode()
+    codes, distinct = coded.indices.to_numpy(), len(coded.dictionary)
+    if distinct < len(codes):
+        _, first = np.unique(codes, return_index=True)
+        row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         raise UserError(
-            f"column {key!r} of data.{table} must hold each id once; {str(known[row])!r} is in "
-            f"rows {first + 1} and {row + 1}. Leave one of them out."
+            f"column {key!r} of data.{table} must hold each id once; {known[row]!r} is in "
+            f"rows {first[codes[row]] + 1} and {row + 1}. Leave one of them out."
         )
-    if len(empty := np.flatnonzero(known == "")):
+    if len(empty := np.flatnonzero(np.diff(known.offsets) == 0)):
         raise UserError(
             f"column {key!r} of data.{table} must hold an id in every row; row {empty[0] + 1} is "
             "empty. Fill it in, or leave the row out."
         )
 
 
-def _check_finite(table: str, name: str, column: np.ndarray) -> None:
+def _check_finite(table: str, name: str, column: Any) -> None:
     if column.dtype.kind == "f" and len(infinite := np.argwhere(np.isinf(column))):
         raise UserError(
             f"column {name!r} of data.{table} must hold finite numbers or nothing; got "
@@ -66,6 +77,29 @@ def _check_rows(name: str, rows: np.ndarray, count: int) -> None:
             f"column {name!r} of the interactions must hold row numbers from 1 to {count}; got "
             f"{rows[outside[0]]} in row {outside[0] + 1}. Add it to the table of {name}s."
         )
+
+
+def _check_several(name: str, rows: np.ndarray) -> None:
+    if rows.min() == rows.max():
+        raise UserError(
+            f"the interactions must be of two {name}s at least; all {len(rows)} are of the same "
+            f"{name}. Check data.{name}_key, or give data.interactions more rows."
+        )
+
+
+def _check_times(times: np.ndarray) -> None:
+    outside = np.flatnonzero((times < _EARLIEST) | (times > _LATEST))
+    if not len(outside):
+        return
+    received = int(times[outside[0]])
+    units = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+    likely = [unit for unit, part in units.items() if 0 < received // part < _LATEST]
+    remedy = f"Divide them, if they are {likely[0]}" if likely else "Correct it"
+    raise UserError(
+        "column 'timestamp' of data.interactions must hold seconds since 1970, from the year 1900 "
+        f"to 2100; got {received} in row {outside[0] + 1}. {remedy}, or set data.timestamp=null to "
+        "do without times."
+    )
 
 
 def _check_ratings(ratings: np.ndarray, scale: tuple[float, float]) -> None:

@@ -1,17 +1,26 @@
 """Values and the row numbers that stand for them."""
 
+from typing import Any
+
 import numpy as np
-import pandas as pd
+
+from mtrec.data.columns import Bags, Texts, held
 
 
-def as_text(values: np.ndarray) -> np.ndarray:
-    """Values as strings of the same shape: whole numbers without a fraction, NaN as `""`."""
-    values = np.asarray(values)
-    if values.dtype.kind != "f":
-        return values.astype(str)
-    whole = np.isfinite(values) & (values == np.rint(values))
-    text = np.where(whole, np.where(whole, values, 0).astype(np.int64).astype(str), values)
-    return np.where(np.isnan(values), "", text)
+def as_text(values: Any) -> Texts | Bags:
+    """Values as text: whole numbers without a fraction, NaN as `""`.
+
+    Args:
+        values: Texts or bags, or an array of numbers or texts: `[rows]`, or `[rows, L]` for a bag.
+    """
+    values = held(values)
+    if isinstance(values, Texts | Bags):
+        return values
+    if values.dtype.kind == "f":
+        whole = np.isfinite(values) & (values == np.rint(values))
+        text = np.where(whole, np.where(whole, values, 0).astype(np.int64).astype(str), values)
+        values = np.where(np.isnan(values), "", text)
+    return held(values.astype(str))
 
 
 class Vocabulary:
@@ -20,20 +29,39 @@ class Vocabulary:
     Values are taken as text. A missing value, the empty string or NaN, is never a member.
 
     Args:
-        values: Array of any shape; repeats are fine. Rows follow the order of first appearance, so
-            that the ids of a table keep the row numbers of that table.
+        values: Texts, bags or an array; repeats are fine. Rows follow the order of first
+            appearance, so that the ids of a table keep the row numbers of that table.
     """
 
-    def __init__(self, values: np.ndarray) -> None:
-        distinct = pd.unique(as_text(values).ravel())
-        self._index = pd.Index(distinct[distinct != ""])
+    def __init__(self, values: Any) -> None:
+        text = as_text(values)
+        if isinstance(text, Bags):
+            codes, first = np.unique(text.codes, return_index=True)
+            text = text.labels[codes[np.argsort(first)]]
+        distinct = text.arrow().unique()
+        self._values = distinct.filter(_filled(distinct))
 
     def __len__(self) -> int:
         """Number of rows, row 0 included."""
-        return len(self._index) + 1
+        return len(self._values) + 1
 
-    def rows(self, values: np.ndarray) -> np.ndarray:
-        """Row numbers of `values`, an int32 array of the same shape; 0 where unknown."""
-        values = as_text(values)
-        rows = self._index.get_indexer(pd.Index(values.ravel())) + 1
-        return rows.astype(np.int32).reshape(values.shape)
+    @property
+    def values(self) -> list[str]:
+        """The values of rows 1, 2, ... in order."""
+        return self._values.to_pylist()
+
+    def rows(self, values: Any) -> np.ndarray:
+        """Row numbers of `values [rows]`, or of each entry of bags; int32, 0 where unknown."""
+        import pyarrow.compute as pc
+
+        text = as_text(values)
+        if isinstance(text, Bags):
+            return self.rows(text.labels)[text.codes]
+        found = pc.index_in(text.arrow(), value_set=self._values)
+        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32) + 1
+
+
+def _filled(text: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.not_equal(text, "")

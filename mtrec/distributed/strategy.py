@@ -4,33 +4,37 @@ import functools
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
-from mtrec.errors import UserError
+from mtrec.distributed import heartbeat
+from mtrec.errors import UserError, user_error
 
 T = TypeVar("T")
 # Pairs of bytes that travel at once, in a number each.
 PAIRS_AT_ONCE = 2**22
 
 
-def make_strategy(devices: int | None) -> tf.distribute.Strategy:
+def make_strategy(devices: int | None, *, use_gpu: bool) -> tf.distribute.Strategy:
     """The strategy over this process' devices, and over all workers' where `TF_CONFIG` names some.
 
     Make it before any other TensorFlow operation runs.
 
     Args:
-        devices: Devices of each worker: null for all its GPUs, or the CPU where there is none. On
-            a machine without GPUs a number makes as many logical devices of the CPU.
+        devices: Devices of each worker; null for all its visible GPUs, or for the CPU as one.
+        use_gpu: Whether they are GPUs, or as many logical devices of the CPU.
 
     Raises:
-        UserError: If there are fewer GPUs than asked for.
+        UserError: If TensorFlow sees no GPU or fewer than asked for, or has GPUs at work that
+            were not.
     """
-    names = _devices(devices)
+    names = _gpus(devices) if use_gpu else _cpus(devices or 1)
     workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
     if len(workers) > 1:
         return _several_workers(names)
@@ -38,25 +42,37 @@ def make_strategy(devices: int | None) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
 
 
-def _devices(devices: int | None) -> list[str]:
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        if devices and devices > len(gpus):
-            raise UserError(
-                f"cluster.devices_per_worker must be at most the number of GPUs ({len(gpus)}); "
-                f"got {devices}."
-            )
-        kept = gpus[: devices or len(gpus)]
-        tf.config.set_visible_devices(kept, "GPU")
-        for gpu in kept:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        return [f"GPU:{i}" for i in range(len(kept))]
-    names = [f"CPU:{i}" for i in range(devices or 1)]
-    if len(names) > 1:
-        logical = [tf.config.LogicalDeviceConfiguration() for _ in names]
+def _gpus(devices: int | None) -> list[str]:
+    # The environment says which are visible and how they give memory: `distributed.devices`.
+    there = len(tf.config.get_visible_devices("GPU"))
+    if not there:
+        raise UserError(
+            "cluster.use_gpu=true needs a GPU, and TensorFlow sees none on "
+            f"{socket.gethostname()}. Where `nvidia-smi` shows one, CUDA's libraries are missing "
+            "(pip install 'mtrec[gpu]') or CUDA_VISIBLE_DEVICES hides it; otherwise set "
+            "cluster.use_gpu=false."
+        )
+    if devices and devices > there:
+        raise UserError(
+            f"cluster.devices_per_worker must be at most the {there} GPUs that TensorFlow sees on "
+            f"{socket.gethostname()}; got {devices}. Lower it, or add workers on other machines."
+        )
+    return [f"GPU:{i}" for i in range(devices or there)]
+
+
+def _cpus(devices: int) -> list[str]:
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        raise UserError(
+            "cluster.use_gpu=false must be said before TensorFlow starts GPUs, which it has in "
+            "this process. Run the job in another process, or set CUDA_VISIBLE_DEVICES= there."
+        ) from error
+    if devices > 1:
+        logical = [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, logical)
-    return names
+    return [f"CPU:{i}" for i in range(devices)]
 
 
 def _several_workers(names: list[str]) -> tf.distribute.Strategy:
@@ -81,6 +97,21 @@ def _several_workers(names: list[str]) -> tf.distribute.Strategy:
         LogicalCpus(strategy, cluster_resolver=resolver, communication_options=options),
     )
     return strategy
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Multiplies matrices on GPUs in `float32` or `tf32`, until the end; CPUs know float32 alone.
+
+    TF32 keeps 10 of the 23 bits of a factor's mantissa: several times as fast, and neither equal
+    to the CPU's results nor to those of another number of replicas to 1e-5.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(name == "tf32")
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
@@ -193,8 +224,11 @@ def _unpacked(content: bytes) -> dict[str, np.ndarray]:
 def _outcome(make: Callable[[], bytes]) -> bytes:
     try:
         return b"+" + make()
-    except UserError as error:
-        return b"-" + str(error).encode()
+    except Exception as error:
+        mistake = user_error(error)
+        if mistake is None:
+            raise
+        return b"-" + str(mistake).encode()
 
 
 def _value(outcome: bytes) -> bytes:
@@ -232,6 +266,7 @@ def _sum_over_workers(strategy: tf.distribute.Strategy, value: np.ndarray) -> np
         )
     )
     total = _summing(strategy)(shares)
+    heartbeat.beat()
     return np.asarray(strategy.experimental_local_results(total)[0])
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.errors import UserError
 from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, PerUser, Report
 from mtrec.heads.pair import PairHead, sliced
@@ -25,8 +26,18 @@ class Binary(PairHead):
         self.at_least = at_least
 
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
-        """The log odds of a positive label, one of either kind being added to those there are."""
+        """The log odds of a positive label, one of either kind being added to those there are.
+
+        Raises:
+            UserError: If all labels are of one kind.
+        """
         positive = int((labels >= self.at_least).sum())
+        if positive in (0, len(labels)):
+            raise UserError(
+                f"at_least of a binary head must part its labels; of {len(labels)} rows to fit, "
+                f"{positive} have a {self.label} of at least {self.at_least:g}. They lie from "
+                f"{labels.min():g} to {labels.max():g}: set at_least between."
+            )
         self.train_share = (positive + 1) / (len(labels) + 2)
         return float(np.log(self.train_share / (1 - self.train_share)))
 

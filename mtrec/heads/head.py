@@ -46,9 +46,8 @@ class HeldOut:
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
             is none.
         time: Seconds since 1970 of each held-out interaction, `[H]`, 0 where there is none.
-        new: Whether the user did not have the item before, nor in an earlier of these rows, `[H]`;
-            only those test retrieval.
-        known: The items each user is known to have chosen; they are not recommended again.
+        new: Whether the user did not have the item before, `[H]`; only those test retrieval.
+        known: The items each user is known to have; they are not recommended again.
         dataset: The data, for the columns that metrics are sliced by.
     """
 
@@ -174,8 +173,12 @@ class Head(keras.layers.Layer, ABC):
             seed: Seed of all initial weights.
         """
 
-    def known(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
-        """A label of all interactions, `[rows]`.
+    def learns(self, dataset: Dataset, fit: np.ndarray) -> np.ndarray:
+        """Those of the training rows `fit` that the head learns from."""
+        return fit
+
+    def labels(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
+        """A label of all interactions, `[rows]`, NaN where a row has none.
 
         Raises:
             UserError: If the interactions lack it.
@@ -186,6 +189,22 @@ class Head(keras.layers.Layer, ABC):
                 f"({', '.join(dataset.labels)}); got {label}."
             )
         return np.asarray(dataset.interactions[label])
+
+    def known(self, dataset: Dataset, fit: np.ndarray, label: str, name: str) -> np.ndarray:
+        """A label of the training rows `fit`, `[rows]`, NaN where a row has none.
+
+        Raises:
+            UserError: If the interactions lack it, or none of those rows has it.
+        """
+        labels = self.labels(dataset, label, name)[fit]
+        if not np.isfinite(labels).any():
+            column = "rating" if label == "rating" else "labels"
+            raise UserError(
+                f"task.heads.{name} must have something to learn from; none of the {len(fit)} rows "
+                f"to fit has a {label}. Name a column that holds it in data.{column}, set "
+                f"task.weights.{name}=0, or choose a task without it, such as task=retrieval."
+            )
+        return labels
 
     @abstractmethod
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from mtrec.distributed import heartbeat
+
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
 FACTORIZED_AT = (1, 5, 10, 50, 100)
@@ -23,7 +25,12 @@ def lower_is_better(metric: str) -> bool:
 
 
 def better(metric: str, new: float, old: float) -> bool:
-    """Whether `new` improves on `old`, in the direction of the metric named `metric`."""
+    """Whether `new` improves on `old`, in the direction of the metric named `metric`.
+
+    NaN, a metric of nothing, improves on nothing, and any number on it.
+    """
+    if np.isnan(old):
+        return not np.isnan(new)
     return new < old if lower_is_better(metric) else new > old
 
 
@@ -82,9 +89,10 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` that cover `range(total)`."""
+    """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat."""
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
+        heartbeat.beat()
 
 
 def ranking(ranks_: np.ndarray, owner: np.ndarray, num_users: int) -> dict[str, np.ndarray]:

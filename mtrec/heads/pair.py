@@ -88,9 +88,10 @@ class PairHead(Head):
         """Starts the biases of users and items at 0, and what comes to them as `begin` says.
 
         Raises:
-            UserError: If the interactions lack the label, or times that biases could move with.
+            UserError: If no training row has the label, or the interactions lack times that
+                biases could move with.
         """
-        labels = self.known(dataset, self.label, name)[fit]
+        labels = self.known(dataset, fit, self.label, name)
         self.start = self.add_weight(shape=(), initializer="zeros", name=f"{name}_start")
         self.start.assign(self.begin(labels[np.isfinite(labels)], dataset))
         users = np.zeros((dataset.num_users + 1, 1), np.float32)
@@ -120,6 +121,10 @@ class PairHead(Head):
             )
         if self.moving:
             self.moving.adapt(dataset, fit[np.isfinite(labels)], name=name)
+
+    def learns(self, dataset: Dataset, fit: np.ndarray) -> np.ndarray:
+        """The training rows that carry the label."""
+        return fit[np.isfinite(np.asarray(dataset.interactions[self.label])[fit])]
 
     def biases(
         self, users: tf.Tensor, items: tf.Tensor, time: tf.Tensor | None

@@ -8,12 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.histories import first_of_each
 from mtrec.data.negatives import Negatives
 from mtrec.errors import UserError
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
 from mtrec.heads.max_similarity import score_all_in_numpy
-from mtrec.heads.retrieval_losses import RetrievalLoss
+from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows
 
 # Before the names of what the baseline was measured to do.
 _POPULAR = "popular_"
@@ -28,8 +29,13 @@ class Retrieval(Head):
         temperature: Scores are divided by it in training.
         negatives: What positives are told from; all heads of a model share it.
         loss: The loss over rows and pool.
-        label: A column of the interactions that says which rows are positive; null for all.
+        label: A column of the interactions that says which rows are positive; null for all. Items
+            of rows below were shown in vain: they are told from the positive ones of their query
+            (with `train.batch_of=rows`, which has one row, by way of the pool alone). Rows without
+            the label say nothing.
         at_least: Labels from here on are positive.
+        has: By which rows users have items: `positive`, or `all`, such as films that were rated
+            low, but seen. See `with_taken`.
         weight_by: A column of the interactions whose value weighs a row, which must not be below 0;
             rows without one are left out. Null weighs all alike.
         sampling_rate: See `Head`.
@@ -37,7 +43,7 @@ class Retrieval(Head):
             products. See `mtrec.heads.max_similarity`.
 
     Raises:
-        UserError: If there is no query vector.
+        UserError: If there is no query vector, or `has` is none of these, or says nothing.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Retrieval(Head):
         loss: RetrievalLoss,
         label: str | None = None,
         at_least: float = 1.0,
+        has: str = "positive",
         weight_by: str | None = None,
         sampling_rate: float = 1.0,
         query_vectors: int = 1,
@@ -64,14 +71,22 @@ class Retrieval(Head):
         self.loss = loss
         self.label = label
         self.at_least = at_least
+        self.has = has
+        if has not in ("positive", "all"):
+            raise UserError(f"has of a retrieval head must be positive or all; got {has}.")
+        if has == "all" and label is None:
+            raise UserError(
+                "has of a retrieval head must be positive without a label, as all rows are; got "
+                "all. Set label too."
+            )
         self.weight_by = weight_by
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, name: str, seed: int) -> None:
         """Nothing to make: the towers hold all weights.
 
         Raises:
-            UserError: If the interactions lack a column, a weight is below 0, or the loss is made
-                for queries of one vector.
+            UserError: If no training row has a column or is positive, a weight is below 0, what
+                users have is not marked, or the loss is made for queries of one vector.
         """
         if self.query_vectors > 1 and self.loss.one_vector:
             raise UserError(
@@ -81,9 +96,20 @@ class Retrieval(Head):
                 "softmax without same_tower."
             )
         if self.label is not None:
-            self.known(dataset, self.label, name)
+            labels = self.known(dataset, fit, self.label, name)
+            if not (labels >= self.at_least).any():
+                raise UserError(
+                    f"task.heads.{name}.at_least must be reached by some rows to fit; their "
+                    f"highest {self.label} is {np.nanmax(labels):g}; got {self.at_least:g}."
+                )
+            if dataset.taken is None:
+                raise UserError(
+                    f"The data must say by which rows users have items, since task.heads.{name} "
+                    "has a label. Give the model, batches and evaluator what "
+                    "mtrec.heads.retrieval.with_taken(dataset, heads) returns."
+                )
         if self.weight_by is not None:
-            weights = self.known(dataset, self.weight_by, name)
+            weights = self.known(dataset, fit, self.weight_by, name)
             if np.nanmin(weights, initial=0.0) < 0:
                 raise UserError(
                     f"task.heads.{name}.weight_by must name a column of numbers of at least 0; "
@@ -98,8 +124,12 @@ class Retrieval(Head):
         """The loss of each row; every positive row counts, by its weight."""
         batch = examples.batch
         weight = batch["row_weight"]
+        kind = batch["row_kind"]
         if self.label is not None:
-            weight = tf.where(batch[f"label_{self.label}"] >= self.at_least, weight, 0.0)
+            label = batch[f"label_{self.label}"]
+            positive = label >= self.at_least
+            weight = tf.where(positive, weight, 0.0)
+            kind = kinds_of_rows(batch, positive, label < self.at_least)
         if self.weight_by is not None:
             factor = batch[f"label_{self.weight_by}"]
             weight *= tf.where(tf.math.is_finite(factor), factor, 0.0)
@@ -107,7 +137,7 @@ class Retrieval(Head):
             query=self.embed(examples.query),
             item=self.embed(examples.item),
             pool=self.embed(examples.pool),
-            batch=batch | {"row_weight": weight},
+            batch=batch | {"row_weight": weight, "row_kind": kind},
         )
         return self.loss(embedded, self.temperature, local=self.negatives.local), weight
 
@@ -152,11 +182,39 @@ class Retrieval(Head):
         )
 
     def _positive(self, held_out: HeldOut) -> HeldOut:
-        """The interactions, those that are not positive being no longer new."""
-        if self.label is None:
-            return held_out
-        positive = held_out.labels[self.label] >= self.at_least
-        return replace(held_out, new=held_out.new & positive)
+        """The interactions, the first positive one with each item that a user lacks being new."""
+        new = held_out.new
+        if self.label is not None:
+            new = new & (held_out.labels[self.label] >= self.at_least)
+        rows = np.flatnonzero(new)
+        pairs = held_out.owner[rows].astype(np.int64) * (held_out.dataset.num_items + 1)
+        new = np.zeros(len(new), bool)
+        new[rows[first_of_each(pairs + held_out.item[rows])]] = True
+        return replace(held_out, new=new)
+
+
+def with_taken(dataset: Dataset, heads: Mapping[str, Head]) -> Dataset:
+    """The data with a mark on the rows by which users have items.
+
+    There is one history for all heads: users have what is positive for any of the retrieval heads,
+    and of a head with `has=all`, every row. Without a retrieval head they have all. Rows that are
+    not marked are still targets of other heads, and of their own user told from what is positive.
+
+    Args:
+        dataset: The data.
+        heads: The heads to train, by name.
+
+    Raises:
+        UserError: If the interactions lack the label of a head.
+    """
+    found = [
+        np.ones(len(dataset.interactions["item"]), bool)
+        if head.label is None or head.has == "all"
+        else head.labels(dataset, head.label, name) >= head.at_least
+        for name, head in heads.items()
+        if isinstance(head, Retrieval)
+    ]
+    return replace(dataset, taken=np.any(found, axis=0)) if found else dataset
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a chosen item costs among the candidates that it is told from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -9,6 +10,36 @@ from mtrec.distributed.strategy import all_gather, all_sum
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
 from mtrec.heads.max_similarity import score_all, score_pairs
+
+# What a pair of query and pool item is, beside one that is there by chance: what the query asks
+# for, what the user has besides or says nothing of, what came with the query to be told from.
+TARGET, HAD, BROUGHT = 1, 2, 3
+
+
+def kinds_of_rows(
+    batch: Mapping[str, tf.Tensor], positive: tf.Tensor, negative: tf.Tensor
+) -> tf.Tensor:
+    """What each pair of query and target is, int32 `[N]` by its first row; 0 for all other rows.
+
+    Of several rows with one pair, one that is positive makes it a target. A pair without any is
+    told from targets if a row is negative, unless the user has the item by another interaction.
+
+    Args:
+        batch: The batch.
+        positive: Whether a row is positive, `[N]`.
+        negative: Whether the item of a row was shown in vain, `[N]`.
+    """
+    item = tf.cast(batch["row_item"], tf.int64)
+    pair = tf.cast(batch["row_query"], tf.int64) * tf.cast(tf.size(batch["item"]), tf.int64) + item
+    _, place = tf.unique(pair)
+
+    def any_of_pair(rows: tf.Tensor) -> tf.Tensor:
+        found = tf.math.unsorted_segment_max(tf.cast(rows, tf.float32), place, tf.size(pair))
+        return tf.gather(found, place) > 0
+
+    told_from = any_of_pair(negative & (batch["row_had"] == 0))
+    kind = tf.where(any_of_pair(positive), TARGET, tf.where(told_from, BROUGHT, HAD))
+    return tf.where(batch["row_kind"] > 0, kind, 0)
 
 
 class RetrievalLoss(ABC):
@@ -30,7 +61,8 @@ class RetrievalLoss(ABC):
         Of a query with several vectors, the score is the highest of theirs.
 
         Args:
-            examples: The rows, and this replica's slice of the pool.
+            examples: The rows, and this replica's slice of the pool. The batch's `row_kind` is that
+                of `kinds_of_rows`, where a label says what is positive.
             temperature: See above.
             local: Whether the slice is the whole pool.
         """
@@ -39,11 +71,11 @@ class RetrievalLoss(ABC):
 class ImplicitSquared(RetrievalLoss):
     """Squared error on positives plus a small weight on all pairs of query and candidate.
 
-    `(1 - s_ui)^2 + w * sum_j s_uj^2`, the sum over the catalogue less the items in the query's
-    history (Hu, Koren, Volinsky 2008). A query's sum is shared out over its rows. It is computed
-    as `u^T G u` with the Gramian `G = sum_j v_j v_j^T`, so that B queries and C candidates cost
-    O((B + C) D^2) and no B x C matrix exists (Krichene et al. 2019, arXiv:1807.07187). Replicas
-    exchange D x D numbers.
+    `(1 - s_ui)^2 + w * sum_j s_uj^2`, the sum over the catalogue less what the user has and the
+    query does not ask for (Hu, Koren, Volinsky 2008). A query's sum is shared out over its rows. It
+    is computed as `u^T G u` with the Gramian `G = sum_j v_j v_j^T`, so that B queries and C
+    candidates cost O((B + C) D^2) and no B x C matrix exists (Krichene et al. 2019,
+    arXiv:1807.07187). Replicas exchange D x D numbers.
 
     Args:
         all_pairs_weight: The weight w, relative to a positive's.
@@ -64,18 +96,21 @@ class ImplicitSquared(RetrievalLoss):
         gramian = tf.matmul(pool, pool * weight[:, tf.newaxis], transpose_a=True)
         gramian = gramian if local else all_sum(gramian)
         all_pairs = tf.reduce_sum(tf.matmul(query, gramian) * query, axis=-1)  # [Q]
-        # What the Gramian has too much: a query's own targets, which are in the pool for certain
-        # and stand for themselves alone, and the items of its history, which do not count.
+        # What the Gramian has too much: a query's targets and what it brought, which are in the
+        # pool for certain and stand for themselves alone, and what its user has, which is nothing.
         score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
-        surplus = tf.where(batch["row_first"] > 0, tf.exp(-batch["row_log_q"]) - 1.0, 0.0)
+        kind = batch["row_kind"]
+        surplus = tf.exp(-batch["row_log_q"]) - tf.cast(kind != HAD, score.dtype)
+        surplus = tf.where(kind > 0, surplus, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
             surplus * tf.square(score), batch["row_query"], num_queries
         )
-        history_query = tf.maximum(batch["history_query"], 0)  # padding is nowhere in the pool
-        history_score = _dots(query, examples.item, history_query, batch["history_item"])
-        surplus = tf.where(batch["history_pool"] >= 0, tf.exp(-batch["history_log_q"]), 0.0)
+        own_query = tf.maximum(batch["own_query"], 0)
+        own_score = _dots(query, examples.item, own_query, batch["own_item"])
+        surplus = tf.exp(-batch["own_log_q"]) - batch["own_weight"]
+        surplus = tf.where(batch["own_pool"] >= 0, surplus, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
-            surplus * tf.square(history_score), history_query, num_queries
+            surplus * tf.square(own_score), own_query, num_queries
         )
         rows = tf.math.unsorted_segment_sum(batch["row_weight"], batch["row_query"], num_queries)
         all_pairs = tf.math.divide_no_nan(all_pairs, rows)
@@ -88,15 +123,18 @@ class _Scored:
     """Scores of a replica's queries with the whole pool, and of its rows.
 
     Attributes:
-        pool: `[Q, P]`, the lowest number for padding and for items of the query's history.
+        pool: `[Q, P]`, the lowest number for padding and for items that the user has, unless they
+            are targets.
         log_q: Log Q of the pool's items, `[P]`.
         targets: Whether an item is a target of the query, `[Q, P]`.
+        brought: Whether it came into the pool with the query, not as a target, `[Q, P]`.
         positive: `[N]`.
     """
 
     pool: tf.Tensor
     log_q: tf.Tensor
     targets: tf.Tensor
+    brought: tf.Tensor
     positive: tf.Tensor
 
     @classmethod
@@ -108,21 +146,33 @@ class _Scored:
             for value in (examples.pool, batch["pool"], batch["pool_log_q"])
         )
         scores = score_all(query, pool)  # [Q, P]
-        replicas = 1 if local else tf.distribute.get_replica_context().num_replicas_in_sync
-
-        def marked(owner: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-            # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
-            gathered = place % replicas * tf.shape(batch["pool"])[0] + place // replicas
-            pairs = tf.boolean_mask(tf.stack([owner, gathered], axis=1), place >= 0)
-            return tf.scatter_nd(pairs, tf.ones_like(pairs[:, 0]), tf.shape(scores)) > 0
-
-        out = marked(batch["history_query"], batch["history_pool"]) | (ids == 0)
+        kinds = _kinds(batch, local, tf.shape(scores))
         return cls(
-            pool=tf.where(out, scores.dtype.min, scores),
+            pool=tf.where((kinds == HAD) | (ids == 0), scores.dtype.min, scores),
             log_q=log_q,
-            targets=marked(batch["row_query"], batch["row_pool"]),
+            targets=kinds == TARGET,
+            brought=kinds == BROUGHT,
             positive=_dots(query, examples.item, batch["row_query"], batch["row_item"]),
         )
+
+
+def _kinds(batch: dict[str, tf.Tensor], local: bool, shape: tf.Tensor) -> tf.Tensor:
+    """What each pair of query and pool item is, uint8 `[Q, P]`: one of those above, or 0."""
+    replicas = 1 if local else tf.distribute.get_replica_context().num_replicas_in_sync
+    owner = tf.concat([batch["row_query"], batch["own_query"]], axis=0)
+    place = tf.concat([batch["row_pool"], batch["own_pool"]], axis=0)
+    kind = tf.concat(
+        [
+            batch["row_kind"],
+            tf.where(batch["own_weight"] > 0, BROUGHT, HAD),
+        ],
+        axis=0,
+    )
+    # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
+    gathered = place % replicas * tf.shape(batch["pool"])[0] + place // replicas
+    pairs = tf.boolean_mask(tf.stack([owner, gathered, kind], axis=1), (place >= 0) & (kind > 0))
+    # TensorFlow scatters int32 on the host, which takes most of a step on a GPU.
+    return tf.scatter_nd(pairs[:, :2], tf.cast(pairs[:, 2], tf.uint8), shape)
 
 
 def _same_tower(examples: Examples, temperature: float, local: bool) -> tf.Tensor:
@@ -145,13 +195,14 @@ def _dots(query: tf.Tensor, item: tf.Tensor, owners: tf.Tensor, items: tf.Tensor
 class Softmax(RetrievalLoss):
     """Cross-entropy of the positive against the candidate pool.
 
-    In this order: scores over the temperature, minus log Q where the pool is a sample, items of the
-    query's history masked, then the softmax. The pool holds each item once, the positive included,
-    so that no accidental hit can occur beside it.
+    In this order: scores over the temperature, minus log Q where the pool is a sample, items that
+    the user has masked, then the softmax. The pool holds each item once, the positive included, so
+    that no accidental hit can occur beside it.
 
     Args:
         log_q_correction: Whose scores lose the log of their probability of being in the pool, which
-            undoes the over-sampling of popular items: `all` (Yi et al., RecSys 2019); `negatives`,
+            undoes the over-sampling of popular items (that of what was given or mined for the query
+            itself is 1): `all` (Yi et al., RecSys 2019); `negatives`,
             since a query's own targets are in its pool for certain, which weighs a row by the
             probability of getting it wrong (Khrylchenko et al., RecSys 2025, arXiv:2507.09331);
             null for none.
@@ -185,9 +236,11 @@ class Softmax(RetrievalLoss):
         scored = _Scored.of(examples, temperature, local)
         scores, score = scored.pool, scored.positive
         if self.log_q_correction == "all":
-            scores, score = scores - scored.log_q, score - batch["row_log_q"]
+            scores = tf.where(scored.brought, scores, scores - scored.log_q)
+            score -= batch["row_log_q"]
         elif self.log_q_correction == "negatives":
-            scores = tf.where(scored.targets, scores, scores - scored.log_q)
+            certain = scored.targets | scored.brought
+            scores = tf.where(certain, scores, scores - scored.log_q)
         if self.hardest is not None:
             scores = _hardest(scores, scored.targets, self.hardest)
         if self.same_tower:
@@ -210,11 +263,12 @@ def _hardest(scores: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
 class _Pairwise(RetrievalLoss):
     """The mean over negatives of what it costs that a positive leads by `s_ui - s_uj`.
 
-    Negatives are the pool but for the query's targets and history. Rows times negatives are held in
+    Negatives are the pool but for what the query's user has. Rows times negatives are held in
     memory.
 
     Args:
-        log_q_correction: Whether a negative weighs one over its probability of being in the pool.
+        log_q_correction: Whether a negative weighs one over its probability of being in the pool,
+            which is 1 for what was given or mined for the query itself.
         hardest: Negatives that count, those with the highest scores; null for all.
 
     Raises:
@@ -237,6 +291,7 @@ class _Pairwise(RetrievalLoss):
         lowest = scored.pool.dtype.min
         others = tf.where(scored.targets, lowest, scored.pool)
         weights = tf.exp(-scored.log_q) if self.log_q_correction else tf.ones_like(scored.log_q)
+        weights = tf.where(scored.brought, 1.0, weights)
         weights = tf.where(others > lowest, weights, 0.0)  # [Q, P]
         others = tf.where(others > lowest, others, 0.0)
         if self.hardest is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mtrec.data.columns import Texts
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 
@@ -13,7 +14,7 @@ MOST_GROUPS = 25
 
 
 def popularity(known: Histories, num_items: int) -> np.ndarray:
-    """Interactions of each item in the known histories, `[C + 1]` by item row."""
+    """How often users have each item in the known histories, `[C + 1]` by item row."""
     return np.bincount(known.items, minlength=num_items + 1)
 
 
@@ -34,10 +35,10 @@ def user_groups(dataset: Dataset, known: Histories, users: np.ndarray) -> dict[s
     activity = np.select([counts <= low, counts <= high], names[:2], names[2])
     groups = {"activity": activity}
     for name, column in dataset.users.items():
-        if np.asarray(column).dtype.kind != "U" or name == dataset.user_key or column.ndim > 1:
+        if not isinstance(column, Texts) or name == dataset.user_key:
             continue
-        if len(np.unique(column[1:])) <= MOST_GROUPS:
-            groups[name] = np.asarray(column)[users]
+        if len(column[1:].arrow().unique()) <= MOST_GROUPS:
+            groups[name] = np.asarray(column[users])
     return groups
 
 

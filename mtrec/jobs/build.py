@@ -15,7 +15,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.sharded_tables import sharded_above
 from mtrec.errors import UserError
-from mtrec.heads.retrieval import Retrieval
+from mtrec.heads.retrieval import Retrieval, with_taken
 from mtrec.model.recommender import Recommender
 from mtrec.serving.index import IndexBuilder
 from mtrec.training.balance import Balancer
@@ -24,9 +24,19 @@ from mtrec.training.optimizers import TableOptimizer
 from mtrec.training.step import Optimizers
 
 
+def data(config: Config, dataset: Dataset) -> Dataset:
+    """The data with a mark on the rows by which users have items, as the heads ask for."""
+    return with_taken(dataset, _heads(config))
+
+
+def _heads(config: Config) -> dict[str, Any]:
+    """The heads; those of weight 0 are left out."""
+    return {name: instantiate(config.task.heads[name]) for name in config.task.active()}
+
+
 def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
     """The model with fresh weights, fitted to the training rows; heads of weight 0 are left out."""
-    heads = {name: instantiate(config.task.heads[name]) for name in config.task.active()}
+    heads = _heads(config)
     query, candidate = (
         instantiate(
             getattr(config.model, side),

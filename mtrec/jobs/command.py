@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from mtrec.config import conf_directory
-from mtrec.errors import UserError
+from mtrec.errors import user_error
 from mtrec.jobs.schema import register
 from mtrec.libraries import quiet_libraries
 
@@ -40,13 +39,11 @@ def command(
                 missing = re.search(r"mandatory value: (\S+)", str(error))
                 key = missing.group(1) if missing else error.full_key
                 fail(f"{key} must be given: pass {key}=...")
-            except UserError as error:
-                fail(str(error))
-            except InstantiationException as error:
-                # Hydra wraps what the constructor of a `_target_` raises.
-                if not isinstance(error.__cause__, UserError):
+            except Exception as error:
+                mistake = user_error(error)
+                if mistake is None:
                     raise
-                fail(str(error.__cause__))
+                fail(str(mistake))
 
         register()
         return hydra.main(

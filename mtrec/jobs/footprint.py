@@ -1,6 +1,7 @@
 """The start-up report: what trains where, how large it is, and what travels between replicas."""
 
 import math
+import os
 from collections.abc import Iterator
 
 import keras
@@ -8,10 +9,11 @@ import tensorflow as tf
 
 from mtrec.data.batches import Batch
 from mtrec.distributed.sharded_tables import ShardedVariable
-from mtrec.distributed.strategy import num_workers
+from mtrec.distributed.strategy import local_replicas, num_workers, worker_number
 from mtrec.distributed.tables import TABLE, tables_of
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
+from mtrec.model.bags import EncodedBags
 from mtrec.model.experts import SHARED
 from mtrec.model.recommender import Recommender
 from mtrec.training.step import Optimizers
@@ -57,6 +59,37 @@ def describe(
             line += f"{_size(looked_up * (12 * width + 4))} sharded"
         lines.append(line)
     return "\n".join([*lines, *(_beside_tables(model, replicas, batch) if replicas > 1 else [])])
+
+
+def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
+    """A line on this worker: the device of each of its replicas.
+
+    Args:
+        strategy: Where the replicas are.
+        precision: Of the training's matrix products; see `mtrec.distributed.strategy.precision`.
+    """
+    # The default strategy names none: it leaves the choice to TensorFlow, as this does.
+    alone = strategy.num_replicas_in_sync == 1
+    names = [tf.constant(0.0).device] if alone else strategy.extended.worker_devices
+    found = [tf.DeviceSpec.from_string(name) for name in names]
+    places = [
+        f"replica {replica} on {_device(device)}"
+        for replica, device in zip(local_replicas(strategy), found, strict=True)
+    ]
+    kind = precision if any(device.device_type == "GPU" for device in found) else "float32"
+    return f"worker {worker_number(strategy)}: {', '.join(places)}; matrix products in {kind}"
+
+
+def _device(device: tf.DeviceSpec) -> str:
+    name = f"{device.device_type}:{device.device_index}"
+    if device.device_type != "GPU":
+        return name
+    details = tf.config.experimental.get_device_details(
+        tf.config.get_visible_devices("GPU")[device.device_index]
+    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = f", CUDA_VISIBLE_DEVICES={visible}" if visible else ""
+    return f"{name} ({details.get('device_name', 'unnamed')}{chosen})"
 
 
 def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[str]:
@@ -114,10 +147,16 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
             for history in model.query.histories.get(SHARED, {}).values():
                 if path == f"candidate/{SHARED}/{history.candidate}":
                     rows += len(batch["item"])
-            found[path.replace("/", "_")] = rows * math.prod(encoded.shape[1:])
+            found[path.replace("/", "_")] = math.ceil(rows * _values_a_row(encoded))
     for head, group in model.query.labelled.items():
         found |= {f"query_{head}_{name}": len(batch["item"]) for name in group}
     return found
+
+
+def _values_a_row(encoded: tf.Tensor | EncodedBags) -> float:
+    if isinstance(encoded, EncodedBags):
+        return len(encoded.values) / (len(encoded.offsets) - 1)
+    return math.prod(encoded.shape[1:])
 
 
 def _held(variables: list[keras.Variable]) -> int:

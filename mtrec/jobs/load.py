@@ -4,7 +4,7 @@ from hydra.utils import instantiate
 
 from mtrec.config import DataConfig
 from mtrec.data.dataset import Dataset
-from mtrec.data.split import Split, keep_ratings, split
+from mtrec.data.split import Split, keep_ratings, options_of, split
 from mtrec.data.validate import check
 
 
@@ -16,7 +16,7 @@ def load(config: DataConfig) -> tuple[Dataset, Split]:
     """
     dataset = instantiate(config.load)
     check(dataset)
-    options = dict(vars(config.split))
-    rating_share = options.pop("rating_share")
-    parts = split(dataset, **options)
-    return keep_ratings(dataset, parts.fit, share=rating_share, seed=config.split.seed), parts
+    how = config.split
+    takes = {name: getattr(how, name) for name in options_of(how.kind)}
+    parts = split(dataset, kind=how.kind, **takes)
+    return keep_ratings(dataset, parts.fit, share=how.rating_share, seed=how.seed), parts

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mtrec.data.copies import num_copies
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
 from mtrec.reports import figures
@@ -55,7 +56,13 @@ class Reporter:
             f"{dataset.name} from {dataset.source}: {dataset.num_users:,} users, "
             f"{dataset.num_items:,} items, interactions: {sizes}"
         )
-        self.tracker.log_dataset(dataset, split_counts=counts)
+        copies = num_copies(dataset.interactions)
+        if copies:
+            self.console.print(
+                f"{copies:,} interactions are like an earlier one in every column: they stay, in "
+                "the same part as that one"
+            )
+        self.tracker.log_dataset(dataset, split_counts=counts | {"copies": copies})
 
     @contextmanager
     def training(self, epochs: int, should_stop: Callable[[], bool]) -> "Iterator[Listener]":

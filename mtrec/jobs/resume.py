@@ -12,6 +12,7 @@ from mtrec.config import Config
 from mtrec.errors import UserError
 from mtrec.tracking import run_dir
 from mtrec.tracking.mlflow_run import PENDING_RUN_ID, RUN_ID_FILE, UNSENT_FILE
+from mtrec.tracking.whole import refuse_foreign
 
 FINISHED = ".finished"
 # What may differ between the command that began a job and the one that goes on with it.
@@ -46,23 +47,33 @@ def find_job(config: Config, directory: Path, overrides: Sequence[str]) -> Job:
 
     Raises:
         UserError: If `train.resume` is no run directory, or a job that has checkpoints was begun
-            with another config.
+            with another config, or the run directory holds files that no job wrote.
     """
     resume = config.train.resume
-    if resume == "never":
-        _discard(directory)
-    elif resume != "auto":
+    if resume not in ("auto", "never"):
         directory = Path(resume).resolve()
-        if not (directory / run_dir.CONFIG).is_file():
+        if not run_dir.is_run(directory):
             raise UserError(
                 f"train.resume must be auto, never or a run directory; got {resume}, which holds "
-                f"no {run_dir.CONFIG}."
+                f"no {run_dir.CONFIG} of a job."
             )
         if all(_may_differ(override.lstrip("+")) for override in overrides):
             config = _saved(config, directory)
-    if not (directory / run_dir.CONFIG).is_file():
-        return Job(config=config, directory=directory, run_id=None, finished=False)
-    return _existing(config, directory)
+    begun = run_dir.is_run(directory)
+    if not begun and not run_dir.is_empty(directory):
+        raise UserError(
+            "hydra.run.dir must be a job's, or empty: a job writes and deletes there. "
+            f"{directory} holds other files. Give another hydra.run.dir."
+        )
+    found = Job(config=config, directory=directory, run_id=None, finished=False)
+    if begun and resume != "never":
+        found = _existing(config, directory)
+    if not found.finished:
+        for name, ours in run_dir.OURS.items():
+            refuse_foreign(directory / name, ours)
+    if resume == "never":
+        _discard(directory)
+    return found
 
 
 def _existing(config: Config, directory: Path) -> Job:
@@ -138,5 +149,5 @@ def _discard(directory: Path) -> None:
     """Deletes what an earlier job left in the run directory, and nothing else."""
     for name in (FINISHED, run_dir.CONFIG, run_dir.METRICS, RUN_ID_FILE):
         (directory / name).unlink(missing_ok=True)
-    for name in (run_dir.CHECKPOINTS, run_dir.MEASURED, run_dir.INDEX, run_dir.MODEL):
+    for name in run_dir.OURS:
         shutil.rmtree(directory / name, ignore_errors=True)

@@ -8,11 +8,11 @@ from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
 from mtrec.distributed.sharded_tables import gathered
-from mtrec.distributed.strategy import from_chief, is_chief, make_strategy
+from mtrec.distributed.strategy import from_chief, is_chief, make_strategy, precision
 from mtrec.distributed.tables import tables_of
 from mtrec.errors import PreemptedError
 from mtrec.jobs import build
-from mtrec.jobs.footprint import describe
+from mtrec.jobs.footprint import describe, placement
 from mtrec.tracking import run_dir
 from mtrec.training import measured
 from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
@@ -43,12 +43,17 @@ def train(
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
 
     Raises:
-        UserError: If the config does not fit the data or the machine, or a loss stops being finite.
+        UserError: If the config does not fit the data, the machine or the index, or a loss stops
+            being finite.
         PreemptedError: If the listener said stop.
     """
-    strategy = make_strategy(config.cluster.devices_per_worker)
+    build.index_builder(config)  # refuses before training what it would refuse after it
+    cluster = config.cluster
+    strategy = make_strategy(cluster.devices_per_worker, use_gpu=cluster.use_gpu)
+    listener.say(placement(strategy, config.train.precision))
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
+        dataset = build.data(config, dataset)
         model = build.model(config, dataset, parts.fit)
         batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
         balancer = build.balancer(config, batches.steps_per_epoch)
@@ -63,19 +68,20 @@ def train(
 
     if is_chief(strategy):
         listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
-    history = fit(
-        model,
-        batches,
-        balancer=balancer,
-        optimizers=optimizers,
-        strategy=strategy,
-        schedule=build.schedule(config),
-        validate=validate,
-        checkpoints=directory / run_dir.CHECKPOINTS,
-        on_epoch=listener.on_epoch,
-        on_resume=_announce(listener.say),
-        stop=listener.should_stop,
-    )
+    with precision(config.train.precision):
+        history = fit(
+            model,
+            batches,
+            balancer=balancer,
+            optimizers=optimizers,
+            strategy=strategy,
+            schedule=build.schedule(config),
+            validate=validate,
+            checkpoints=directory / run_dir.CHECKPOINTS,
+            on_epoch=listener.on_epoch,
+            on_resume=_announce(listener.say),
+            stop=listener.should_stop,
+        )
     with gathered(model.weights):
         found = {
             split: evaluator_of(split, dataset, parts).measure_together(model, strategy, full=True)

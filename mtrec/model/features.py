@@ -7,16 +7,20 @@ A feature does its work in two steps. `encode` turns raw values into numbers onc
 import re
 import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.columns import Bags, Column, Ragged, Texts
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import normal_rows, seed_for, twin, unnumbered
 from mtrec.errors import UserError
+from mtrec.model.bags import BagRows, mean, unknown_where
 from mtrec.model.pooling import Pooling
 
 SECONDS_PER_DAY = 86_400
@@ -42,11 +46,11 @@ class Feature(keras.layers.Layer, ABC):
         self.column = column
         self.dropout = dropout
 
-    def check(self, values: np.ndarray, *, named_by: str) -> None:
+    def check(self, values: Column, *, named_by: str) -> None:
         """Raises for a raw column that the feature cannot read.
 
         Args:
-            values: The column, `[rows, ...]`.
+            values: The column: an array of numbers, `Texts` or `Bags`.
             named_by: Where the config names the feature.
 
         Raises:
@@ -62,8 +66,8 @@ class Feature(keras.layers.Layer, ABC):
         )
 
     @abstractmethod
-    def adapt(self, values: np.ndarray) -> None:
-        """Learns the vocabulary or the scale from the raw column `[rows, ...]`."""
+    def adapt(self, values: Column) -> None:
+        """Learns the vocabulary or the scale from the raw column."""
 
     @abstractmethod
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
@@ -77,20 +81,26 @@ class Feature(keras.layers.Layer, ABC):
         return twin(self)
 
     @abstractmethod
-    def encode(self, values: np.ndarray) -> np.ndarray:
-        """Raw values `[rows, ...]` as int32 or float32 numbers that `call` understands.
+    def encode(self, values: Column) -> np.ndarray | Ragged:
+        """Raw values as int32 or float32 numbers `[rows, ...]` that `call` understands.
 
-        An unknown value is zeros.
+        An unknown value is zeros. Where a row has any number of values, the numbers are `Ragged`.
         """
 
-    def dropped(self, encoded: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        """Encoded values `[B, ...]`, those of unknown ones (zeros) where `draw [B] < dropout`."""
-        draw = tf.reshape(draw, [-1, *[1] * (encoded.shape.rank - 1)])
-        return tf.where(draw < self.dropout, tf.zeros_like(encoded), encoded)
+    def recipe(self) -> dict[str, Any] | None:
+        """What `encode` does, as JSON values for `serving_model.py`, which has no mtrec.
+
+        Null where that file does not know how: new users cannot send the column there.
+        """
+        return None
+
+    def dropped(self, encoded: tf.Tensor | BagRows, draw: tf.Tensor) -> tf.Tensor | BagRows:
+        """Encoded values of B rows, those of unknown ones (zeros) where `draw [B] < dropout`."""
+        return unknown_where(draw < self.dropout, encoded)
 
     @abstractmethod
     def call(self, encoded: Any) -> tf.Tensor:
-        """Encoded values `[B, ...]` as embeddings `[B, D]`."""
+        """Encoded values `[B, ...]`, or of `Ragged` ones `BagRows`, as embeddings `[B, D]`."""
 
 
 class _Lookup(Feature):
@@ -101,7 +111,7 @@ class _Lookup(Feature):
     def num_rows(self) -> int:
         """Rows of the table, row 0 for unknown values included."""
 
-    def adapt(self, values: np.ndarray) -> None:
+    def adapt(self, values: Column) -> None:
         """Nothing to learn, unless a feature says otherwise."""
 
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
@@ -110,23 +120,19 @@ class _Lookup(Feature):
         self.table = make_table(values, name=name.replace("/", "_"))
         self.built = True
 
-    def call(self, encoded: tf.Tensor) -> tf.Tensor:
-        """`[B]` rows give one embedding each, `[B, L]` rows the mean over those that are known."""
-        vectors = self.table(encoded)
-        if len(encoded.shape) == 1:
-            return vectors
-        known = tf.cast(encoded > 0, vectors.dtype)[..., tf.newaxis]  # [B, L, 1]
-        return tf.math.divide_no_nan(
-            tf.reduce_sum(vectors * known, axis=1), tf.reduce_sum(known, axis=1)
-        )
+    def call(self, encoded: tf.Tensor | BagRows) -> tf.Tensor:
+        """Rows `[B]` give one embedding each, `BagRows` the mean over those that are known."""
+        if isinstance(encoded, BagRows):
+            return mean(self.table(encoded.values), encoded)
+        return self.table(encoded)
 
 
 class Categorical(_Lookup):
-    """A value from a list, such as an id, a gender or (as a bag `[B, L]`) the genres of a film."""
+    """A value from a list, such as an id, a gender or (as a bag) the genres of a film."""
 
     reads = None
 
-    def adapt(self, values: np.ndarray) -> None:
+    def adapt(self, values: Column) -> None:
         """Takes the distinct values as vocabulary."""
         self.vocabulary = Vocabulary(values)
 
@@ -135,9 +141,15 @@ class Categorical(_Lookup):
         """Distinct values and the unknown one."""
         return len(self.vocabulary)
 
-    def encode(self, values: np.ndarray) -> np.ndarray:
+    def encode(self, values: Column) -> np.ndarray | Ragged:
         """Row numbers in the vocabulary."""
-        return self.vocabulary.rows(values)
+        text = as_text(values)
+        rows = self.vocabulary.rows(text)
+        return Ragged(text.offsets, rows) if isinstance(text, Bags) else rows
+
+    def recipe(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {"kind": "vocabulary", "values": self.vocabulary.values}
 
 
 class Hashed(_Lookup):
@@ -160,11 +172,20 @@ class Hashed(_Lookup):
         """The bins and the missing value."""
         return self.bins + 1
 
-    def encode(self, values: np.ndarray) -> np.ndarray:
+    def recipe(self) -> dict[str, Any]:
+        """The number of bins."""
+        return {"kind": "hash", "bins": self.bins}
+
+    def encode(self, values: Column) -> np.ndarray | Ragged:
         """CRC-32 of the text, modulo the bins; 0 for a missing value."""
         text = as_text(values)
-        rows = [zlib.crc32(t.encode()) % self.bins + 1 if t else 0 for t in text.ravel()]
-        return np.asarray(rows, np.int32).reshape(text.shape)
+        if isinstance(text, Bags):
+            return Ragged(text.offsets, self._hashes(text.labels)[text.codes])
+        return self._hashes(text)
+
+    def _hashes(self, text: Texts) -> np.ndarray:
+        rows = [zlib.crc32(t.encode()) % self.bins + 1 if t else 0 for t in text.tolist()]
+        return np.asarray(rows, np.int32)
 
 
 class Bucketized(_Lookup):
@@ -182,7 +203,7 @@ class Bucketized(_Lookup):
         super().__init__(column=column, dropout=dropout)
         self.bins = bins
 
-    def adapt(self, values: np.ndarray) -> None:
+    def adapt(self, values: Column) -> None:
         """Puts the boundaries at the quantiles of the known values."""
         known = values[np.isfinite(values)].astype(np.float64)
         inner = np.linspace(0, 1, self.bins + 1)[1:-1]
@@ -193,11 +214,15 @@ class Bucketized(_Lookup):
         """The buckets and the missing value."""
         return len(self.boundaries) + 2
 
-    def encode(self, values: np.ndarray) -> np.ndarray:
+    def encode(self, values: Column) -> np.ndarray:
         """Bucket numbers from 1; 0 where the value is missing."""
         values = np.asarray(values, np.float64)
         rows = np.searchsorted(self.boundaries, values, side="right") + 1
         return np.where(np.isfinite(values), rows, 0).astype(np.int32)
+
+    def recipe(self) -> dict[str, Any]:
+        """The boundaries."""
+        return {"kind": "buckets", "boundaries": self.boundaries.tolist()}
 
 
 class Text(_Lookup):
@@ -223,24 +248,32 @@ class Text(_Lookup):
     def _words(text: str) -> list[str]:
         return re.findall(r"\w+", text.lower())
 
-    def adapt(self, values: np.ndarray) -> None:
+    def adapt(self, values: Column) -> None:
         """Takes the words that occur in at least `min_count` texts as vocabulary."""
-        words = [word for text in values for word in sorted(set(self._words(text)))]
-        distinct, counts = np.unique(np.asarray(words, dtype=str), return_counts=True)
-        self.vocabulary = Vocabulary(distinct[counts >= self.min_count])
+        counts = Counter(word for text in _lines(values) for word in set(self._words(text)))
+        kept = sorted(word for word, count in counts.items() if count >= self.min_count)
+        self.vocabulary = Vocabulary(Texts.of(kept))
 
     @property
     def num_rows(self) -> int:
         """Words and the unknown one."""
         return len(self.vocabulary)
 
-    def encode(self, values: np.ndarray) -> np.ndarray:
-        """Row numbers of the first `max_words` words, `[rows, max_words]`, padded with 0."""
-        words = np.full((len(values), self.max_words), "", dtype=object)
-        for row, text in enumerate(values):
-            kept = self._words(text)[: self.max_words]
-            words[row, : len(kept)] = kept
-        return self.vocabulary.rows(words)
+    def encode(self, values: Column) -> Ragged:
+        """Row numbers of the first `max_words` words of each text."""
+        words = Bags.of(self._words(text)[: self.max_words] for text in _lines(values))
+        return Ragged(words.offsets, self.vocabulary.rows(words))
+
+    def recipe(self) -> dict[str, Any]:
+        """The words, and how many of a text are read."""
+        words = self.vocabulary.values
+        return {"kind": "words", "values": words, "max_words": self.max_words}
+
+
+def _lines(values: Column) -> Iterator[str]:
+    """One text after the other, so that no more than one is a Python string at a time."""
+    text = as_text(values)
+    return (text[row] for row in range(len(text)))
 
 
 class _Dense(Feature):
@@ -274,17 +307,21 @@ class Numeric(_Dense):
 
     width = 1
 
-    def adapt(self, values: np.ndarray) -> None:
+    def adapt(self, values: Column) -> None:
         """Learns mean and standard deviation of the known values."""
         known = np.asarray(values, np.float64)
         known = known[np.isfinite(known)]
         self.mean = known.mean() if len(known) else 0.0
         self.deviation = (known.std() if len(known) else 0.0) or 1.0
 
-    def encode(self, values: np.ndarray) -> np.ndarray:
+    def encode(self, values: Column) -> np.ndarray:
         """Standardised values, `[rows, 1]`."""
         scaled = (np.asarray(values, np.float64) - self.mean) / self.deviation
         return np.where(np.isfinite(scaled), scaled, 0.0).astype(np.float32)[:, np.newaxis]
+
+    def recipe(self) -> dict[str, Any]:
+        """Mean and deviation."""
+        return {"kind": "number", "mean": float(self.mean), "deviation": float(self.deviation)}
 
 
 class Timestamp(_Dense):
@@ -295,14 +332,14 @@ class Timestamp(_Dense):
 
     width = 5
 
-    def adapt(self, values: np.ndarray) -> None:
+    def adapt(self, values: Column) -> None:
         """Learns the observed span."""
         known = np.asarray(values, np.float64)
         known = known[np.isfinite(known) & (known != 0)]
         self.first = float(known.min()) if len(known) else 0.0
         self.last = float(known.max()) if len(known) else 0.0
 
-    def encode(self, values: np.ndarray) -> np.ndarray:
+    def encode(self, values: Column) -> np.ndarray:
         """`[rows, 5]`: trend in [-1, 1], then sine and cosine of time of day and day of week."""
         seconds = np.asarray(values, np.float64)
         known = np.isfinite(seconds) & (seconds != 0)
@@ -312,13 +349,17 @@ class Timestamp(_Dense):
         columns = [trend, np.sin(day), np.cos(day), np.sin(day / 7), np.cos(day / 7)]
         return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
 
+    def recipe(self) -> dict[str, Any]:
+        """The observed span."""
+        return {"kind": "moment", "first": self.first, "last": self.last}
+
 
 class History:
     """The items that a user chose before, pooled: `[B, D]`.
 
     It looks items up in the embeddings of a candidate feature, so that the two towers share one
-    table of items. A training row never sees its own target here: `mtrec.data.batches` decides
-    what is shown.
+    table of items. A training row never sees its own target here, however often the user took it:
+    `mtrec.data.batches` decides what is shown.
 
     Args:
         candidate: Name of the shared candidate feature whose embeddings are pooled.

@@ -51,6 +51,7 @@ class LabelledHistory(keras.layers.Layer):
         count = np.bincount(items[known], minlength=rows) + self.prior
         means = np.divide(total, count, out=np.full(rows, mean), where=count > 0)
         self._means = means.astype(np.float32)
+        self._labelled = np.bincount(items[known], minlength=rows) > 0
 
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
         """Makes the means of the items and the table of y, `[C + 1, dim]`."""
@@ -59,6 +60,8 @@ class LabelledHistory(keras.layers.Layer):
         )
         self.means.assign(self._means)
         values = normal_rows(len(self._means), dim, stddev=stddev, seed=seed_for(seed, name))
+        # Never trained, and yet an item that is first labelled in a held-out row has one.
+        values[~self._labelled] = 0.0
         self.table = make_table(values, name=name.replace("/", "_"))
         self.built = True
 

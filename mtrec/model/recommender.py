@@ -9,6 +9,7 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
+from mtrec.model.bags import known_rows
 from mtrec.model.experts import SHARED
 from mtrec.model.sharing import Gates
 from mtrec.model.tower import Pooled, Tower
@@ -45,14 +46,21 @@ class Recommender(keras.layers.Layer):
         self._adapt_labelled(dataset, fit)
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
-        self.candidate.adapt(dataset.items, table="candidate", heads=self.heads, seed=seed)
-        self.query.adapt(dataset.users, table="query", heads=self.heads, seed=seed)
+        learnt = {SHARED: fit, **{n: head.learns(dataset, fit) for n, head in self.heads.items()}}
+        for tower, side, table in (
+            (self.candidate, "item", dataset.items),
+            (self.query, "user", dataset.users),
+        ):
+            rows = np.asarray(dataset.interactions[side])
+            trained = {scope: np.unique(rows[learns]) for scope, learns in learnt.items()}
+            name = "candidate" if side == "item" else "query"
+            tower.adapt(table, trained=trained, table=name, heads=self.heads, seed=seed)
+        viewed = {n: self.candidate.paths(n) for n, head in self.heads.items() if head.views}
         self.masks = {
             name: CorrelatedMasks(
-                {path: self.candidate.encoded[path][1:] for path in self.candidate.paths(name)}
+                {path: known_rows(self.candidate.encoded[path]) for path in paths}
             )
-            for name, head in self.heads.items()
-            if head.views
+            for name, paths in viewed.items()
         }
         return self
 

@@ -7,9 +7,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.columns import Column, Ragged, entries_of, held
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.max_similarity import starting_kernel
+from mtrec.model.bags import BagRows, EncodedBags, gather, on_device, unknown_where
 from mtrec.model.experts import SHARED, dense
 from mtrec.model.features import Feature, History
 from mtrec.model.labelled_history import LabelledHistory
@@ -61,9 +63,24 @@ class Tower(keras.layers.Layer):
         self.output_dim = sharing.output_dim(dim)
 
     def adapt(
-        self, columns: Mapping[str, np.ndarray], *, table: str, heads: Mapping[str, Head], seed: int
+        self,
+        columns: Mapping[str, Column],
+        *,
+        trained: Mapping[str, np.ndarray],
+        table: str,
+        heads: Mapping[str, Head],
+        seed: int,
     ) -> None:
         """Fits the features to a table and makes all weights.
+
+        Args:
+            columns: The table's columns by name, `[rows, ...]`.
+            trained: For `shared` and for each head, the rows of the table that training rows name,
+                ascending. An embedding that none of them reads would stay what it was drawn as:
+                what reads it is served as unknown.
+            table: `query` or `candidate`.
+            heads: The heads by name.
+            seed: Seed of all initial weights.
 
         Raises:
             UserError: If a feature reads a column that the table lacks or that is not of its kind,
@@ -76,10 +93,12 @@ class Tower(keras.layers.Layer):
         query = table == "query"
         self.vectors = {name: head.query_vectors if query else 1 for name, head in heads.items()}
         # Not weights: the encoded table, looked up by row number in the step and in the export.
-        self.encoded: dict[str, tf.Tensor] = {}
+        self.encoded: dict[str, tf.Tensor | EncodedBags] = {}
+        # Of features that encode as row numbers of an embedding table, those that are trained.
+        self.trained_rows: dict[str, np.ndarray] = {}
         for scope in (SHARED, *heads):
             for name, feature in self.features.get(scope, {}).items():
-                self._fit(feature, columns, f"{table}/{scope}/{name}")
+                self._fit(feature, columns, trained[scope], f"{table}/{scope}/{name}")
         # The shared features, and where the scheme asks for it, once more for each head.
         self.spaces = {SHARED: self.features.get(SHARED, {})}
         if self.sharing.own_tables:
@@ -98,17 +117,34 @@ class Tower(keras.layers.Layer):
         # Or else Keras would try to build it, features of heads that are not trained included.
         self.built = True
 
-    def _fit(self, feature: Feature, columns: Mapping[str, np.ndarray], path: str) -> None:
+    def _fit(
+        self, feature: Feature, columns: Mapping[str, Column], trained: np.ndarray, path: str
+    ) -> None:
         named_by = f"data.features.{path.replace('/', '.')}"
         if feature.column not in columns:
             raise UserError(
                 f"{named_by} reads the column {feature.column!r}, which the {self.table} table "
                 f"lacks; it has {', '.join(columns)}."
             )
-        values = np.asarray(columns[feature.column])
+        values = held(columns[feature.column])
         feature.check(values, named_by=named_by)
         feature.adapt(values)
-        self.encoded[path] = tf.constant(feature.encode(values))
+        encoded = feature.encode(values)
+        found = entries_of(encoded, trained)
+        if found.dtype.kind == "i":
+            self.trained_rows[path] = np.unique(found)
+        self.encoded[path] = on_device(self._as_trained(encoded, path))
+
+    def _as_trained(self, encoded: np.ndarray | Ragged, path: str) -> np.ndarray | Ragged:
+        """Encoded values with 0, which is unknown, for row numbers that are not trained."""
+        if path not in self.trained_rows:
+            return encoded
+        if isinstance(encoded, Ragged):
+            return encoded._replace(values=self._known(encoded.values, path))
+        return self._known(encoded, path)
+
+    def _known(self, rows: np.ndarray, path: str) -> np.ndarray:
+        return np.where(np.isin(rows, self.trained_rows[path]), rows, np.int32(0))
 
     def _create(self, heads: Mapping[str, Head], seed: int) -> None:
         def create(feature: Feature | LabelledHistory, path: str, dim: int) -> None:
@@ -142,7 +178,7 @@ class Tower(keras.layers.Layer):
         layer.build((None, self.output_dim))
         return layer
 
-    def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor | BagRows]:
         """Encodes one row that is not in the table, from raw values by column.
 
         Returns:
@@ -151,7 +187,7 @@ class Tower(keras.layers.Layer):
         Raises:
             UserError: If no feature reads one of the columns, or a number is given as text.
         """
-        replaced = {
+        found = {
             f"{self.table}/{scope}/{name}": _encoded(feature, values[feature.column])
             for scope in (SHARED, *self.heads)
             for name, feature in self.features.get(scope, {}).items()
@@ -163,30 +199,35 @@ class Tower(keras.layers.Layer):
                 f"{unread[0]!r} must be a column that a feature of the {self.table} tower reads: "
                 f"{', '.join(sorted(columns)) or 'there is none'}."
             )
-        return replaced
+        row = {path: on_device(self._as_trained(e, path)) for path, e in found.items()}
+        return {path: gather(e, tf.constant([0]), distinct=True) for path, e in row.items()}
 
     def _vectors(
         self,
         scope: str,
         features: Mapping[str, Feature],
         rows: tf.Tensor,
-        replaced: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor | BagRows],
         draw: tf.Tensor | None,
     ) -> list[tf.Tensor]:
         vectors = []
         for name, feature in features.items():
             path = f"{self.table}/{scope}/{name}"
-            encoded = replaced[path] if path in replaced else tf.gather(self.encoded[path], rows)
+            encoded = replaced[path] if path in replaced else self._gather(path, rows)
             if draw is not None and feature.dropout:
                 encoded = feature.dropped(encoded, draw)
             vectors.append(feature(encoded))
         return vectors
 
+    def _gather(self, path: str, rows: tf.Tensor) -> tf.Tensor | BagRows:
+        # A step asks for each item once; of users, single rows may share one.
+        return gather(self.encoded[path], rows, distinct=self.table == "candidate")
+
     def _shared(
         self,
         rows: tf.Tensor,
         histories: Pooled,
-        replaced: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor | BagRows],
         draw: tf.Tensor | None,
     ) -> tuple[dict[str, tf.Tensor], Gates]:
         sums = {}
@@ -199,7 +240,7 @@ class Tower(keras.layers.Layer):
         self,
         rows: tf.Tensor,
         histories: Pooled,
-        replaced: Mapping[str, tf.Tensor] | None = None,
+        replaced: Mapping[str, tf.Tensor | BagRows] | None = None,
         draw: tf.Tensor | None = None,
         labelled: Mapping[str, Sequence[tf.Tensor]] | None = None,
     ) -> dict[str, tf.Tensor]:
@@ -228,7 +269,7 @@ class Tower(keras.layers.Layer):
         head: str,
         output: tf.Tensor,
         rows: tf.Tensor,
-        replaced: Mapping[str, tf.Tensor],
+        replaced: Mapping[str, tf.Tensor | BagRows],
         draw: tf.Tensor | None,
         labelled: Sequence[tf.Tensor],
     ) -> tf.Tensor:
@@ -254,10 +295,9 @@ class Tower(keras.layers.Layer):
             rows: Row numbers in the table.
             shown: By path, whether a feature is shown, a scalar; or else all values are unknown.
         """
-        replaced = {}
+        replaced: dict[str, tf.Tensor | BagRows] = {}
         for path, show in shown.items():
-            encoded = tf.gather(self.encoded[path], rows)
-            replaced[path] = tf.where(show, encoded, tf.zeros_like(encoded))
+            replaced[path] = unknown_where(~show, self._gather(path, rows))
         shared, _ = self._shared(rows, {}, replaced, None)
         return self._of_head(head, shared[head], rows, replaced, None, [])
 
@@ -266,9 +306,9 @@ class Tower(keras.layers.Layer):
         return self._shared(rows, histories, {}, None)[1]
 
 
-def _encoded(feature: Feature, value: Any) -> tf.Tensor:
+def _encoded(feature: Feature, value: Any) -> np.ndarray | Ragged:
     try:
-        return tf.constant(feature.encode(np.asarray([value])))
+        return feature.encode(held([value]))
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"A value of {feature.column!r} must be {feature.reads or 'a value or a list'}; "

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 # Parameters that may differ between the runs of one group.
 REPEATED = ("seed", "index.seed", "tracking.run_name", "train.resume")
 WEIGHTS = "task.weights."
-# Stands for the choice of tasks among the parameters.
-_TASKS = "tasks"
+# Stand for the choice of tasks, and for the digest of the data, among the parameters.
+_TASKS, _DATA = "tasks", "data"
+# Parameters of the data that leave the rows a run is judged on as they are.
+_FIT_ALONE = ("data.split.validation_share", "data.split.rating_share")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,35 @@ class Group:
         """The metric's standard deviation over the runs; None for fewer than two."""
         values = self.values(metric)
         return stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Section:
+    """Groups of runs that were judged on the same rows, so that their metrics can be compared.
+
+    Attributes:
+        name: What sets the rows apart from those of other sections; empty where there is one.
+        groups: The groups.
+    """
+
+    name: str
+    groups: list[Group]
+
+
+def sections(runs: "Sequence[TrackedRun]") -> list[Section]:
+    """Groups of runs, by the data and the split of it that they were judged on."""
+    members: dict[tuple[str | None, ...], list[TrackedRun]] = {}
+    keys = sorted({key for run in runs for key in run.params if key.startswith("data.split.")})
+    keys = [key for key in keys if key not in _FIT_ALONE]
+    for run in runs:
+        members.setdefault((run.data, *map(run.params.get, keys)), []).append(run)
+    first = [group[0] for group in members.values()]
+    files = sorted({key for run in first for key in run.params if key.startswith("data.load.")})
+    paths = _paths(first, [*files, *keys, _DATA])
+    return [
+        Section(name=" ".join(path), groups=grouped(group))
+        for path, group in zip(paths, members.values(), strict=True)
+    ]
 
 
 def grouped(runs: "Sequence[TrackedRun]") -> list[Group]:
@@ -111,6 +142,8 @@ def _token(run: "TrackedRun", key: str) -> str:
     if key == _TASKS:
         heads = _heads(run.params)
         return "joint" if len(heads) > 1 else "".join(heads)
+    if key == _DATA:
+        return f"data={run.data[:8]}"
     value = run.params.get(key)
     if value is None:
         return ""

@@ -1,24 +1,29 @@
 """The export: a TensorFlow SavedModel, and an MLflow model made of it."""
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.pair import PairHead
+from mtrec.model.bags import BagRows, EncodedBags, from_padded
+from mtrec.model.experts import SHARED
 from mtrec.model.recommender import Recommender
 from mtrec.serving.index import Index
 from mtrec.serving.manifest import MANIFEST
 from mtrec.serving.run import Run
-from mtrec.tracking.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL
+from mtrec.tracking.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL, OURS
+from mtrec.tracking.whole import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 
 # How many items the MLflow model answers with where no `k` is sent.
 DEFAULT_K = 10
+# A file in the SavedModel's folder; see `new_users`.
+NEW_USERS = "new_users.json"
+# Columns of a question, which a user's own column of that name cannot be.
+RESERVED = ("user_id", "history", "item_id")
 
 Outputs = dict[str, tf.Tensor]
 Functions = dict[str, Callable[..., Outputs]]
@@ -44,17 +53,17 @@ def save(run: Run, index: Index | None) -> list[str]:
         index: Its index; None without a retrieval head.
 
     Raises:
-        UserError: If an id holds a line break.
+        UserError: If an id holds a line break, or `model/` holds what no job wrote.
     """
     directory = run.directory / MODEL
-    with tempfile.TemporaryDirectory(dir=run.directory, prefix=".model-") as name:
-        aside = Path(name)
-        with _encoded_as_variables(run.model):
-            root, signatures = _module(run, index, vocabularies=aside)
-            tf.saved_model.save(root, str(aside / "new"), signatures=signatures)
-        if directory.exists():
-            directory.rename(aside / "old")
-        (aside / "new").rename(directory)
+    with (
+        replacing(directory, OURS[MODEL]) as aside,
+        tempfile.TemporaryDirectory() as vocabularies,
+        _encoded_as_variables(run.model),
+    ):
+        root, signatures = _module(run, index, vocabularies=Path(vocabularies))
+        tf.saved_model.save(root, str(aside), signatures=signatures)
+        (aside / NEW_USERS).write_text(json.dumps(new_users(run)), encoding="utf-8")
     return list(signatures)
 
 
@@ -62,16 +71,25 @@ def _module(run: Run, index: Index | None, *, vocabularies: Path) -> tuple[tf.Mo
     """The module to save and its functions, which are its attributes as well."""
     user_id = tf.TensorSpec([None], tf.string, name="user_id")
     item_id = tf.TensorSpec([None], tf.string, name="item_id")
+    history = tf.TensorSpec([None], tf.string, name="history")
+    owners = tf.TensorSpec([None], tf.int32, name="owners")
+    encoded = _encoded_specs(run)
     served = Served(run, vocabularies=vocabularies)
     root = tf.Module()
     root.resources = served.resources
-    functions = {"score_pairs": tf.function(served.score_pairs, [user_id, item_id])}
+    functions = {
+        "score_pairs": tf.function(served.score_pairs, [user_id, item_id]),
+        "score_new": tf.function(served.score_new, [item_id, history, owners, *encoded]),
+    }
     if run.retrieval and index:
         search = ServedSearch(run, served, run.retrieval, index)
         root.search_resources = search.resources
         k = tf.TensorSpec([], tf.int32, name="k")
         functions["embed_query"] = tf.function(search.embed_query, [user_id])
         functions["recommend"] = tf.function(search.recommend, [user_id, k])
+        count = tf.TensorSpec([], tf.int32, name="count")
+        new = [count, k, history, owners, *encoded]
+        functions["recommend_new"] = tf.function(search.recommend_new, new)
     for name, function in functions.items():
         setattr(root, name, function)
     return root, functions
@@ -92,7 +110,7 @@ class Served:
     """
 
     def __init__(self, run: Run, *, vocabularies: Path) -> None:
-        self._model = run.model
+        self._run, self._model = run, run.model
         self._retrieval, self._rating = run.retrieval, run.rating
         data = run.dataset
         self._users = _row_table(data.users[data.user_key], vocabularies / "users.txt")
@@ -103,8 +121,7 @@ class Served:
         self.resources = [
             *(self._users, self._items, self._offsets, self._history, *self._labels.values()),
             *(weight.value for weight in run.model.weights),
-            *run.model.query.encoded.values(),
-            *run.model.candidate.encoded.values(),
+            *tf.nest.flatten([run.model.query.encoded, run.model.candidate.encoded]),
         ]
 
     def user_rows(self, user_id: tf.Tensor) -> tf.Tensor:
@@ -137,11 +154,54 @@ class Served:
             heads say of pairs, such as a probability, by their names, `[N]`; of an ordinal head
             the standard deviation too, such as `rating_spread`.
         """
-        users, items = self.user_rows(user_id), _rows(self._items, item_id)
+        users = self.user_rows(user_id)
         # Many pairs may be of one user: the query tower runs once for each.
         rows, place = tf.unique(users)
         queries = self.queries(rows)
         query = {name: tf.gather(vectors, place) for name, vectors in queries.items()}
+        return self._score(query, users, item_id)
+
+    def score_new(
+        self, item_id: tf.Tensor, history: tf.Tensor, owners: tf.Tensor, *encoded: tf.Tensor
+    ) -> Outputs:
+        """`score_pairs` of items `[N]` for N users whom the model does not know.
+
+        Args:
+            item_id: The items.
+            history: Ids of the items that they chose before side by side, each oldest first, `[H]`.
+            owners: The user, 0..N-1, that each belongs to, `[H]`.
+            encoded: What `NEW_USERS` makes of their columns, `[N, ...]` each.
+
+        Raises:
+            tf.errors.InvalidArgumentError: If an item of a history is not in the catalogue.
+        """
+        users = tf.zeros_like(item_id, tf.int32)
+        queries = self._model.queries(
+            users, self.item_rows(history), owners, self.replaced(encoded)
+        )
+        return self._score(queries, users, item_id)
+
+    def item_rows(self, item_id: tf.Tensor) -> tf.Tensor:
+        """Rows of items `[H]`, all of which must be in the catalogue."""
+        rows = _rows(self._items, item_id)
+        unknown = tf.boolean_mask(item_id, rows == 0)
+        named = tf.concat([unknown, [""]], axis=0)[0]
+        message = tf.strings.join(
+            ["history must hold items of the catalogue; got ", named, ", which is none."]
+        )
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(unknown) == 0, [message])]):
+            return tf.identity(rows)
+
+    def replaced(self, encoded: Sequence[tf.Tensor]) -> dict[str, tf.Tensor | BagRows]:
+        """Encoded columns of new users by the paths of the query tower's features."""
+        held = self._run.model.query.encoded
+        return {
+            path: from_padded(column) if isinstance(held[path], EncodedBags) else column
+            for path, column in zip(_recipes(self._run), encoded, strict=True)
+        }
+
+    def _score(self, query: Outputs, users: tf.Tensor, item_id: tf.Tensor) -> Outputs:
+        items = _rows(self._items, item_id)
         candidate = self._model.candidates(items)
         outputs = {"known": (users > 0) & (items > 0)}
         if self._retrieval:
@@ -178,8 +238,8 @@ class ServedSearch:
         self._model, self._served = run.model, served
         self._retrieval, self._rating = retrieval, run.rating
         data = run.dataset
-        self._item_ids = _variable(np.asarray(data.items[data.item_key]).astype(str))
-        self._titles = _variable(np.asarray(data.items[data.title]).astype(str))
+        self._item_ids = _variable(np.asarray(data.items[data.item_key]))
+        self._titles = _variable(np.asarray(data.items[data.title]))
         self._index = index.as_module()
         self.resources = [self._item_ids, self._titles, self._index]
 
@@ -207,6 +267,30 @@ class ServedSearch:
         rows = self._served.user_rows(user_id)
         history, owners, labels = self._served.histories(rows)
         queries = self._model.queries(rows, history, owners, labels=labels)
+        return self._found(rows, queries, history, owners, k)
+
+    def recommend_new(
+        self,
+        count: tf.Tensor,
+        k: tf.Tensor,
+        history: tf.Tensor,
+        owners: tf.Tensor,
+        *encoded: tf.Tensor,
+    ) -> Outputs:
+        """`recommend` for so many users whom the model does not know; see `Served.score_new`."""
+        rows = tf.zeros([count], tf.int32)
+        items = self._served.item_rows(history)
+        queries = self._model.queries(rows, items, owners, self._served.replaced(encoded))
+        return self._found(rows, queries, items, owners, k)
+
+    def _found(
+        self,
+        rows: tf.Tensor,
+        queries: Outputs,
+        history: tf.Tensor,
+        owners: tf.Tensor,
+        k: tf.Tensor,
+    ) -> Outputs:
         excluded = tf.stack([owners, history - 1], axis=1)
         scores, positions = self._index.search(self._embed(queries), k, excluded)
         items = positions + 1
@@ -231,6 +315,53 @@ class ServedSearch:
         return self._model.heads[self._retrieval].embed(queries[self._retrieval])
 
 
+def _recipes(run: Run) -> dict[str, dict[str, Any]]:
+    """How each feature of the query tower that new users can send reads its column, by path."""
+    tower, kept = run.model.query, {}
+    for scope in (SHARED, *tower.heads):
+        for name, feature in tower.features.get(scope, {}).items():
+            recipe = feature.recipe()
+            if recipe and feature.column not in (run.dataset.user_key, *RESERVED):
+                path = f"query/{scope}/{name}"
+                bag = isinstance(tower.encoded[path], EncodedBags)
+                trained = tower.trained_rows.get(path)
+                kept[path] = recipe | {
+                    "column": feature.column,
+                    "bag": bag,
+                    "trained": None if trained is None else trained.tolist(),
+                }
+    return kept
+
+
+def _encoded_specs(run: Run) -> list[tf.TensorSpec]:
+    columns = [run.model.query.encoded[path] for path in _recipes(run)]
+    return [
+        # A bag's values come padded with 0, and may be more than any in the table.
+        tf.TensorSpec([None, None], tf.int32, name=f"encoded_{place}")
+        if isinstance(c, EncodedBags)
+        else tf.TensorSpec([None, *c.shape[1:]], c.dtype, name=f"encoded_{place}")
+        for place, c in enumerate(columns)
+    ]
+
+
+def new_users(run: Run) -> dict[str, Any]:
+    """How `serving_model.py` reads what is sent of a new user.
+
+    Returns:
+        `columns`: the columns of the users' table that may be sent, with their types as in
+        `Tracker.log_model`; `encoded`: what each feature makes of its column, in the order of the
+        SavedModel's inputs `encoded_0`, `encoded_1`, ...
+    """
+    recipes = list(_recipes(run).values())
+    kinds = {"b": "boolean", "i": "double", "u": "double", "f": "double"}
+    columns = {}
+    for recipe in recipes:
+        values = np.asarray(run.dataset.users[recipe["column"]])
+        kind = kinds.get(values.dtype.kind, "string")
+        columns[recipe["column"]] = kind + ("[]" if values.ndim > 1 else "")
+    return {"columns": columns, "encoded": recipes}
+
+
 @contextmanager
 def _encoded_as_variables(model: Recommender) -> Iterator[None]:
     """Puts variables in place of the towers' encoded columns while the functions are traced.
@@ -241,7 +372,7 @@ def _encoded_as_variables(model: Recommender) -> Iterator[None]:
     constants = [tower.encoded for tower in towers]
     try:
         for tower in towers:
-            tower.encoded = {path: _variable(column) for path, column in tower.encoded.items()}
+            tower.encoded = tf.nest.map_structure(_variable, tower.encoded)
         yield
     finally:
         for tower, encoded in zip(towers, constants, strict=True):
@@ -252,12 +383,12 @@ def _variable(values: np.ndarray | tf.Tensor) -> tf.Variable:
     return tf.Variable(values, trainable=False)
 
 
-def _row_table(ids: np.ndarray, file: Path) -> tf.lookup.StaticHashTable:
+def _row_table(ids: Texts, file: Path) -> tf.lookup.StaticHashTable:
     """A table from id to row - 1, read from `file`, which gets the ids of rows 1, 2, ... in order.
 
     The SavedModel keeps the file beside its graph, which may not exceed 2 GB.
     """
-    names = np.asarray(ids)[1:].astype(str).tolist()
+    names = ids[1:].tolist()
     for name in names:
         if "\n" in name or "\r" in name:
             raise UserError(f"an id must not hold a line break; got {name!r}. Rename it.")
@@ -293,7 +424,8 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
         name="recommender",
         code_path=Path(__file__).with_name("mlflow_model.py"),
         artifacts={"model": run.directory / MODEL, "index_manifest": manifest},
-        inputs={"user_id": "any"},
+        inputs={"user_id": "string", "history": "string[]", "item_id": "string"}
+        | new_users(run)["columns"],
         outputs=_columns(run),
         params={"k": DEFAULT_K},
         input_example=_example(run),
@@ -311,7 +443,7 @@ def _columns(run: Run) -> dict[str, str]:
 def _example(run: Run) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame({"user_id": run.dataset.users[run.dataset.user_key][1:3].astype(str)})
+    return pd.DataFrame({"user_id": run.dataset.users[run.dataset.user_key][1:3].tolist()})
 
 
 def _requirements(index: Index) -> list[str]:

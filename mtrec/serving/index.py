@@ -20,11 +20,14 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 from mtrec.heads.exact_search import exact_top_k, recall_of
 from mtrec.heads.max_similarity import merge
 from mtrec.serving.manifest import Manifest, read_manifest, write_manifest
 from mtrec.serving.search_module import SearchModule
+from mtrec.tracking.run_dir import INDEX, OURS
+from mtrec.tracking.whole import replacing
 
 # ScaNN trains its quantiser on no fewer candidates.
 SMALLEST_TREE = 16
@@ -37,13 +40,13 @@ class Index:
 
     Attributes:
         vectors: The candidates, `[C, D]` float32.
-        ids: Their ids, `[C]` strings.
+        ids: Their ids, `[C]` texts.
         manifest: What the index is.
         searcher: ScaNN's searcher; None when exact.
     """
 
     def __init__(
-        self, *, vectors: np.ndarray, ids: np.ndarray, manifest: Manifest, searcher: Any
+        self, *, vectors: np.ndarray, ids: Texts, manifest: Manifest, searcher: Any
     ) -> None:
         self.vectors = vectors
         self.ids = ids
@@ -110,20 +113,18 @@ class Index:
         return SearchModule(vectors=vectors, manifest=self.manifest, tree=tree)
 
     def save(self, directory: Path) -> None:
-        """Writes the index aside and renames it to `directory`, replacing what was there."""
-        directory = Path(directory).absolute()
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".index-") as aside:
-            new, old = Path(aside, "new"), Path(aside, "old")
-            self._write(new)
-            if directory.exists():
-                directory.rename(old)
-            new.rename(directory)
+        """Writes the index aside and renames it to `directory`, in place of one that was there.
+
+        Raises:
+            UserError: If `directory` holds anything else.
+        """
+        with replacing(Path(directory).absolute(), OURS[INDEX]) as aside:
+            self._write(aside)
 
     def _write(self, directory: Path) -> None:
-        directory.mkdir()
         np.save(directory / "vectors.npy", self.vectors, allow_pickle=False)
-        np.save(directory / "ids.npy", self.ids, allow_pickle=False)
+        for part, values in self.ids.parts().items():
+            np.save(directory / f"ids.{part}.npy", values, allow_pickle=False)
         if self._searcher is not None:
             (directory / "scann").mkdir()
             # With absolute paths an index that has been moved would not load.
@@ -135,13 +136,13 @@ class IndexBuilder(Protocol):
     """What a choice of the config group `index` is: candidates in, an index out."""
 
     def __call__(
-        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+        self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns an index.
 
         Args:
             vectors: The candidates, `[C, D]`.
-            ids: Their ids, `[C]` strings.
+            ids: Their ids, `[C]` texts.
             digest: Names the candidate tower; see `tower_digest`.
             queries: Queries `[Q, D]` or `[Q, K, D]` to measure recall on. Without them, candidates
                 with noise stand in.
@@ -156,7 +157,7 @@ class ExactBuilder:
     """Builds an index that scores every candidate; an `IndexBuilder`."""
 
     def __call__(
-        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+        self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns the index; see `IndexBuilder`."""
         start = time.perf_counter()
@@ -187,6 +188,10 @@ class ScannBuilder:
         k: Depth at which recall is measured.
         num_queries: Number of queries it is measured on.
         seed: Seed of the sample of queries.
+
+    Raises:
+        UserError: If a recall is not above 0 and at most 1, or a number is too small. Whichever
+            index is built, so that it does not depend on the size of the catalogue.
     """
 
     exact_below: int
@@ -196,8 +201,20 @@ class ScannBuilder:
     num_queries: int
     seed: int
 
+    def __post_init__(self) -> None:
+        for name in ("target_recall", "min_recall"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UserError(
+                    f"index.{name} must be above 0 and at most 1; got {getattr(self, name)}."
+                )
+        for name, least in (("exact_below", 0), ("k", 1), ("num_queries", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"index.{name} must be at least {least}; got {getattr(self, name)}."
+                )
+
     def __call__(
-        self, vectors: np.ndarray, *, ids: np.ndarray, digest: str, queries: np.ndarray | None
+        self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns the index; see `IndexBuilder`."""
         start = time.perf_counter()
@@ -266,14 +283,14 @@ def load(directory: Path, *, digest: str | None) -> Index:
         )
     return Index(
         vectors=np.load(directory / "vectors.npy", allow_pickle=False),
-        ids=np.load(directory / "ids.npy", allow_pickle=False),
+        ids=Texts(*(np.load(directory / f"ids.{part}.npy") for part in ("offsets", "data"))),
         manifest=manifest,
         searcher=_load_tree(directory / "scann") if manifest.kind == "scann" else None,
     )
 
 
-def _checked(vectors: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    vectors, ids = np.ascontiguousarray(vectors, np.float32), np.asarray(ids, str)
+def _checked(vectors: np.ndarray, ids: Texts | np.ndarray) -> tuple[np.ndarray, Texts]:
+    vectors, ids = np.ascontiguousarray(vectors, np.float32), Texts.of(np.asarray(ids))
     if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
         raise ValueError(f"vectors must be [C, D] and ids [C]; got {vectors.shape}, {ids.shape}.")
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))

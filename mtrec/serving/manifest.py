@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -42,13 +43,26 @@ class Manifest:
     versions: dict[str, str]
 
 
-def tower_digest(weights: Sequence[np.ndarray], ids: np.ndarray) -> str:
-    """Returns the SHA-256 that names a candidate tower: of its weights and the items' ids `[C]`.
+def tower_digest(
+    weights: Sequence[np.ndarray],
+    ids: Texts | np.ndarray,
+    encoded: Mapping[str, Sequence[np.ndarray]],
+) -> str:
+    """Returns the SHA-256 that names a candidate tower, all that its vectors are made of.
 
     Weights, not vectors: those would differ in the last bit from one machine to another.
+
+    Args:
+        weights: Its weights.
+        ids: The items' ids, `[C]`.
+        encoded: The arrays that each of its features reads of the items, by the feature.
     """
     shapes = [np.shape(weight) for weight in weights]
-    digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids, str).tolist()]).encode())
+    digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids).tolist()]).encode())
+    for path, arrays in sorted(encoded.items()):
+        for array in map(np.ascontiguousarray, arrays):
+            digest.update(f"{path}:{array.dtype.str}:{array.shape}\n".encode())
+            digest.update(array.tobytes())
     for weight in weights:
         digest.update(np.asarray(weight, "<f4").tobytes())
     return digest.hexdigest()

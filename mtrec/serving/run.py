@@ -1,4 +1,4 @@
-"""A trained run, read back from its directory: what every stage after training starts from."""
+"""A trained run: what every stage after training starts from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
-from mtrec.config import Config
+from mtrec.data.columns import Texts
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.split import Split
@@ -16,12 +17,8 @@ from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.rating import Rating
 from mtrec.heads.retrieval import Retrieval
-from mtrec.jobs import build
-from mtrec.jobs.load import load as load_data
 from mtrec.model.recommender import Recommender
 from mtrec.serving.manifest import tower_digest
-from mtrec.tracking.run_dir import CHECKPOINTS, load_config
-from mtrec.training.checkpoint import read_selected
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Run:
 
     @cached_property
     def known(self) -> Histories:
-        """All interactions that may be known at serving time: train, validation included."""
+        """What users may be known to have at serving time: by train, validation included."""
         return Histories.of(self.dataset, self.parts.train)
 
     @property
@@ -59,15 +56,13 @@ class Run:
         return next((n for n, head in self.model.heads.items() if isinstance(head, kind)), None)
 
     @property
-    def item_ids(self) -> np.ndarray:
+    def item_ids(self) -> Texts:
         """Ids of items 1..C, `[C]`; item row i is at position i - 1 of the index."""
-        return np.asarray(self.dataset.items[self.dataset.item_key])[1:]
+        return self.dataset.items[self.dataset.item_key][1:]
 
     def user_row(self, user_id: str) -> int:
         """Row of a user, 0 for one the model does not know."""
-        return int(
-            Vocabulary(self.dataset.users[self.dataset.user_key]).rows(np.asarray([user_id]))[0]
-        )
+        return int(Vocabulary(self.dataset.users[self.dataset.user_key]).rows([user_id])[0])
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Rows of items `[n]`.
@@ -75,7 +70,7 @@ class Run:
         Raises:
             UserError: If an id is not in the catalogue.
         """
-        rows = Vocabulary(self.item_ids).rows(np.asarray(item_ids, dtype=str))
+        rows = Vocabulary(self.item_ids).rows(list(item_ids))
         for item_id, row in zip(item_ids, rows, strict=True):
             if row == 0:
                 raise UserError(f"{item_id!r} must be an item of {self.dataset.name}; it is not.")
@@ -83,19 +78,10 @@ class Run:
 
     @property
     def tower_digest(self) -> str:
-        """Names the candidate tower's weights; an index of another tower is refused."""
-        weights = [weight.numpy() for weight in self.model.candidate.weights]
-        return tower_digest(weights, self.item_ids)
-
-
-def restore(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
-    """The run with the model that training selected."""
-    model = build.model(config, dataset, parts.fit)
-    read_selected(directory / CHECKPOINTS, model=model.weights)
-    return Run(directory=directory, dataset=dataset, parts=parts, model=model)
-
-
-def load(directory: Path) -> Run:
-    """The run of a directory, its data loaded anew."""
-    config = load_config(directory)
-    return restore(config, *load_data(config.data), directory)
+        """Names the candidate tower; an index of another tower is refused."""
+        candidate = self.model.candidate
+        encoded = {
+            path: [np.asarray(array) for array in tf.nest.flatten(column)]
+            for path, column in candidate.encoded.items()
+        }
+        return tower_digest([w.numpy() for w in candidate.weights], self.item_ids, encoded)

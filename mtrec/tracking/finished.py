@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
 from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, connect
@@ -56,6 +56,7 @@ class TrackedRun:
         choices: The option chosen of each config group, such as `balance`.
         params: Its parameters as text.
         metrics: The last value of each metric.
+        data: Digest of the data it was trained and judged on; empty where it logged none.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class TrackedRun:
     choices: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
+    data: str
 
 
 def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
@@ -100,9 +102,14 @@ def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
             },
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
+            data=next((put.dataset.digest for put in _dataset_inputs(run)), ""),
         )
         for run in jobs
     ]
+
+
+def _dataset_inputs(run: Any) -> list[Any]:
+    return list(run.inputs.dataset_inputs) if run.inputs else []
 
 
 def artifact(run_id: str, name: str, *, uri: str | None) -> Path | None:

@@ -257,9 +257,14 @@ class _Run:
                 self._client.log_artifact(self._id, str(path), record["dir"] or None)
 
     def _log_model(self, record: Record) -> str:
-        from mlflow.entities import LoggedModelOutput
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
         run = self._client.get_run(self._id)
+        for earlier in self._models(run.info.experiment_id, record["name"]):
+            # A resumed job comes to the same model once more.
+            if earlier.status == LoggedModelStatus.READY:
+                return f"models:/{earlier.model_id}"
+            self._client.delete_logged_model(earlier.model_id)
         model = self._client.create_logged_model(
             run.info.experiment_id, record["name"], self._id, params=run.data.params
         )
@@ -275,6 +280,11 @@ class _Run:
                 self._client.delete_logged_model(model.model_id)
             raise
         return f"models:/{model.model_id}"
+
+    def _models(self, experiment_id: str, name: str) -> "list[LoggedModel]":
+        """The run's models of a name, those among them that never arrived whole."""
+        mine = f"source_run_id = '{self._id}' AND name = '{name}'"
+        return list(self._client.search_logged_models([experiment_id], mine))
 
     def _show_metrics(self, keys: Iterable[str], model_id: str) -> None:
         """Shows the run's test metrics on the model's page too; the run keeps one value each."""
@@ -416,7 +426,13 @@ def _signature(record: Record) -> "ModelSignature":
     from mlflow.types.schema import Schema
 
     def schema(columns: Mapping[str, str]) -> Schema:
-        named = [{"name": n, "type": t, "required": True} for n, t in columns.items()]
+        named = []
+        for name, kind in columns.items():
+            scalar = kind.removesuffix("[]")
+            said = (
+                {"type": kind} if scalar == kind else {"type": "array", "items": {"type": scalar}}
+            )
+            named.append({"name": name, **said, "required": False})
         return Schema.from_json(json.dumps(named))
 
     signature = ModelSignature(schema(record["inputs"]), schema(record["outputs"]))

@@ -91,9 +91,10 @@ class Tracker:
             name: What the model is called.
             code_path: A Python file that calls `mlflow.models.set_model`.
             artifacts: Files and folders that the code finds in `context.artifacts`.
-            inputs: The columns of a question, each with its type by MLflow's name (`string`,
-                `long`, `float`, `double`, `boolean`, or `any` for what MLflow need not check).
-            outputs: The columns of the answer.
+            inputs: The columns that a question may have, each with its type by MLflow's name
+                (`string`, `long`, `float`, `double`, `boolean`, or `any` for what MLflow need not
+                check), with `[]` behind it for a list of them.
+            outputs: The columns that an answer may have.
             params: What may be sent beside the rows, with the values where nothing is sent.
             input_example: Rows as a user would send them.
             pip_requirements: What has to be installed where the model runs.

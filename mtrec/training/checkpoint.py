@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.errors import UserError
+from mtrec.tracking.whole import beside, foreign, replacing, write_text
 
 STATE = "state.json"
 WEIGHTS = "weights"
 SELECTED = "selected"
+# What a checkpoint is made of.
+FILES = (STATE, f"{WEIGHTS}*")
 
 Parts: TypeAlias = Mapping[str, Sequence[keras.Variable]]
 
@@ -49,23 +54,24 @@ class Checkpoints:
         return self.directory / f"step-{step:08d}"
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Writes all variables, and `state` as JSON."""
-        aside = self.directory / f".step-{step:08d}.partial"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        """Writes all variables, and `state` as JSON.
+
+        Raises:
+            UserError: If what it would replace holds files of somebody else.
+        """
         values = {id(v): v.numpy() for v in _sharded(self._parts)}
-        _checkpoint(self._parts, _on_host(values)).write(str(aside / WEIGHTS))
-        content = {"state": state, "files": _digests(aside)}
-        (aside / STATE).write_text(json.dumps(content))
-        _delete(self.path(step))
-        os.replace(aside, self.path(step))
+        with replacing(self.path(step), FILES) as aside:
+            _checkpoint(self._parts, _on_host(values)).write(str(aside / WEIGHTS))
+            content = {"state": state, "files": _digests(aside)}
+            (aside / STATE).write_text(json.dumps(content))
+        heartbeat.beat()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the latest checkpoint that is whole, or None.
 
         One that is damaged is skipped for the one before, with a warning.
         """
-        for path in sorted(self.directory.glob("step-*"), reverse=True):
+        for path in reversed(_steps(self.directory)):
             state = _whole(path)
             if state is not None:
                 return int(path.name.removeprefix("step-")), state
@@ -75,18 +81,19 @@ class Checkpoints:
     def restore(self, step: int) -> None:
         """Reads all variables from the checkpoint after `step` steps."""
         _read(self.path(step), self._parts).assert_consumed()
+        heartbeat.beat()
 
     def select(self, step: int) -> None:
         """Makes the checkpoint of `step` the one that later stages read."""
-        aside = self.directory / f".{SELECTED}.partial"
-        aside.write_text(self.path(step).name + "\n")
-        os.replace(aside, self.directory / SELECTED)
+        write_text(self.directory / SELECTED, self.path(step).name + "\n")
 
     def prune(self, *, keep: int, latest: int) -> None:
-        """Deletes all checkpoints but that of step `keep` and the `latest` ones."""
-        paths = sorted(self.directory.glob("step-*"))
-        for path in paths[:-latest]:
-            if path != self.path(keep):
+        """Deletes all checkpoints but that of step `keep` and the `latest` ones.
+
+        One in which somebody put files of their own stays.
+        """
+        for path in _steps(self.directory)[:-latest]:
+            if path != self.path(keep) and not foreign(path, FILES):
                 _delete(path)
 
 
@@ -141,13 +148,17 @@ def _sharded(parts: Parts) -> list[ShardedVariable]:
     return [v for group in parts.values() for v in group if isinstance(v, ShardedVariable)]
 
 
+def _steps(directory: Path) -> list[Path]:
+    """The checkpoints in a directory, the earliest first."""
+    return [p for p in sorted(directory.glob("step-*")) if re.fullmatch(r"step-\d+", p.name)]
+
+
 def _delete(path: Path) -> None:
     """Deletes a checkpoint, so that one deleted half-way does not look damaged."""
-    if path.exists():
-        aside = path.with_name(f".{path.name}.deleted")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(path, aside)
-        shutil.rmtree(aside)
+    aside = beside(path, "deleted")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(path, aside)
+    shutil.rmtree(aside)
 
 
 def _digests(directory: Path) -> dict[str, str]:

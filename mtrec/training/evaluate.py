@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
-from mtrec.data.histories import Histories, first_of_each
+from mtrec.data.histories import Histories
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.heads.head import Head, HeldOut, Report
@@ -28,7 +28,8 @@ class Evaluator:
 
     Args:
         dataset: The data.
-        known: Rows the model may know of each user: they form the histories and are masked.
+        known: Rows the model may know of each user: what users have by them forms the histories
+            and is masked.
         held_out: Rows to judge it on.
 
     Attributes:
@@ -53,7 +54,7 @@ class Evaluator:
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},
             time=columns["timestamp"][order].astype(np.int64),
-            new=~np.isin(mine, pairs) & first_of_each(mine),
+            new=~np.isin(mine, pairs),
             known=histories,
             dataset=dataset,
         )

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from mtrec.distributed.strategy import all_gather, all_sum
 from mtrec.errors import UserError
-from mtrec.training.balance import TINY, Balancer
+from mtrec.training.balance import TINY, Balancer, Choice, Present
 
 # What TensorFlow gives for a variable: a tensor, rows of a table, or None where no path leads.
 Gradient: TypeAlias = Any
@@ -99,21 +99,23 @@ class PCGrad(Balancer):
 
     of_gradients = True
 
-    def factors(self, losses: tf.Tensor, gram: Any, step: tf.Tensor) -> tf.Tensor:
+    def choose(self, tasks: Present) -> Choice:
         """See the class."""
-        count = len(self.tasks)
+        count, gram = tasks.count, tasks.gram
         total = tf.zeros(count)
         for task in range(count):
             own = tf.one_hot(task, count)  # the projected gradient as a sum of gradients
-            seed = tf.stack([tf.constant(self.seed + task, tf.int64), tf.cast(step, tf.int64)])
+            seed = tf.stack(
+                [tf.constant(self.seed + task, tf.int64), tf.cast(tasks.step, tf.int64)]
+            )
             order = tf.argsort(tf.random.stateless_uniform([count], seed))
             for place in range(count):
                 other = order[place]
                 inner = tf.tensordot(own, gram[:, other], 1)
-                conflict = tf.minimum(inner, 0.0) / tf.maximum(gram[other, other], TINY)
+                conflict = tf.minimum(inner, 0.0) / gram[other, other]
                 own -= tf.where(other == task, 0.0, conflict) * tf.one_hot(other, count)
             total += own
-        return total
+        return total, {}
 
 
 class CAGrad(Balancer):
@@ -136,10 +138,10 @@ class CAGrad(Balancer):
             raise UserError(f"balance.radius must be at least 0 and below 1; got {radius}.")
         self.radius = radius
 
-    def factors(self, losses: tf.Tensor, gram: Any, step: tf.Tensor) -> tf.Tensor:
+    def choose(self, tasks: Present) -> Choice:
         """See the class."""
-        count = len(self.tasks)
-        gram = tf.cast(gram, tf.float64)
+        count, gram = tasks.count, tf.cast(tasks.gram, tf.float64)
+        gram /= tf.reduce_max(tf.linalg.diag_part(gram))  # factors do not depend on the unit
         mean = tf.fill([count], tf.constant(1.0 / count, tf.float64))
         reach = self.radius * tf.sqrt(_quadratic(gram, mean))
         shares = mean
@@ -149,7 +151,7 @@ class CAGrad(Balancer):
             for i, j in pairs:
                 shares = _best_of_pair(gram, mean, reach, shares, i, j)
         length = tf.sqrt(tf.maximum(_quadratic(gram, shares), TINY))
-        return count * tf.cast(mean + reach / length * shares, tf.float32)
+        return count * tf.cast(mean + reach / length * shares, tf.float32), {}
 
 
 def _quadratic(gram: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
@@ -189,27 +191,35 @@ class ImtlG(Balancer):
     Liu et al., ICLR 2021 (IMTL-G). With `b_t = c_t |g_t|` the projections on unit gradients are
     `C b`, C being their cosines; all are equal where `C b` is constant. With two tasks c is the
     inverse of the gradients' lengths. Times T here, as the plain sum has factors of 1.
+
+    With three tasks or more, of which one has a much shorter gradient than the others, that sum may
+    project on all gradients with a negative sign, and would make every loss rise, or be longer the
+    nearer it is to that. Where the sizes of the factors sum to more than `MOST` T, the inverse
+    lengths are taken there too.
     """
 
     of_gradients = True
+    MOST = 10.0
 
-    def factors(self, losses: tf.Tensor, gram: Any, step: tf.Tensor) -> tf.Tensor:
+    def choose(self, tasks: Present) -> Choice:
         """See the class."""
-        gram = tf.cast(gram, tf.float64)
-        lengths = tf.sqrt(tf.maximum(tf.linalg.diag_part(gram), TINY))
-        cosines = gram / (lengths[:, tf.newaxis] * lengths)
+        gram = tf.cast(tasks.gram, tf.float64)
+        inverse = tf.math.rsqrt(tf.linalg.diag_part(gram))
+        cosines = gram * inverse[:, tf.newaxis] * inverse
         # Equal or opposed gradients leave C without an inverse; the limit is what this gives.
-        ridge = 1e-8 * tf.eye(len(self.tasks), dtype=tf.float64)
-        scaled = tf.linalg.solve(cosines + ridge, tf.ones([len(self.tasks), 1], tf.float64))[:, 0]
-        found = scaled / lengths
-        return len(self.tasks) * tf.cast(found / tf.reduce_sum(found), tf.float32)
+        ridge = 1e-8 * tf.eye(tasks.count, dtype=tf.float64)
+        ones = tf.ones([tasks.count, 1], tf.float64)
+        found = tf.linalg.solve(cosines + ridge, ones)[:, 0] * inverse
+        fair = self.MOST * tf.reduce_sum(found) >= tf.reduce_sum(tf.abs(found))
+        found = tf.where(fair, found, inverse)
+        return tasks.count * tf.cast(found / tf.reduce_sum(found), tf.float32), {}
 
 
 class GradNorm(Balancer):
     """Learnt factors under which gradients are long where a task has fallen little.
 
     Chen et al., ICML 2018 (arXiv:1711.02257): the factor of a task moves against the sign of
-    `c_t |g_t| - mean_s(c_s |g_s|) r_t^alpha`, with r_t the loss over that of the first step,
+    `c_t |g_t| - mean_s(c_s |g_s|) r_t^alpha`, with r_t the loss over that of the task's first step,
     relative to the mean of all tasks; then factors are scaled to sum to T. They move by
     `rate |g_t| / mean_s |g_s|`, so that a rate means the same whatever the scale of losses, and
     keep above 0.01. The shared parameters are all of those that tasks share, not the last layer.
@@ -228,24 +238,25 @@ class GradNorm(Balancer):
         self.rate = rate
 
     def create(self) -> None:
-        """Makes the factors and the losses of the first step."""
-        self._factors = self.state("factors", 1.0)
-        self._first = self.state("first", 1.0)
+        """Makes the factors and the first loss of each task; 0 where there is none yet."""
+        self.state("factors", 1.0)
+        self.state("first", 0.0)
 
-    def factors(self, losses: tf.Tensor, gram: Any, step: tf.Tensor) -> tf.Tensor:
+    def choose(self, tasks: Present) -> Choice:
         """See the class; these are the factors after they moved."""
-        first = tf.where(step > 0, self._first.value, losses)
-        self._first.assign(first)
-        lengths = tf.sqrt(tf.linalg.diag_part(gram))
-        fell = losses / tf.maximum(first, TINY)
+        first = tf.where(tasks.state["first"] > 0, tasks.state["first"], tasks.losses)
+        # What these tasks have together stays theirs, whoever else is absent.
+        together = tf.reduce_sum(tasks.state["factors"]) / tasks.count
+        factors = tasks.state["factors"] / together
+        lengths = tf.sqrt(tf.linalg.diag_part(tasks.gram))
+        fell = tasks.losses / tf.maximum(first, TINY)
         pace = fell / tf.maximum(tf.reduce_mean(fell), TINY)
-        weighted = self._factors.value * lengths
+        weighted = factors * lengths
         over = weighted - tf.reduce_mean(weighted) * pace**self.alpha
-        move = tf.sign(over) * lengths / tf.maximum(tf.reduce_mean(lengths), TINY)
-        moved = tf.maximum(self._factors.value - self.rate * move, self.LEAST)
-        moved *= len(self.tasks) / tf.reduce_sum(moved)
-        self._factors.assign(moved)
-        return moved
+        move = tf.sign(over) * lengths / tf.reduce_mean(lengths)
+        moved = tf.maximum(factors - self.rate * move, self.LEAST)
+        moved *= tasks.count / tf.reduce_sum(moved)
+        return moved, {"factors": together * moved, "first": first}
 
 
 class MetaBalance(Balancer):
@@ -253,7 +264,8 @@ class MetaBalance(Balancer):
 
     He et al., WWW 2022 (arXiv:2203.06801): `c_t = relax m_main / m_t + 1 - relax`, with m_t the
     moving average of |g_t|; the main task keeps 1. Lengths are over all shared parameters at once,
-    not layer by layer.
+    not layer by layer. Where the main task is absent its last average counts, and all factors are 1
+    until it has one.
 
     Args:
         main: The main task.
@@ -270,7 +282,7 @@ class MetaBalance(Balancer):
         self.decay = decay
 
     def create(self) -> None:
-        """Makes the moving averages.
+        """Makes the moving averages, and the main task's once more for steps without it.
 
         Raises:
             UserError: If the main task is none of the tasks.
@@ -279,13 +291,17 @@ class MetaBalance(Balancer):
             raise UserError(
                 f"balance.main must be one of {', '.join(self.tasks)}; got {self.main}."
             )
-        self._lengths = self.state("lengths", 0.0)
+        self.state("lengths", 0.0)
+        self.state("main", 0.0, shared=True)
 
-    def factors(self, losses: tf.Tensor, gram: Any, step: tf.Tensor) -> tf.Tensor:
+    def choose(self, tasks: Present) -> Choice:
         """See the class."""
-        now = tf.sqrt(tf.linalg.diag_part(gram))
-        before = tf.where(step > 0, self._lengths.value, now)
+        now = tf.sqrt(tf.linalg.diag_part(tasks.gram))
+        before = tf.where(tasks.state["lengths"] > 0, tasks.state["lengths"], now)
         lengths = self.decay * before + (1.0 - self.decay) * now
-        self._lengths.assign(lengths)
-        main = lengths[self.tasks.index(self.main)]
-        return self.relax * main / tf.maximum(lengths, TINY) + 1.0 - self.relax
+        is_main = tf.equal(tasks.places, self.tasks.index(self.main))
+        main = tf.reduce_sum(tf.where(is_main, lengths, 0.0))
+        main = tf.where(tf.reduce_any(is_main), main, tasks.state["main"])
+        factors = self.relax * main / lengths + 1.0 - self.relax
+        factors = tf.where(main > 0, factors, tf.ones_like(factors))
+        return factors, {"lengths": lengths, "main": main}

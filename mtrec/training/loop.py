@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.batches import Batches, stack
+from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
@@ -57,7 +58,7 @@ class State:
     Attributes:
         epoch: The epoch that is being trained, from 1.
         step: Steps taken in it.
-        losses: The task losses of those steps, `[step, T]`.
+        losses: The task losses of those steps, `[step, T]`; NaN where a task had no rows.
         weights: The tasks' weights in those steps, `[step, T]`.
         telemetry: Metrics of those steps that were observed.
         history: The metrics of every finished epoch.
@@ -257,21 +258,21 @@ class _Trainer:
         taken = self.step(
             {r: stack([slices[r] for slices in steps]) for r in mine}, observe=observe
         )
+        heartbeat.beat()
         _check_finite(taken.losses, list(self.step.model.heads), state)
-        state.losses += taken.losses.tolist()
+        state.losses += np.where(taken.rows > 0, taken.losses, np.nan).tolist()
         state.weights += taken.weights.tolist()
         state.telemetry += [taken.telemetry] if observe else []
         state.step = stop
 
     def _means(self) -> Metrics:
-        """Means over the steps of the epoch."""
+        """Means over the steps of the epoch; a task's loss over those in which it had rows."""
         metrics: Metrics = {}
         for kind, values in (("loss", self.state.losses), ("weight", self.state.weights)):
-            means = np.mean(values, axis=0)
-            metrics |= {
-                f"train/{name}/{kind}": float(mean)
-                for name, mean in zip(self.step.model.heads, means, strict=True)
-            }
+            for name, each in zip(self.step.model.heads, np.transpose(values), strict=True):
+                counted = each[~np.isnan(each)]
+                if len(counted):
+                    metrics[f"train/{name}/{kind}"] = float(np.mean(counted))
         observed = self.state.telemetry
         for name in observed[0] if observed else ():
             metrics[name] = float(np.mean([metrics_of[name] for metrics_of in observed]))
@@ -321,7 +322,8 @@ def _check_selectable(metric: str | None, metrics: Metrics) -> None:
         raise UserError(
             f"train.select_by must be one of {known}; got {metric}."
             if known
-            else "train.select_by must be null where nothing is held out for validation; got "
+            else "train.select_by must be null where validation holds out nothing that a head is "
+            "judged by, such as a positive row of an item that its user lacks; got "
             f"{metric}. Set train.select_by=null, or a larger data.split.validation_share."
         )
 

@@ -74,7 +74,7 @@ class Miner:
         items = np.asarray(head.embed(items))
         best = np.zeros((len(users), k), np.int32)
         for part in metrics.chunks(len(users), USERS_AT_ONCE):
-            query = embed_users(self._model, users[part], self._batches.histories)[self._ranks]
+            query = embed_users(self._model, users[part], self._batches.known)[self._ranks]
             out = [taken - 1 for taken in self._batches.not_to_mine(users[part])]
             scores, places = exact_top_k(items, np.asarray(head.embed(query)), k, exclude=out)
             best[part] = np.where(np.isfinite(scores), places + 1, 0)

@@ -17,6 +17,7 @@ from mtrec.data.batches import Batch
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import all_sum
 from mtrec.distributed.tables import TABLE, tables_of
+from mtrec.errors import UserError
 from mtrec.heads.head import Examples
 from mtrec.model.recommender import Recommender
 from mtrec.training.balance import Balancer
@@ -24,6 +25,9 @@ from mtrec.training.gradient_balance import gram_matrix, weighted_sum
 from mtrec.training.gradient_cache import Encoded, GradientCache, encode
 from mtrec.training.streaming_log_q import StreamingLogQ
 from mtrec.training.telemetry import as_metrics, moved_by, touched_rows
+
+# What a step finds of each task; see `Taken`.
+_PER_TASK = ("losses", "weights", "rows")
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,15 @@ class Taken:
     """What K steps found.
 
     Attributes:
-        losses: Each task's mean loss over the global batch, `[K, T]`.
+        losses: Each task's mean loss over the global batch, `[K, T]`; 0 where it has no rows.
         weights: The weight each task had, `[K, T]`: the configured one times the balancer's factor.
+        rows: The rows each task had in the global batch, `[K, T]`.
         telemetry: Metrics of a step that was observed; see `mtrec.training.telemetry`.
     """
 
     losses: np.ndarray
     weights: np.ndarray
+    rows: np.ndarray
     telemetry: dict[str, float]
 
 
@@ -59,6 +65,10 @@ class Step:
         strategy: Where the replicas are. Model, balancer and optimizers belong to its scope.
         log_q: Estimates log Q, where the batches do not have it; made in the same scope.
         encode_at_once: See `mtrec.training.gradient_cache.GradientCache`; null for the whole batch.
+
+    Raises:
+        UserError: If the optimizer of tables clips gradients. That of dense weights may: it clips
+            the gradient of the global batch.
     """
 
     def __init__(
@@ -71,6 +81,13 @@ class Step:
         log_q: StreamingLogQ | None = None,
         encode_at_once: int | None = None,
     ) -> None:
+        option = _clipping(optimizers.tables)
+        if option:
+            raise UserError(
+                f"optimizer.tables must not clip gradients: got {option}="
+                f"{getattr(optimizers.tables, option)}, which would clip each replica's rows by "
+                f"themselves. Clip those of dense weights, with optimizer.dense.{option}."
+            )
         self.model = model
         self.balancer = balancer
         self.optimizers = optimizers
@@ -81,7 +98,7 @@ class Step:
         self.dense = [v for v in model.trainable_variables if v.name != TABLE]
         with strategy.scope():
             optimizers.tables.build(self.tables)
-            optimizers.dense.build(self.dense + balancer.trainable_variables)
+            optimizers.dense.build(self.dense)
         # Of a sharded table, a replica has the whole batch's gradient, but of its own rows alone.
         self._sharded = [isinstance(v, ShardedVariable) for v in self.tables + self.dense]
         self._clock = (optimizers.tables if self.tables else optimizers.dense).iterations
@@ -102,7 +119,8 @@ class Step:
             self._compiled[observe] = self._traced_once(function, replicas)
         found = self._compiled[observe](self._distributed(replicas))
         telemetry = as_metrics(found, list(self.model.heads), self.tables) if observe else {}
-        return Taken(found["losses"].numpy(), found["weights"].numpy(), telemetry)
+        per_task = {name: found[name].numpy() for name in _PER_TASK}
+        return Taken(**per_task, telemetry=telemetry)
 
     def _distributed(self, replicas: Mapping[int, Batch]) -> Mapping[str, Any]:
         return self.strategy.experimental_distribute_values_from_function(
@@ -137,17 +155,16 @@ class Step:
 
         def body(k: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             result = self.strategy.run(self._step, args=(batches, k))
-            return k + 1, found.write(k, [self._local(result[n]) for n in ("losses", "weights")])
+            return k + 1, found.write(k, [self._local(result[name]) for name in _PER_TASK])
 
         found = tf.TensorArray(tf.float32, size=count)
         _, found = tf.while_loop(lambda k, _: k < count, body, (0, found))
-        losses, weights = tf.unstack(found.stack(), axis=1)  # each [K, T]
-        return {"losses": losses, "weights": weights}
+        return dict(zip(_PER_TASK, tf.unstack(found.stack(), axis=1), strict=True))  # each [K, T]
 
     def _observed(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         found = self.strategy.run(self._step, args=(batches, 0), kwargs={"observe": True})
         one = {name: self._local(value) for name, value in found.items()}
-        return one | {name: one[name][tf.newaxis] for name in ("losses", "weights")}
+        return one | {name: one[name][tf.newaxis] for name in _PER_TASK}
 
     def _local(self, value: Any) -> tf.Tensor:
         return self.strategy.experimental_local_results(value)[0]
@@ -174,8 +191,10 @@ class Step:
         found = [tape.gradient(target, (variables, encoded)) for target in targets]
         return self.cache.gradients(batch, variables, found)
 
-    def losses(self, batch: dict[str, tf.Tensor], encoded: Encoded) -> list[tf.Tensor]:
-        """This replica's share of every task's mean loss over the global batch."""
+    def losses(
+        self, batch: dict[str, tf.Tensor], encoded: Encoded
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """This replica's share of every task's mean loss over the global batch, and its rows."""
         query, item, pool = (encoded[side] for side in ("query", "item", "pool"))
         frozen = batch["pool_frozen"][:, tf.newaxis] > 0
         pool = {n: tf.where(frozen, tf.stop_gradient(v), v) for n, v in pool.items()}
@@ -194,7 +213,7 @@ class Step:
         return [
             tf.math.divide_no_nan(total, count)
             for total, count in zip(sums, tf.unstack(totals), strict=True)
-        ]
+        ], totals
 
     def _step(
         self, batches: Mapping[str, tf.Tensor], k: tf.Tensor, observe: bool = False
@@ -208,7 +227,7 @@ class Step:
             # Tapes do not see a sharded table by themselves.
             tape.watch([v.value for v in self.tables + self.dense])
             encoded = self._encoded(tape, batch)
-            shares = self.losses(batch, encoded)
+            shares, rows = self.losses(batch, encoded)
             losses = all_sum(tf.stop_gradient(tf.stack(shares)))
             parts = _times(configured, shares)
             if not balancer.of_gradients:
@@ -222,33 +241,50 @@ class Step:
             gradients = [weighted_sum(each, factors) for each in zip(*tasks, strict=True)]
         else:
             (gradients,) = self._gradients(tape, [objective], batch, encoded)
-        found = {"losses": losses, "weights": configured * factors}
+        found = {"losses": losses, "weights": configured * factors, "rows": rows}
         if not observe:
-            self._apply(gradients, configured * losses)
+            self._apply(gradients)
             return found
-        rows = [
+        touched = [
             touched_rows(g, sharded=s)
             for g, s in zip(gradients[: len(self.tables)], self._sharded, strict=False)
         ]
-        before = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
-        self._apply(gradients, configured * losses)
-        after = [tf.gather(v.value, r) for v, r in zip(self.tables, rows, strict=True)]
+        before = [tf.gather(v.value, r) for v, r in zip(self.tables, touched, strict=True)]
+        self._apply(gradients)
+        after = [tf.gather(v.value, r) for v, r in zip(self.tables, touched, strict=True)]
         return found | {"gram": gram, "updates": moved_by(before, after, self._sharded)}
 
-    def _apply(self, gradients: Sequence[Any], losses: tf.Tensor) -> None:
+    def _apply(self, gradients: Sequence[Any]) -> None:
         """Moves all weights by this replica's share of the gradients."""
-        replicas = self.strategy.num_replicas_in_sync
         pairs = list(zip(gradients, self.tables + self.dense, strict=True))
-        own = [g / replicas for g in self.balancer.gradients(losses)]
-        dense = pairs[len(self.tables) :]
-        dense += list(zip(own, self.balancer.trainable_variables, strict=True))
         for optimizer, part in (
             (self.optimizers.tables, pairs[: len(self.tables)]),
-            (self.optimizers.dense, dense),
+            (self.optimizers.dense, pairs[len(self.tables) :]),
         ):
             moved = [(g, v) for g, v in part if g is not None]
             if moved:  # a model may have no dense weight
-                optimizer.apply_gradients(moved)
+                optimizer.apply_gradients(self._clipped(optimizer, moved))
+
+    def _clipped(
+        self, optimizer: keras.optimizers.Optimizer, moved: list[tuple[Any, keras.Variable]]
+    ) -> list[tuple[Any, keras.Variable]]:
+        """This replica's share of the gradients, their sum over replicas being clipped.
+
+        Keras clips each replica's share by itself. A share of what is clipped is short enough for
+        it to leave alone.
+        """
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas == 1 or not _clipping(optimizer):
+            return moved
+        gradients, variables = zip(*moved, strict=True)
+        clipped = optimizer._clip_gradients([all_sum(g) for g in gradients])
+        return [(g / replicas, v) for g, v in zip(clipped, variables, strict=True)]
+
+
+def _clipping(optimizer: keras.optimizers.Optimizer) -> str | None:
+    """The option by which the optimizer clips gradients, if it does."""
+    options = ("clipnorm", "global_clipnorm", "clipvalue")
+    return next((name for name in options if getattr(optimizer, name)), None)
 
 
 def _times(factors: tf.Tensor, losses: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -73,7 +73,7 @@ class StreamingLogQ(keras.layers.Layer):
         return {
             "pool_log_q": self._log_q(batch["pool"]),
             "row_log_q": self._log_q(tf.gather(batch["item"], batch["row_item"])),
-            "history_log_q": self._log_q(tf.gather(batch["item"], batch["history_item"])),
+            "own_log_q": self._log_q(tf.gather(batch["item"], batch["own_item"])),
         }
 
     def _log_q(self, items: tf.Tensor) -> tf.Tensor:

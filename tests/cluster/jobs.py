@@ -24,14 +24,15 @@ JOB = (
 class Job:
     """A running main job in the run directory `<cwd>/run`, unless overrides say otherwise."""
 
-    def __init__(self, cwd, *overrides):
+    def __init__(self, cwd, *overrides, environment=None):
         self.text = ""
         # Process of each worker; the driver is the process itself.
         self.pids = {}
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "mtrec.launch", *JOB, "hydra.run.dir=run", *overrides],
             cwd=cwd,
-            env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
+            env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+            | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -165,13 +165,49 @@ def test_chronological_users_have_all_rows_from_the_first_target_on_as_targets()
     assert set(starts) == set(range(1, 11))
 
 
-def test_a_row_never_sees_its_own_target(repeats):
-    source = batches(repeats, batch_of="rows", history_share=0.99)
-    for (batch,) in epoch_of(source):
-        target = {query: item for query, _, item, _ in rows_of(batch)}
+settings = pytest.mark.parametrize(
+    ("batch_of", "chronological"),
+    [("users", False), ("users", True), ("rows", False), ("rows", True)],
+)
+
+
+@settings
+def test_no_target_has_its_item_in_its_own_history(batch_of, chronological):
+    data = planted(most_repeats=8)
+    assert set(Counter((user, item) for user, item, _ in columns_of(data)).values()) >= {1, 8}
+    source = batches(data, batch_of=batch_of, chronological=chronological, history_share=0.7)
+    entries = 0
+    for (batch,) in (b for epoch in range(1, 6) for b in epoch_of(source, epoch)):
+        asked = {(query, item) for query, _, item, _ in rows_of(batch)}
         shown = shown_of(batch)
-        assert all(item != target[query] for query, _, item in shown)
-        assert len(shown) > 100
+        assert not asked & {(query, item) for query, _, item in shown}
+        entries += len(shown)
+    assert entries > 100
+
+
+def test_all_that_a_user_did_with_an_item_is_shown_or_asked_for(repeats):
+    taken = Counter((user, item) for user, item, _ in columns_of(repeats))
+    shown, asked = Counter(), Counter()
+    for (batch,) in epoch_of(batches(repeats)):
+        shown.update((user, item) for _, user, item in shown_of(batch))
+        asked.update((user, item) for _, user, item, _ in rows_of(batch))
+
+    assert max(taken.values()) > 5
+    assert shown + asked == taken
+    assert not shown.keys() & asked.keys()
+
+
+def test_an_item_is_shown_with_the_probability_asked_for_however_often_it_was_taken(repeats):
+    taken = Counter((user, item) for user, item, _ in columns_of(repeats))
+    shown, epochs = Counter(), 200
+    for epoch in range(1, epochs + 1):
+        (batch,) = batches(repeats).step(epoch, 0)
+        shown.update({(user, item) for _, user, item in shown_of(batch)})
+    for often in (range(1, 3), range(3, 20)):
+        pairs = [pair for pair, times in taken.items() if times in often]
+        found = sum(shown[pair] for pair in pairs) / (len(pairs) * epochs)
+        assert len(pairs) > 20
+        assert found == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / (len(pairs) * epochs)))
 
 
 def test_a_row_sees_the_other_items_of_its_user(data):
@@ -195,16 +231,6 @@ def test_a_chronological_row_sees_exactly_what_is_strictly_earlier():
     assert seen == {2: set(), 1: {2}, 4: {2}, 3: {1, 2, 4}, 5: set()}
 
 
-def test_a_chronological_row_sees_an_earlier_purchase_of_its_own_item():
-    data = written_out([(1, 1, 3, 1), (1, 1, 3, 2)])
-    source = batches(data, batch_of="rows", chronological=True, history_share=1 - 1e-9)
-    (batch,) = source.step(1, 0)
-
-    assert [item for _, _, item in shown_of(batch)] == [1]
-    # It is the positive, and must not be masked.
-    assert batch["history_pool"][batch["history_query"] >= 0].tolist() == [-1]
-
-
 variants = pytest.mark.parametrize(
     ("batch_of", "chronological", "pool"),
     [
@@ -221,7 +247,7 @@ variants = pytest.mark.parametrize(
 
 def joined(replicas, size):
     """What all replicas' slices hold together, with queries and pool in their global places."""
-    rows, shown, pool, masked = Counter(), Counter(), {}, Counter()
+    rows, shown, pool, own = Counter(), Counter(), {}, Counter()
     draws = [batch["query_draw"][batch["query"] > 0] for batch in replicas]
     place = {}  # position in the whole pool -> item
     for replica, batch in enumerate(replicas):
@@ -239,13 +265,12 @@ def joined(replicas, size):
             rows[(first + query, *row, q)] += 1
         for query, *entry in shown_of(batch):
             shown[(first + query, *entry)] += 1
-        for query, item, position in zip(
-            batch["history_query"], batch["history_item"], batch["history_pool"], strict=True
-        ):
-            if position >= 0:
+        fields = (batch[f"own_{name}"] for name in ("query", "item", "pool", "log_q", "weight"))
+        for query, item, position, *values in zip(*fields, strict=True):
+            if query >= 0:
                 assert place[position] == batch["item"][item]
-                masked[(first + query, batch["item"][item])] += 1
-    return rows, shown, pool, masked, np.concatenate(draws).tolist()
+                own[(first + query, batch["item"][item], *values)] += 1
+    return rows, shown, pool, own, np.concatenate(draws).tolist()
 
 
 @variants
@@ -336,8 +361,11 @@ def test_padding_has_the_values_that_are_promised(data):
         "query_draw": "f",
         "history_query": "i",
         "history_item": "i",
-        "history_pool": "i",
-        "history_log_q": "f",
+        "own_query": "i",
+        "own_item": "i",
+        "own_pool": "i",
+        "own_log_q": "f",
+        "own_weight": "f",
         "history_label_rating": "f",
         "item": "i",
         "row_query": "i",
@@ -346,7 +374,8 @@ def test_padding_has_the_values_that_are_promised(data):
         "row_weight": "f",
         "row_draw": "f",
         "row_time": "i",
-        "row_first": "i",
+        "row_kind": "i",
+        "row_had": "i",
         "row_pool": "i",
         "row_log_q": "f",
         "pool": "i",
@@ -354,9 +383,11 @@ def test_padding_has_the_values_that_are_promised(data):
         "pool_frozen": "i",
     }
     assert empty["query"].tolist() == [0, 0, 0, 0]
-    assert set(empty["history_query"]) == set(empty["history_pool"]) == {-1}
+    assert set(empty["history_query"]) == set(empty["own_query"]) == set(empty["own_pool"]) == {-1}
     assert np.isnan(empty["label_rating"]).all()
-    for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_first"):
+    for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_kind"):
+        assert not empty[name].any()
+    for name in ("own_item", "own_log_q", "own_weight"):
         assert not empty[name].any()
     lengths = {name: {len(part[name]) for part in last} for name in empty}
     assert lengths.pop("query") == lengths.pop("query_draw") == {4}
@@ -486,24 +517,58 @@ def test_the_pool_holds_each_target_of_the_global_batch_once(data):
     assert not none["pool"].any()
 
 
-def test_history_is_masked_once_for_each_item_and_never_where_it_is_a_target(repeats):
-    for (batch,) in epoch_of(batches(repeats, global_batch=4)):
-        pool = batch["pool"]
-        targets = {(query, item) for query, _, item, _ in rows_of(batch)}
-        shown = {(query, item) for query, _, item in shown_of(batch)}
-        expected = {(query, item) for query, item in shown - targets if item in pool}
-        real = batch["history_pool"] >= 0
-        masked = list(
-            zip(batch["history_query"][real], pool[batch["history_pool"][real]], strict=True)
+@settings
+@pytest.mark.parametrize("pool", ["in_batch", "catalogue"])
+def test_all_that_a_user_has_is_masked_once_unless_it_is_a_target(
+    repeats, batch_of, chronological, pool
+):
+    how = {"batch_of": batch_of, "chronological": chronological, "negatives": pool}
+    for (batch,) in epoch_of(batches(repeats, global_batch=4, **how)):
+        asked = {(query, item) for query, _, item, _ in rows_of(batch)}
+        has = {
+            (query, item)
+            for query, user in enumerate(batch["query"])
+            for owner, item, _ in columns_of(repeats)
+            if owner == user and item in batch["pool"]
+        }
+        real = batch["own_query"] >= 0
+        own = batch["pool"][batch["own_pool"][real]]
+        assert own.tolist() == batch["item"][batch["own_item"][real]].tolist()
+        assert Counter(zip(batch["own_query"][real], own, strict=True)) == Counter(has - asked)
+        assert not batch["own_weight"].any()
+
+
+@pytest.mark.parametrize("batch_of", ["users", "rows"])
+def test_what_a_query_brought_is_its_own_unless_its_user_has_it(data, batch_of):
+    columns = data.interactions
+    rows = zip(*(columns[n].tolist() for n in ("user", "item", "negative")), strict=True)
+    given, has = {}, set()
+    for user, item, shown in rows:
+        given.setdefault((user, item), set()).add(shown)
+        has.add((user, item))
+    pool = in_batch(mined=2, given=True, past_batches=1)
+    source = with_mined(data, batch_of=batch_of, global_batch=8, negatives=pool)
+    for (batch,) in epoch_of(source, 2):
+        brought = {
+            (query, item)
+            for query, user in enumerate(batch["query"])
+            for item in MINED[user].tolist()
+        }
+        for query, user, item, _ in rows_of(batch):
+            brought |= {(query, shown) for shown in given[user, item]}
+        expected = {(q, i) for q, i in brought if i and (batch["query"][q], i) not in has}
+        mine = batch["own_weight"] == 1
+        found = list(
+            zip(batch["own_query"][mine], batch["item"][batch["own_item"][mine]], strict=True)
         )
-        assert Counter(masked) == Counter(expected)
-        assert shown & targets  # the data does repeat
+        assert Counter(found) == Counter(expected)
+        assert expected
 
 
 def test_the_first_row_of_a_repeated_target_is_marked(repeats):
     (batch,) = batches(repeats).step(1, 0)
     marked = Counter()
-    for first, (query, _, item, _) in zip(batch["row_first"], rows_of(batch), strict=False):
+    for first, (query, _, item, _) in zip(batch["row_kind"], rows_of(batch), strict=False):
         marked[query, item] += first
 
     assert set(marked.values()) == {1}

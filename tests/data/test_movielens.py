@@ -78,11 +78,11 @@ def test_100k_has_the_published_rows_and_every_column(tmp_path, capfd):
         "Kolya (1996) (V)",
     ]
     assert items["movie_genres"].tolist() == [
-        ["", "", ""],
+        [],
         ["Unknown", "Action", "Adventure"],
-        ["Western", "", ""],
-        ["Unknown", "", ""],
-        ["Western", "", ""],
+        ["Western"],
+        ["Unknown"],
+        ["Western"],
     ]
     np.testing.assert_array_equal(
         items["movie_year"], np.float32([np.nan, 1995, 1971, np.nan, 1996])
@@ -109,9 +109,9 @@ def test_1m_has_age_groups_and_children_without_the_s(tmp_path):
     np.testing.assert_array_equal(data.users["user_age"], np.float32([np.nan, 1, 56]))
     assert data.users["user_occupation"].tolist() == ["", "K-12 student", "self-employed"]
     assert data.items["movie_genres"].tolist() == [
-        ["", ""],
+        [],
         ["Adventure", "Children"],
-        ["Drama", ""],
+        ["Drama"],
     ]
     assert data.interactions["item"].tolist() == [2, 1, 1]
 

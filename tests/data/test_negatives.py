@@ -1,5 +1,7 @@
 """The log Q of a pool is the log of how often an item is in it."""
 
+import math
+
 import numpy as np
 import pytest
 from small_data import all_rows, planted, with_negatives, written_out
@@ -106,11 +108,12 @@ def test_a_number_that_makes_no_pool_is_refused(changed, sentence):
         adapted(in_batch(**changed), [1, 2], num_items=3)
 
 
-def users_with_ties():
+def users_with_ties(*, most_repeats=1):
     """120 users, 200 items of very different popularity, and times that repeat."""
-    data = planted(num_users=120, num_items=200, num_interactions=1200)
+    sizes = {"num_users": 120, "num_items": 200, "num_interactions": 600 * (1 + most_repeats)}
+    data = planted(**sizes, most_repeats=most_repeats)
     columns = data.interactions
-    times = np.random.default_rng(0).integers(1, 5, 1200)
+    times = np.random.default_rng(0).integers(1, 5, len(columns["item"]))
     names = ("user", "item", "rating")
     return written_out(list(zip(*(columns[n] for n in names), times, strict=True)), num_items=200)
 
@@ -132,6 +135,8 @@ def written_lists(source, data, *, mined):
     "changed",
     [
         {},
+        {"most_repeats": 3},
+        {"most_repeats": 3, "given": True},
         {"uniform": 30},
         {"past_batches": 1},
         {"given": True},
@@ -145,7 +150,9 @@ def written_lists(source, data, *, mined):
     [("users", False, 20), ("users", True, 20), ("rows", False, 100), ("rows", True, 100)],
 )
 def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, batch, changed):
-    data = with_negatives(users_with_ties())
+    changed = dict(changed)
+    repeats = changed.pop("most_repeats", 1)
+    data = with_negatives(users_with_ties(most_repeats=repeats), share=0.5 / repeats)
     source = Batches(
         data,
         all_rows(data),
@@ -197,3 +204,17 @@ def test_the_short_batch_that_ends_an_epoch_has_a_log_q_of_its_own():
         position = made["pool"].tolist().index(popular)
         expected = 1 - (1 - 0.5 * share) ** count
         np.testing.assert_allclose(np.exp(made["pool_log_q"][position]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "bound"), [(2, 0.171), (32, 0.0081), (64, 0.0081)])
+def test_log_q_is_as_near_as_stated_to_batches_drawn_without_replacement(batch, bound):
+    # 100 units, item n being in n of them; an epoch's batches are parts of a permutation.
+    count = np.arange(1, 101)
+    made = in_batch()
+    made.adapt(np.repeat(count, count), num_items=100, target_share=np.ones(count.sum()))
+    pool = made.pool([np.array([1])], [batch / 100], np.random.default_rng(0))
+    truth = [1 - math.comb(100 - n, batch) / math.comb(100, batch) for n in count]
+
+    too_low = 1 - np.exp(pool.log_q[1:]) / truth
+    assert too_low.min() > -1e-5
+    assert bound / 10 < too_low.max() < bound

@@ -1,27 +1,39 @@
 """Each kind of split against rows picked by hand or by plain NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mtrec.data.copies import first_copies, num_copies
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import keep_ratings, split
 from mtrec.errors import UserError
 
-DEFAULTS = {"kind": "random", "seed": 42, "train_share": 0.8, "fold": 1, "validation_share": 0.1}
+TAKES = {
+    "random": {"seed": 42, "train_share": 0.8, "validation_share": 0.1},
+    "temporal": {"train_share": 0.8, "validation_share": 0.1},
+    "leave_one_out": {},
+    "fold": {"seed": 42, "fold": 1, "validation_share": 0.1},
+}
+
+
+def how(kind="random", **changed):
+    return {"kind": kind, **TAKES[kind], **changed}
 
 
 def dataset(users, times):
     users = np.array(users, np.int32)
     interactions = {
         "user": users,
-        "item": np.ones(len(users), np.int32),
+        "item": np.arange(1, len(users) + 1, dtype=np.int32),
         "rating": np.ones(len(users), np.float32),
         "timestamp": np.array(times, np.int64),
     }
     return Dataset(
         name="made_up",
         users={"user_id": np.arange(10).astype(str)},
-        items={"item_id": np.array(["", "1"])},
+        items={"item_id": np.array(["", *map(str, range(1, len(users) + 1))])},
         interactions=interactions,
         user_key="user_id",
         item_key="item_id",
@@ -35,7 +47,7 @@ def dataset(users, times):
 def test_random_takes_train_then_test_from_one_seeded_permutation():
     order = np.random.RandomState(42).permutation(100)
 
-    parts = split(dataset([1] * 100, range(100)), **DEFAULTS)
+    parts = split(dataset([1] * 100, range(100)), **how())
 
     np.testing.assert_array_equal(parts.fit, order[:72])
     np.testing.assert_array_equal(parts.validation, order[72:80])
@@ -46,9 +58,9 @@ def test_random_takes_train_then_test_from_one_seeded_permutation():
 def test_random_with_another_seed_takes_other_rows():
     data = dataset([1] * 100, range(100))
 
-    parts = split(data, **{**DEFAULTS, "seed": 43})
+    parts = split(data, **how(seed=43))
 
-    assert set(parts.test) != set(split(data, **DEFAULTS).test)
+    assert set(parts.test) != set(split(data, **how()).test)
 
 
 def test_temporal_tests_the_latest_rows_and_keeps_the_order_of_equal_times():
@@ -56,7 +68,7 @@ def test_temporal_tests_the_latest_rows_and_keeps_the_order_of_equal_times():
 
     parts = split(
         dataset([1] * 10, times),
-        **{**DEFAULTS, "kind": "temporal", "train_share": 0.7, "validation_share": 0.3},
+        **how("temporal", train_share=0.7, validation_share=0.3),
     )
 
     # By time: rows 9, 1, 8, 4, 6, then 2, 3 and 7 (all at 40), then 0 and 5.
@@ -71,7 +83,7 @@ def test_leave_one_out_tests_each_users_last_row_and_spares_users_with_two():
 
     parts = split(
         dataset(users, times),
-        **{**DEFAULTS, "kind": "leave_one_out", "train_share": -1.0, "validation_share": -1.0},
+        **how("leave_one_out"),
     )
 
     # User 1 by time: rows 4, 1, 3. User 3: rows 2, 8, 0, 7. User 2 has two rows only.
@@ -86,7 +98,7 @@ def test_fold_tests_a_consecutive_fifth_and_validates_on_a_permutation_of_the_re
     rest = np.delete(np.arange(100), np.arange(first, first + 20))
     shuffled = np.random.RandomState(42).permutation(rest)
 
-    parts = split(dataset([1] * 100, [0] * 100), **{**DEFAULTS, "kind": "fold", "fold": fold})
+    parts = split(dataset([1] * 100, [0] * 100), **how("fold", fold=fold))
 
     np.testing.assert_array_equal(parts.test, np.arange(first, first + 20))
     np.testing.assert_array_equal(parts.fit, shuffled[:72])
@@ -98,7 +110,7 @@ def test_every_row_is_in_exactly_one_part(kind):
     rng = np.random.default_rng(0)
     data = dataset(rng.integers(1, 10, 203), rng.integers(0, 50, 203))
 
-    parts = split(data, **{**DEFAULTS, "kind": kind})
+    parts = split(data, **how(kind))
 
     rows = np.concatenate([parts.fit, parts.validation, parts.test])
     assert {part.dtype for part in (parts.fit, parts.validation, parts.test)} == {np.dtype("i8")}
@@ -107,7 +119,7 @@ def test_every_row_is_in_exactly_one_part(kind):
 
 def test_nothing_may_be_held_out_for_validation():
     data = dataset([1] * 100, range(100))
-    with_some, without = (split(data, **DEFAULTS | {"validation_share": v}) for v in (0.1, 0.0))
+    with_some, without = (split(data, **how(validation_share=v)) for v in (0.1, 0.0))
 
     assert len(without.validation) == 0
     assert without.fit.tolist() == with_some.train.tolist()
@@ -117,7 +129,6 @@ def test_nothing_may_be_held_out_for_validation():
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"kind": "last"}, r"data\.split\.kind must be one of .* got 'last'"),
         ({"kind": "fold", "fold": 0}, r"data\.split\.fold must be from 1 to 5; got 0"),
         ({"kind": "fold", "fold": 6}, r"data\.split\.fold must be from 1 to 5; got 6"),
         ({"train_share": 1.0}, r"data\.split\.train_share must lie between 0 and 1; got 1\.0"),
@@ -131,17 +142,68 @@ def test_nothing_may_be_held_out_for_validation():
 )
 def test_what_cannot_be_split_is_refused_by_the_name_of_its_option(changed, named):
     with pytest.raises(UserError, match=named):
-        split(dataset([1] * 100, range(100)), **{**DEFAULTS, **changed})
+        split(dataset([1] * 100, range(100)), **how(**changed))
+
+
+def test_a_kind_that_there_is_not_is_refused():
+    with pytest.raises(UserError, match=r"data\.split\.kind must be one of .* got 'last'"):
+        split(dataset([1] * 10, range(10)), kind="last")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "named"),
+    [
+        ("random", {**TAKES["random"], "fold": 9}, r"kind=random must be given seed, .*fold"),
+        ("temporal", {"train_share": 0.8}, r"must be given train_share, validation_share; got tra"),
+        ("leave_one_out", {"train_share": 0.8}, r"must be given no options; got train_share"),
+    ],
+)
+def test_a_kind_is_given_what_it_takes_and_nothing_else(kind, options, named):
+    with pytest.raises(UserError, match=named):
+        split(dataset([1] * 100, range(100)), kind=kind, **options)
+
+
+def doubled(data, *, order):
+    """The data with every row twice, the second time in another order."""
+    twice = {n: np.concatenate([c, c[order]]) for n, c in data.interactions.items()}
+    return replace(data, interactions=twice)
+
+
+@pytest.mark.parametrize("kind", TAKES)
+def test_copies_of_a_row_are_in_its_part_and_the_parts_are_those_without_copies(kind):
+    rng = np.random.default_rng(0)
+    data = dataset(rng.integers(1, 10, 203), rng.integers(0, 50, 203))
+    data.interactions["rating"][:20] = np.nan
+    order = rng.permutation(203)
+    number = np.concatenate([np.arange(203), order])  # which of the 203 rows each row is
+
+    once, twice = split(data, **how(kind)), split(doubled(data, order=order), **how(kind))
+
+    for name in ("fit", "validation", "test"):
+        part = np.sort(number[getattr(twice, name)])
+        np.testing.assert_array_equal(part, np.repeat(np.sort(getattr(once, name)), 2))
+
+
+def test_the_same_pair_at_another_time_or_rated_otherwise_is_a_row_of_its_own():
+    columns = {
+        "user": np.int32([1, 1, 1, 1, 2, 1, 1]),
+        "item": np.int32([5, 5, 5, 5, 5, 5, 5]),
+        "rating": np.float32([3, 3, 4, np.nan, 3, np.nan, 3]),
+        "timestamp": np.int64([7, 8, 7, 7, 7, 7, 7]),
+    }
+    # Row 5 is like row 3 (neither is rated), and row 6 is like row 0.
+    assert first_copies(columns).tolist() == [0, 1, 2, 3, 4, 3, 0]
+    assert num_copies(columns) == 2
 
 
 def test_a_temporal_split_without_times_is_refused_with_a_remedy():
     with pytest.raises(UserError, match=r"Set data\.split\.kind=random"):
-        split(dataset([1] * 100, [0] * 100), **{**DEFAULTS, "kind": "temporal"})
+        split(dataset([1] * 100, [0] * 100), **how("temporal"))
 
 
 def test_leave_one_out_without_a_user_of_three_rows_is_refused():
     with pytest.raises(UserError, match="No user has three rows"):
-        split(dataset([1, 1, 2, 2], [1, 2, 3, 4]), **{**DEFAULTS, "kind": "leave_one_out"})
+        split(dataset([1, 1, 2, 2], [1, 2, 3, 4]), **how("leave_one_out"))
 
 
 def kept(share, *, seed=42, fit=range(60)):
@@ -157,7 +219,7 @@ def test_a_share_of_the_ratings_to_fit_is_kept_and_every_other_row_keeps_its_own
     assert len(rated & set(range(60))) == 5  # a tenth of the 50 that are rated
     assert set(range(60, 100)) <= rated
     assert np.isfinite(data.interactions["rating"]).sum() == 90  # the given data is as it was
-    assert found.digest != data.digest
+    assert found.digest == data.digest
     np.testing.assert_array_equal(found.interactions["item"], data.interactions["item"])
     np.testing.assert_array_equal(
         found.interactions["rating"][sorted(rated)], data.interactions["rating"][sorted(rated)]

@@ -12,6 +12,7 @@ SIZES = {
     "num_interactions": 15_000,
     "num_factors": 3,
     "popularity_exponent": 0.8,
+    "most_repeats": 1,
     "noise": 0.3,
     "rating_share": 1.0,
     "rating_agreement": 1.0,
@@ -32,7 +33,7 @@ def test_sizes_are_those_asked_for_and_row_0_is_the_unknown(data):
     assert (data.num_users, data.num_items, len(data.interactions["user"])) == (300, 200, 15_000)
     assert data.users["user_id"][[0, 1, 300]].tolist() == ["", "1", "300"]
     assert data.items["item_title"][[0, 1, 200]].tolist() == ["", "Item 1", "Item 200"]
-    assert set(data.items["item_genres"][0]) == {""}
+    assert data.items["item_genres"][0] == []
     assert set(data.users["user_gender"][1:]) == {"F", "M"}
 
 
@@ -42,6 +43,18 @@ def test_pairs_are_distinct_and_within_range(data):
     assert pairs.min() == 1
     assert (pairs.max(axis=1) <= [300, 200]).all()
     assert np.unique(pairs, axis=1).shape == (2, 15_000)
+
+
+def test_pairs_are_repeated_as_often_as_is_drawn_evenly():
+    columns = load(most_repeats=8).interactions
+    pairs = columns["user"] * 201 + columns["item"]
+    times = np.unique(pairs, return_counts=True)[1]
+
+    assert len(pairs) == 15_000
+    # About 15,000 / 4.5 pairs, an eighth of them of each number: a standard deviation of 19.
+    assert np.bincount(times)[1:] == pytest.approx(15_000 / 4.5 / 8, abs=4 * 19 + 1)
+    assert len(np.bincount(times)) == 9
+    assert np.mean(pairs[1:] == pairs[:-1]) < 0.01  # in no order
 
 
 def test_half_of_a_small_table_can_be_filled():
@@ -129,8 +142,9 @@ def test_choices_follow_the_factors_beyond_popularity(data):
 
 
 def test_women_choose_the_first_genre_more_often(data):
-    of_genre = (data.items["item_genres"] == "genre 1").any(axis=1)[data.interactions["item"]]
-    female = (data.users["user_gender"] == "F")[data.interactions["user"]]
+    of_genre = np.array(["genre 1" in row for row in data.items["item_genres"].tolist()])
+    of_genre = of_genre[data.interactions["item"]]
+    female = (np.asarray(data.users["user_gender"]) == "F")[data.interactions["user"]]
 
     assert of_genre[female].mean() > 1.2 * of_genre[~female].mean()
 
@@ -141,6 +155,7 @@ def test_women_choose_the_first_genre_more_often(data):
         ({"num_users": 0}, r"data\.num_users must be at least 1; got 0"),
         ({"num_factors": 0}, r"data\.num_factors must be at least 1"),
         ({"num_interactions": 30_001}, r"at most half of users times items \(30000\); got 30001"),
+        ({"most_repeats": 0}, r"data\.most_repeats must be at least 1; got 0"),
         ({"noise": -0.1}, r"data\.noise must not be negative; got -0\.1"),
         ({"rating_agreement": -2.0}, r"data\.rating_agreement must lie from -1 to 1; got -2\.0"),
         ({"rating_share": 1.1}, r"data\.rating_share must lie from 0 to 1; got 1\.1"),

@@ -61,7 +61,7 @@ def test_three_csv_files_become_one_dataset(folder):
     assert data.items["what"].tolist() == ["", "a", "b", "c"]
     # A title is text even where a cell looks like a number.
     assert data.items[data.title].tolist() == ["", "Amélie, the", "1984", "Unseen"]
-    assert data.items["tags"].tolist() == [["", ""], ["comedy", "drama"], ["drama", ""], ["", ""]]
+    assert data.items["tags"].tolist() == [[], ["comedy", "drama"], ["drama"], []]
     np.testing.assert_array_equal(data.items["price"], np.float32([np.nan, 1.5, np.nan, 20]))
     np.testing.assert_array_equal(data.items["weight"], np.float32([np.nan, 3, 4, np.nan]))
     # Leading zeros mark a code; as numbers they would be lost.
@@ -173,19 +173,19 @@ def test_numeric_and_categorical_parquet_ids_are_text(folder):
     ],
 )
 def test_times_are_seconds_or_dates(folder, first, second):
-    (folder / "log.csv").write_text(f"who,what,stars,when\n007,a,1,{first}\nanna,a,2,{second}\n")
+    (folder / "log.csv").write_text(f"who,what,stars,when\n007,a,1,{first}\nanna,b,2,{second}\n")
 
     assert load(folder).interactions["timestamp"].tolist() == [1717156800, 1717156801]
 
 
 def test_parquet_dates_are_times(folder):
     when = datetime.datetime(2024, 5, 31, 12, 0, 0)
-    rows = {"who": ["007"], "what": ["a"], "stars": [1.0], "when": [when]}
+    rows = {"who": ["007", "anna"], "what": ["a", "b"], "stars": [1.0, 2.0], "when": [when] * 2}
     pa.parquet.write_table(pa.table(rows), folder / "log.parquet")
 
     data = load(folder, interactions=str(folder / "log.parquet"))
 
-    assert data.interactions["timestamp"].tolist() == [1717156800]
+    assert data.interactions["timestamp"].tolist() == [1717156800] * 2
 
 
 def test_a_true_nan_in_parquet_is_refused_while_a_missing_value_is_no_rating(folder):

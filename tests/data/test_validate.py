@@ -44,6 +44,26 @@ def test_sound_data_with_a_row_that_carries_no_rating_passes():
         ("interactions", "user", np.int32([1, 0, 2]), r"from 1 to 2; got 0 in row 2"),
         ("interactions", "item", np.int32([1, 2, 4]), r"from 1 to 3; got 4 in row 3"),
         ("interactions", "user", np.int32([]), r"must have interactions"),
+        ("interactions", "user", np.int32([2, 2, 2]), r"of two users at least; all 3 are of the"),
+        ("interactions", "item", np.int32([1, 1, 1]), r"of two items at least; .*data\.item_key"),
+        (
+            "interactions",
+            "timestamp",
+            np.int64([0, 1_700_000_000, 1_700_000_000_000]),
+            r"from the year 1900 to 2100; got 1700000000000 in row 3\. .* they are milliseconds",
+        ),
+        (
+            "interactions",
+            "timestamp",
+            np.int64([0, 94_670_856_000_000_000, 0]),  # the year 3000000000
+            r"got 94670856000000000 in row 2\. Divide them, if they are nanoseconds",
+        ),
+        (
+            "interactions",
+            "timestamp",
+            np.int64([0, 0, -(10**10)]),
+            r"got -10000000000 in row 3",
+        ),
     ],
 )
 def test_a_fault_is_named(table, column, values, named):

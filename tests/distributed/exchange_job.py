@@ -39,7 +39,7 @@ def error_of(make):
 
 if __name__ == "__main__":
     directory, devices = sys.argv[1:]
-    strategy = make_strategy(int(devices))
+    strategy = make_strategy(int(devices), use_gpu=False)
     mine = worker_number(strategy)
     exchange.PAIRS_AT_ONCE = 10_001
 

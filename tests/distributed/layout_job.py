@@ -1,9 +1,12 @@
-"""Trains 20 steps of the joint task: `python layout_job.py <directory> <devices> [seed=...]`.
+"""Trains 20 steps of the joint task: `python layout_job.py <jobs> <devices>`.
 
-Workers are told of each other by `TF_CONFIG`. A process of its own for each: strategies of
-different size in one process abort each other's collectives.
+`<jobs>` is a JSON list of run directories and overrides, one job after the other. Workers are told
+of each other by `TF_CONFIG`. A process of its own for each layout: strategies of different size in
+one process abort each other's collectives.
 """
 
+import functools
+import json
 import sys
 from pathlib import Path
 
@@ -28,8 +31,16 @@ JOB = (
 )
 
 
-if __name__ == "__main__":
-    directory, devices, *overrides = sys.argv[1:]
+def train(directory, devices, overrides):
+    """Trains in this process."""
     config = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
     run_dir.save_config(config, Path(directory))
     worker.train(config, *load(config.data), Path(directory), Silent())
+
+
+if __name__ == "__main__":
+    jobs, devices = json.loads(sys.argv[1]), sys.argv[2]
+    # Made before any other operation, and so for all.
+    worker.make_strategy = functools.cache(worker.make_strategy)
+    for directory, overrides in jobs:
+        train(directory, devices, overrides)

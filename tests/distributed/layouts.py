@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import layout_job
 import numpy as np
 import tensorflow as tf
 
@@ -20,8 +21,20 @@ LAYOUTS = ((1, 2), (1, 4), (2, 1), (2, 2))
 
 def train(directory, *, workers, devices, overrides=()):
     """Trains on `workers` processes of `devices` each; returns variables and metrics by name."""
-    run("layout_job.py", directory, devices, *overrides, workers=workers)
-    return left_in(directory)
+    (found,) = train_all([(directory, overrides)], workers=workers, devices=devices)
+    return found
+
+
+def train_all(jobs, *, workers, devices):
+    """`train` for each directory and its overrides, one after the other in the same processes."""
+    jobs = [(str(directory), list(overrides)) for directory, overrides in jobs]
+    if workers == devices == 1:
+        # One device is no strategy that another in this process could disturb.
+        for directory, overrides in jobs:
+            layout_job.train(directory, devices, overrides)
+    else:
+        run("layout_job.py", json.dumps(jobs), devices, workers=workers)
+    return [left_in(Path(directory)) for directory, _ in jobs]
 
 
 def run(script, *arguments, workers):
@@ -45,9 +58,9 @@ def run(script, *arguments, workers):
     assert [process.returncode for process in processes] == [0] * workers, outputs
 
 
-def bytes_on_each_device(devices, *overrides):
-    """What `memory_job.py` prints."""
-    command = [sys.executable, str(HERE / "memory_job.py"), str(devices), *overrides]
+def bytes_on_each_device(devices, *jobs):
+    """What `memory_job.py` prints for the overrides of each job."""
+    command = [sys.executable, str(HERE / "memory_job.py"), str(devices), json.dumps(jobs)]
     printed = subprocess.run(command, env=environment([], 0), capture_output=True, check=True)
     return json.loads(printed.stdout)
 

@@ -1,6 +1,7 @@
-"""Bytes of tables and slots on each device: `python memory_job.py <devices> [overrides]`.
+"""Bytes of tables and slots on each device: `python memory_job.py <devices> <jobs>`.
 
-It allocates what training allocates, takes no step, and prints a JSON list, a number a device.
+`<jobs>` is a JSON list of overrides. It allocates what training allocates, takes no step, and
+prints a JSON list for each job, a number a device.
 """
 
 import json
@@ -21,15 +22,14 @@ JOB = (
 )
 
 
-def bytes_on_each_device(config):
+def bytes_on_each_device(strategy, config):
     """Bytes that each device of this process holds, measured on the buffers."""
-    strategy = make_strategy(config.cluster.devices_per_worker)
     dataset, parts = load(config.data)
     with strategy.scope():
         tables = tables_of(build.model(config, dataset, parts.fit))
         optimizer = build.optimizers(config, 1).tables
         optimizer.build(tables)
-    held = [0] * config.cluster.devices_per_worker
+    held = [0] * strategy.num_replicas_in_sync
     for variable in [*tables, *optimizer.variables]:
         for place, mine in enumerate(strategy.experimental_local_results(variable.value)):
             held[place] += mine.numpy().nbytes
@@ -37,6 +37,7 @@ def bytes_on_each_device(config):
 
 
 if __name__ == "__main__":
-    devices, *overrides = sys.argv[1:]
-    wanted = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
-    print(json.dumps(bytes_on_each_device(wanted)))
+    devices, jobs = int(sys.argv[1]), json.loads(sys.argv[2])
+    strategy = make_strategy(devices, use_gpu=False)
+    found = [bytes_on_each_device(strategy, config_of(*JOB, *overrides)) for overrides in jobs]
+    print(json.dumps(found))

@@ -1,7 +1,7 @@
 """The same model on any layout of workers and devices."""
 
 import pytest
-from layouts import LAYOUTS, bytes_on_each_device, largest_difference, train
+from layouts import LAYOUTS, bytes_on_each_device, largest_difference, train, train_all
 
 from mtrec.config import conf_directory
 
@@ -16,15 +16,29 @@ def one_replica(tmp_path_factory):
     return train(tmp_path_factory.mktemp("one"), workers=1, devices=1)
 
 
-@pytest.mark.parametrize(
-    ("workers", "devices"),
-    [
-        (2, 1),
-        (2, 2),
-        pytest.param(1, 2, marks=pytest.mark.slow),
-        pytest.param(1, 4, marks=pytest.mark.slow),
-    ],
-)
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory):
+    """Two workers of two devices, with whole tables and with sharded ones."""
+    jobs = [(tmp_path_factory.mktemp("whole"), []), (tmp_path_factory.mktemp("shards"), [SHARDED])]
+    return train_all(jobs, workers=2, devices=2)
+
+
+@pytest.mark.parametrize("tables", ["whole", "sharded"])
+def test_two_workers_of_two_devices_end_like_one_replica(one_replica, two_workers, tables):
+    difference, name = largest_difference(one_replica, two_workers[tables == "sharded"])
+    assert difference <= 1e-5, name
+
+
+def test_softmax_projected_gradients_and_sharded_tables_end_alike_on_two_replicas(tmp_path):
+    overrides = (*SOFTMAX, "balance=pcgrad")
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    two = train(tmp_path / "two", workers=1, devices=2, overrides=[*overrides, SHARDED])
+    difference, name = largest_difference(one, two)
+    assert difference <= 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "devices"), [(1, 2), (1, 4)])
 def test_twenty_steps_do_not_depend_on_the_layout(one_replica, tmp_path, workers, devices):
     found = train(tmp_path, workers=workers, devices=devices)
     difference, name = largest_difference(one_replica, found)
@@ -150,6 +164,25 @@ def test_moving_biases_and_cross_layers_are_trained_alike(tmp_path, placement):
     assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["replicated", "sharded"])
+def test_bags_of_which_replicas_look_up_other_numbers_are_trained_alike(tmp_path, placement):
+    genres = "{_target_: mtrec.Categorical, column: item_genres}"
+    words = "{_target_: mtrec.Text, column: item_title, max_words: 3, min_count: 1}"
+    overrides = [
+        f"+data.features.candidate.shared.genres={genres}",
+        f"+data.features.candidate.rating.words={words}",
+        *SOFTMAX,
+    ]
+    one = train(tmp_path / "one", workers=1, devices=1, overrides=overrides)
+    overrides.append(f"model.table_placement={placement}")
+    for workers, devices in ((1, 2), (2, 1)):
+        directory = tmp_path / f"{workers}x{devices}"
+        found = train(directory, workers=workers, devices=devices, overrides=overrides)
+        difference, name = largest_difference(one, found)
+        assert difference <= 1e-5, name
+
+
 def cut_within_an_epoch(directory):
     """Leaves a job of `train.checkpoint_every=4` as if it had been killed within an epoch."""
     steps = sorted((directory / "checkpoints").glob("step-*"))
@@ -161,7 +194,9 @@ def cut_within_an_epoch(directory):
 
 def test_a_checkpoint_goes_on_with_another_number_of_workers(one_replica, tmp_path):
     stop = ["train.checkpoint_every=4"]
-    train(tmp_path, workers=2, devices=1, overrides=stop)
+    two = train(tmp_path, workers=2, devices=1, overrides=stop)
+    difference, name = largest_difference(one_replica, two)
+    assert difference <= 1e-5, name
     cut_within_an_epoch(tmp_path)
 
     found = train(tmp_path, workers=1, devices=1, overrides=stop)
@@ -169,10 +204,8 @@ def test_a_checkpoint_goes_on_with_another_number_of_workers(one_replica, tmp_pa
     assert difference <= 1e-5, name
 
 
-@pytest.mark.parametrize(
-    ("workers", "devices"),
-    [(2, 2), *(pytest.param(*layout, marks=pytest.mark.slow) for layout in LAYOUTS[:3])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "devices"), LAYOUTS[:3])
 def test_sharded_tables_end_like_whole_ones(one_replica, tmp_path, workers, devices):
     found = train(tmp_path, workers=workers, devices=devices, overrides=[SHARDED])
     difference, name = largest_difference(one_replica, found)
@@ -210,14 +243,13 @@ def test_a_checkpoint_goes_on_with_another_placement(one_replica, tmp_path, firs
     assert difference <= 1e-5, name
 
 
-@pytest.mark.parametrize("optimizer", ["lazy_adam", "rowwise_adagrad"])
-def test_four_replicas_hold_a_quarter_of_the_tables_and_their_slots_each(optimizer):
-    replicated, sharded = (
-        bytes_on_each_device(4, f"model.table_placement={placement}", f"optimizer={optimizer}")
-        for placement in ("replicated", "sharded")
-    )
-    assert len(sharded) == 4
-    assert max(sharded) <= 0.26 * min(replicated)
+def test_four_replicas_hold_a_quarter_of_the_tables_and_their_slots_each():
+    placements = [f"model.table_placement={placement}" for placement in ("replicated", "sharded")]
+    optimizers = [f"optimizer={name}" for name in ("lazy_adam", "rowwise_adagrad")]
+    held = bytes_on_each_device(4, *([p, o] for o in optimizers for p in placements))
+    for replicated, sharded in (held[:2], held[2:]):
+        assert len(sharded) == 4
+        assert max(sharded) <= 0.26 * min(replicated)
 
 
 def test_auto_shards_the_tables_above_a_size():
@@ -226,7 +258,6 @@ def test_auto_shards_the_tables_above_a_size():
     # numbers, and 2 x 2,001 + 2 x 1,001 accumulators. The optimizer counts steps in 8 bytes.
     others = 4 * (3_002 * 17 + 6_004) + 8
     narrow = ("task.heads.rating.members=1", "~data.features.query.rating.rated")
-    for mib, largest in ((256_255 / 2**20, 251 * 260), (256_256 / 2**20, 1_001 * 260)):
-        auto = ("optimizer=rowwise_adagrad", f"model.shard_above_mib={mib}", *narrow)
-        held = bytes_on_each_device(4, *auto)
-        assert held == [largest + others] * 4
+    above = [f"model.shard_above_mib={size / 2**20}" for size in (256_255, 256_256)]
+    held = bytes_on_each_device(4, *(["optimizer=rowwise_adagrad", a, *narrow] for a in above))
+    assert held == [[largest + others] * 4 for largest in (251 * 260, 1_001 * 260)]

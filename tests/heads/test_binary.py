@@ -27,7 +27,7 @@ def data():
 def test_it_starts_at_the_log_odds_of_a_positive_label(data):
     # Two of three labels, and one of either kind.
     assert head(data).start.numpy() == pytest.approx(np.log(3 / 2))
-    assert head(data, at_least=9).start.numpy() == pytest.approx(np.log(1 / 4))
+    assert head(data, at_least=5).start.numpy() == pytest.approx(np.log(2 / 3))
 
 
 def test_the_loss_is_hand_worked_and_masked(data):

@@ -16,6 +16,7 @@ from mtrec.heads.contrastive import Contrastive
 from mtrec.heads.head import Examples
 from mtrec.jobs import build
 from mtrec.jobs.load import load
+from mtrec.model.bags import EncodedBags
 from mtrec.model.features import Categorical, Numeric
 from mtrec.model.recommender import Recommender
 from mtrec.model.tower import Tower
@@ -23,6 +24,9 @@ from mtrec.model.views import CorrelatedMasks, most_correlated, mutual_informati
 
 # Shares 1/4, 1/4 and 1/2 of three pairs; one side's values have 1/2 and 1/2, the other's 1/4, 3/4.
 IN_PART = 0.25 * np.log(2) + 0.25 * np.log(2 / 3) + 0.5 * np.log(4 / 3)
+
+# Two in three have one pair of values, the others another.
+THIRDS = np.log(3) - 2 / 3 * np.log(2)
 
 
 @pytest.mark.parametrize(
@@ -34,14 +38,16 @@ IN_PART = 0.25 * np.log(2) + 0.25 * np.log(2 / 3) + 0.5 * np.log(4 / 3)
         # An unknown value is a value.
         ([0, 0, 1, 1], [1, 1, 2, 2], np.log(2)),
         # One of a bag's values is drawn: 1 and 2 beside 5, 1 alone beside 6.
-        ([[1, 2], [1, 0]], [5, 6], IN_PART),
-        ([[1, 2], [0, 0]], [5, 6], np.log(2)),
+        (EncodedBags([0, 2, 4], [1, 2, 1, 0], None), [5, 6], IN_PART),
+        (EncodedBags([0, 2, 2], [1, 2], None), [5, 6], np.log(2)),
+        ([5, 6, 5], EncodedBags([0, 1, 2, 3], [3, 0, 3], None), THIRDS),
         # Numbers fall into ten bins of two.
         (np.arange(20, dtype=np.float32)[::-1, np.newaxis], np.arange(20) // 2 + 1, np.log(10)),
     ],
 )
 def test_mutual_information_is_that_of_the_shares_of_values(one, other, expected):
-    found = mutual_information([np.array(one), np.array(other)])
+    columns = [c if isinstance(c, EncodedBags) else np.array(c) for c in (one, other)]
+    found = mutual_information(columns)
     np.testing.assert_allclose(found, [[0, expected], [expected, 0]], atol=1e-12)
 
 

@@ -12,8 +12,10 @@ from small_model import implicit_squared, rating, recommender
 from mtrec.data.batches import Batches, stack
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
+from mtrec.heads.binary import Binary
 from mtrec.heads.head import Examples
 from mtrec.heads.rating import Rating
+from mtrec.heads.retrieval import with_taken
 from mtrec.training.balance import Fixed
 from mtrec.training.evaluate import Evaluator
 from mtrec.training.optimizers import LazyAdam
@@ -50,7 +52,7 @@ def losses_of(heads, source, step=0):
 
 def seen_by(heads):
     """A batch, and what each of the heads sees of it in a fresh model."""
-    data = planted()
+    data = with_taken(planted(), heads)
     (batch,) = batches(data).step(1, 0)
     model = recommender(data, heads)
     query = model.queries(
@@ -86,16 +88,22 @@ def test_rows_count_by_their_label_and_all_pairs_of_a_query_count_once(changed, 
     # What the rows of a query share is divided among those that count, so that none is lost.
     rows, total = (np.bincount(owner, w, 16)[owner] for w in (batch["row_weight"], expected_weight))
     counts = expected_weight > 0
-    expected = squared[counts] + ((whole.numpy() - squared) * rows)[counts] / total[counts]
+    all_pairs = (whole.numpy() - squared) * rows
+    if "label" in changed:
+        # A pair without the label is neither positive nor negative.
+        silent = np.isnan(batch["label_rating"]) & (batch["row_kind"] > 0)
+        score = tf.reduce_sum(p * q, axis=1).numpy()
+        all_pairs -= 0.15 * np.bincount(owner, silent * score**2, 16)[owner]
+    expected = squared[counts] + all_pairs[counts] / total[counts]
     assert 0 < counts.sum() < batch["row_weight"].sum()
     np.testing.assert_allclose(losses[counts], expected, rtol=1e-4)
 
 
 def test_held_out_rows_below_the_label_do_not_test_retrieval():
-    data = planted()
+    heads = {"liked": implicit_squared(label="rating", at_least=4.0), "all": implicit_squared()}
+    data = with_taken(planted(), heads)
     rows = all_rows(data)
     evaluator = Evaluator(data, known=rows[:300], held_out=rows[300:])
-    heads = {"liked": implicit_squared(label="rating", at_least=4.0), "all": implicit_squared()}
     model = recommender(data, heads)
     reports = evaluator(model, full=True)
 
@@ -148,3 +156,26 @@ def test_draws_are_even_and_new_in_each_step():
 def test_a_share_that_is_none_is_refused(rate):
     with pytest.raises(UserError, match=r"sampling_rate of a head must be above 0 and at most 1"):
         Rating(label="rating", dim=2, members=1, layers=[], l2=0.0, sampling_rate=rate)
+
+
+@pytest.mark.parametrize("head", [rating(), implicit_squared(label="rating")])
+def test_a_head_without_a_label_to_learn_from_is_refused(head):
+    data = planted()
+    rated = np.isfinite(data.interactions["rating"])
+    where = np.flatnonzero(~rated)  # rated rows elsewhere are no help
+
+    with pytest.raises(UserError, match=r"task\.heads\.mine .*; none of the \d+ rows to fit"):
+        head.adapt(data, where, name="mine", seed=1)
+
+
+def test_positives_that_no_row_reaches_are_refused():
+    head = implicit_squared(label="rating", at_least=6.0)
+    with pytest.raises(UserError, match=r"their highest rating is 5; got 6"):
+        head.adapt(planted(), all_rows(planted()), name="mine", seed=1)
+
+
+@pytest.mark.parametrize("at_least", [0.5, 6.0])
+def test_a_binary_label_of_one_kind_is_refused(at_least):
+    head = Binary(label="rating", at_least=at_least, dim=2, members=1, layers=[], l2=0.0)
+    with pytest.raises(UserError, match=r"must part its labels; .* lie from 1 to 5"):
+        head.adapt(planted(), all_rows(planted()), name="mine", seed=1)

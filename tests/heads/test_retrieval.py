@@ -73,21 +73,26 @@ def padded_further(batch, by=7):
     }
 
 
-def counted(batch, num_items):
+def items_of(data, user):
+    """Item rows of a user."""
+    return data.interactions["item"][data.interactions["user"] == user]
+
+
+def counted(batch, data):
     """1 for each pair of query and item that the all-pairs term counts, `[Q, C + 1]`."""
-    counts = np.ones((len(batch["query"]), num_items + 1), np.float32)
+    counts = np.ones((len(batch["query"]), data.num_items + 1), np.float32)
     counts[:, 0] = 0.0
-    shown = batch["history_query"] >= 0
-    counts[batch["history_query"][shown], batch["item"][batch["history_item"][shown]]] = 0.0
+    for query, user in enumerate(batch["query"]):
+        counts[query, items_of(data, user)] = 0.0
     real = batch["row_weight"] > 0
     counts[batch["row_query"][real], batch["item"][batch["row_item"][real]]] = 1.0
     return counts
 
 
-def every_pair_squared(batch, query, catalogue, num_items, weight=WEIGHT):
+def every_pair_squared(batch, query, catalogue, data, weight=WEIGHT):
     """The implicit squared loss of every row, from all B x C scores."""
     scores = query @ tf.transpose(catalogue)  # [Q, C + 1]
-    all_pairs = tf.reduce_sum(counted(batch, num_items) * scores**2, axis=1)
+    all_pairs = tf.reduce_sum(counted(batch, data) * scores**2, axis=1)
     real = batch["row_weight"] > 0
     rows = np.bincount(batch["row_query"][real], minlength=len(batch["query"]))
     item = batch["item"][batch["row_item"]]
@@ -98,7 +103,8 @@ def every_pair_squared(batch, query, catalogue, num_items, weight=WEIGHT):
 
 @pytest.mark.parametrize("make", [planted, repeating])
 @pytest.mark.parametrize(
-    ("batch_of", "chronological"), [("users", False), ("users", True), ("rows", False)]
+    ("batch_of", "chronological"),
+    [("users", False), ("users", True), ("rows", False), ("rows", True)],
 )
 def test_implicit_squared_equals_all_pairs_written_out(make, batch_of, chronological):
     data = make()
@@ -113,7 +119,7 @@ def test_implicit_squared_equals_all_pairs_written_out(make, batch_of, chronolog
             losses = (
                 loss(examples(batch, q, v), 1.0, local=False)
                 if compute is None
-                else compute(batch, q, v, data.num_items)
+                else compute(batch, q, v, data)
             )
             total = tf.reduce_sum(losses * batch["row_weight"])
         out += [
@@ -171,9 +177,9 @@ def test_padding_changes_nothing(loss, pool):
 def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
     """Query, history and targets stay; the rest of the pool is drawn with known probabilities."""
     data = planted()
-    (batch,) = batches(data, pool="in_batch").step(1, 0)
+    (batch,) = batches(data).step(1, 0)
     query, catalogue = vectors(16, 1), vectors(31, 2)
-    exact = every_pair_squared(batch, query, catalogue, 30).numpy()
+    exact = every_pair_squared(batch, query, catalogue, data).numpy()
     rng = np.random.default_rng(0)
     chance = rng.uniform(0.2, 0.9, 31)
     log_q = np.log(chance).astype(np.float32)
@@ -185,7 +191,7 @@ def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
 
     row_query, row_item = batch["row_query"], batch["item"][batch["row_item"]]
     real = (batch["row_weight"] > 0) & (row_query == 0)
-    history = batch["item"][batch["history_item"]]
+    own = batch["item"][batch["own_item"]]
     draws = 1000
     total = np.zeros(real.sum())
     for _ in range(draws):
@@ -199,8 +205,8 @@ def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
             "pool": pool,
             "pool_log_q": log_q[pool],
             "row_log_q": log_q[row_item],
-            "history_log_q": log_q[history],
-            "history_pool": np.where(batch["history_query"] >= 0, place[history], -1),
+            "own_log_q": log_q[own],
+            "own_pool": np.where(batch["own_query"] >= 0, place[own], -1),
         }
         given = examples(drawn, query, catalogue)
         total += estimate(given.item, given.pool, given.batch).numpy()[real]
@@ -228,7 +234,7 @@ def test_in_batch_pools_estimate_the_sum_over_the_catalogue():
         np.add.at(estimated, batch["query"][batch["row_query"][real]], found - (1 - score) ** 2)
         has_rows = np.bincount(batch["row_query"][real], minlength=50) > 0
         scores = query @ catalogue.T
-        all_pairs = (counted(batch, 200) * scores**2).sum(axis=1)
+        all_pairs = (counted(batch, data) * scores**2).sum(axis=1)
         exact[batch["query"][has_rows]] += all_pairs[has_rows]
     assert (estimated >= 0).all()
     assert estimated.sum() / exact.sum() == pytest.approx(1.0, abs=0.03)
@@ -238,7 +244,7 @@ def test_in_batch_pools_estimate_the_sum_over_the_catalogue():
 
 @pytest.mark.parametrize("make", [planted, repeating])
 def test_a_querys_own_items_count_the_same_in_a_sampled_pool(make):
-    """A target once, an item of the history not at all, however rare the item is."""
+    """A target once, what its user has beside not at all, however rare the item is."""
     data = make()
     user, item = data.interactions["user"], data.interactions["item"]
     chose = np.zeros((data.num_items + 1, data.num_users + 1), np.float32)
@@ -248,7 +254,7 @@ def test_a_querys_own_items_count_the_same_in_a_sampled_pool(make):
     for step in (0, 1):
         (batch,) = batches(data, pool="in_batch", global_batch=8).step(1, step)
         query = of_user[batch["query"]]
-        expected = every_pair_squared(batch, query, chose, data.num_items, weight=1.0)
+        expected = every_pair_squared(batch, query, chose, data, weight=1.0)
         found = loss(examples(batch, query, chose), 1.0, local=False)
         real = batch["row_weight"] > 0
         np.testing.assert_allclose(found[real], expected[real], rtol=1e-4, atol=1e-5)
@@ -258,24 +264,28 @@ def written_batch(**fields):
     """A batch of one query and one row, its target first in `item`, as TensorFlow needs it."""
     batch = {
         "query": [1],
-        "history_query": [-1],
-        "history_item": [0],
-        "history_pool": [-1],
-        "history_log_q": [0.0],
+        "own_query": [-1],
+        "own_item": [0],
+        "own_pool": [-1],
+        "own_log_q": [0.0],
+        "own_weight": [0.0],
         "row_pool": [0],
         "item": [1],
         "row_query": [0],
         "row_item": [0],
         "label_rating": [np.nan],
         "row_weight": [1.0],
-        "row_first": [1],
+        "row_kind": [1],
         "row_log_q": [0.0],
         "pool": [1],
         "pool_log_q": [0.0],
         "pool_frozen": [0],
     }
     batch |= fields
-    floats = ("history_log_q", "label_rating", "row_weight", "row_log_q", "pool_log_q")
+    floats = (
+        *("own_log_q", "own_weight", "label_rating"),
+        *("row_weight", "row_log_q", "pool_log_q"),
+    )
     return {
         name: np.array(values, np.float32 if name in floats else np.int32)
         for name, values in batch.items()
@@ -283,13 +293,15 @@ def written_batch(**fields):
 
 
 def test_the_softmax_is_hand_worked_in_its_order():
-    """Temperature, then log Q, then the mask: exp(s / tau) / Q of all but the history."""
+    """Temperature, then log Q, then the mask: exp(s / tau) / Q of all but what the user has."""
     batch = written_batch(
         item=[1, 3],
         pool=[1, 2, 3, 0],
-        history_query=[0],
-        history_item=[1],
-        history_pool=[2],
+        own_query=[0],
+        own_item=[1],
+        own_pool=[2],
+        own_log_q=[0],
+        own_weight=[0],
         row_log_q=np.log([0.5]),
         pool_log_q=np.log([0.5, 0.25, 0.01, 1.0]),
     )
@@ -305,15 +317,16 @@ def test_the_softmax_is_hand_worked_in_its_order():
     assert loss == pytest.approx(np.log(1 + np.exp(0.4 - 1.0)), rel=1e-6)
 
 
-def test_an_item_of_the_history_gets_no_gradient_and_a_target_of_the_history_does():
+def test_an_item_that_the_user_has_gets_no_gradient_unless_it_is_a_target():
     batch = written_batch(
         item=[1, 3],
         pool=[1, 2, 3],
-        history_query=[0, 0],
-        history_item=[1, 0],
-        history_pool=[2, -1],
+        own_query=[0],
+        own_item=[1],
+        own_pool=[2],
+        own_log_q=[0],
+        own_weight=[0],
         pool_log_q=[0, 0, 0],
-        history_log_q=[0, 0],
     )
     pool = tf.Variable(vectors(4, 0))
     query = tf.Variable(vectors(1, 1))
@@ -341,7 +354,7 @@ def test_the_softmax_over_the_catalogue_equals_numpy(several):
     losses = softmax()(examples(batch, query, catalogue), 0.7, local=False).numpy()
 
     scores = scores_of(query, catalogue)
-    allowed = counted(batch, 30) > 0
+    allowed = counted(batch, data) > 0
     real = batch["row_weight"] > 0
     for row in np.flatnonzero(real):
         q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
@@ -358,7 +371,7 @@ def test_a_target_is_in_its_own_pool_for_certain():
         row_pool=[0, 1],
         label_rating=[np.nan, np.nan],
         row_weight=[1.0, 1.0],
-        row_first=[1, 1],
+        row_kind=[1, 1],
         row_log_q=np.log([0.5, 0.2]),
         pool=[1, 2, 3],
         pool_log_q=np.log([0.5, 0.2, 0.25]),
@@ -377,14 +390,16 @@ def cases():
     data = planted()
     for pool in ("catalogue", "in_batch"):
         yield data, batches(data, pool=pool).step(1, 1)[0]
+    rows = batches(data, batch_of="rows", chronological=True)
+    yield data, rows.step(1, 1)[0]
 
 
-def negatives_of(batch, query):
-    """Items of the pool that are neither targets nor history of a query, their log Q; targets."""
-    real, shown = batch["row_weight"] > 0, batch["history_query"] >= 0
+def negatives_of(batch, query, data):
+    """Items of the pool that the user of a query does not have, their log Q; the targets."""
+    real = batch["row_weight"] > 0
     own = batch["item"][batch["row_item"][real]][batch["row_query"][real] == query]
-    seen = batch["item"][batch["history_item"][shown]][batch["history_query"][shown] == query]
-    left = (batch["pool"] > 0) & ~np.isin(batch["pool"], np.concatenate([own, seen]))
+    had = items_of(data, batch["query"][query])
+    left = (batch["pool"] > 0) & ~np.isin(batch["pool"], had)
     return batch["pool"][left], batch["pool_log_q"][left].astype(np.float64), own
 
 
@@ -403,7 +418,7 @@ def test_pairwise_losses_equal_plain_loops(name, several, corrected, hardest):
         scores = scores_of(query, catalogue)
         for row in np.flatnonzero(batch["row_weight"]):
             q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
-            items, log_q, _ = negatives_of(batch, q)
+            items, log_q, _ = negatives_of(batch, q, data)
             order = np.argsort(-scores[q, items])[:hardest]
             weights = np.exp(-log_q[order]) if corrected else np.ones(len(order))
             costs = cost(scores[q, i] - scores[q, items[order]])
@@ -420,7 +435,7 @@ def test_the_hardest_negatives_alone_are_in_the_softmax(several):
         scores = scores_of(query, catalogue)
         for row in np.flatnonzero(batch["row_weight"]):
             q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
-            items, _, own = negatives_of(batch, q)
+            items, _, own = negatives_of(batch, q, data)
             kept = [*np.sort(scores[q, items])[-3:], *scores[q, np.unique(own)]]
             expected = np.log(np.exp(kept).sum()) - scores[q, i]
             assert found[row] == pytest.approx(expected, rel=2e-5)

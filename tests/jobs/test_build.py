@@ -19,8 +19,27 @@ def batches_of(dataset, *overrides):
 
 
 def test_histories_end_before_the_target_where_that_is_asked_for():
-    assert batches_of(planted(), "train.chronological=true").chronological
-    assert not batches_of(planted()).chronological
+    def looks_ahead(*overrides):
+        data = planted()
+        columns = data.interactions
+        pairs = zip(columns["user"].tolist(), columns["item"].tolist(), strict=True)
+        time = dict(zip(pairs, columns["timestamp"].tolist(), strict=True))
+        (batch,) = batches_of(data, *overrides).step(1, 0)
+
+        def times(kind, query):
+            mine = batch[f"{kind}_query"] == query
+            mine &= batch["row_weight"] > 0 if kind == "row" else True
+            items = batch["item"][batch[f"{kind}_item"][mine]].tolist()
+            return [time[batch["query"][query], item] for item in items]
+
+        queries = np.flatnonzero(batch["query"])
+        return any(
+            max(times("history", query), default=-1) >= min(times("row", query), default=np.inf)
+            for query in queries
+        )
+
+    assert looks_ahead()
+    assert not looks_ahead("train.chronological=true")
 
 
 def test_an_order_of_time_is_refused_where_there_is_none():
@@ -36,6 +55,19 @@ def test_an_order_of_time_is_refused_where_there_is_none():
 def test_heads_with_different_negatives_are_refused():
     with pytest.raises(UserError, match=r"heads retrieval, other must have the same negatives"):
         batches_of(planted(), "+head@task.heads.other=softmax", "+task.weights.other=1")
+
+
+def test_users_have_what_the_heads_that_are_trained_call_positive():
+    data = planted()
+    joint = ("task.heads.retrieval.label=rating", "task.heads.retrieval.at_least=4")
+    liked = data.interactions["rating"] >= 4
+
+    assert build.data(config_of(*SMALL, *joint), data).taken.tolist() == liked.tolist()
+    everything = build.data(config_of(*SMALL, *joint, "task.heads.retrieval.has=all"), data)
+    assert everything.taken.all()
+    assert build.data(config_of(*SMALL), data).taken.all()
+    alone = build.data(config_of(*SMALL, *joint, "task.weights.retrieval=0"), data)
+    assert alone.taken is None
 
 
 ESTIMATED = ("head@task.heads.retrieval=softmax", "task.heads.retrieval.negatives.log_q_rate=0.1")

@@ -11,7 +11,7 @@ from small_config import config_of
 
 from mtrec.jobs import stages, worker
 from mtrec.jobs.load import load
-from mtrec.serving import run
+from mtrec.jobs.restore import restore_run
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "job_metrics.json"
 JOB = (
@@ -30,7 +30,7 @@ def metrics_of_the_job(directory: Path) -> dict[str, float]:
     config = config_of(*JOB)
     dataset, parts = load(config.data)
     worker.train(config, dataset, parts, directory, Silent())
-    metrics, _ = stages.evaluate(run.restore(config, dataset, parts, directory))
+    metrics, _ = stages.evaluate(restore_run(config, dataset, parts, directory))
     return metrics
 
 

@@ -10,11 +10,11 @@ from small_config import SMALL, config_of
 
 from mtrec.jobs import stages, worker
 from mtrec.jobs.load import load
-from mtrec.model.encode import embed_items, embed_users
-from mtrec.serving import run
+from mtrec.jobs.restore import load_run
 from mtrec.serving.index import ExactBuilder
-from mtrec.tracking import run_dir
+from mtrec.tracking import run_data, run_dir
 from mtrec.training import measured
+from mtrec.training.evaluate import embed_items, embed_users
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,9 @@ def test_what_is_served_is_what_was_trained(tmp_path, scheme):
     config = config_of(*SMALL, "train.epochs=2", f"model/sharing={scheme}")
     dataset, parts = load(config.data)
     run_dir.save_config(config, tmp_path)
+    run_data.keep(dataset, parts, tmp_path)
     history = worker.train(config, dataset, parts, tmp_path, Silent())
-    trained = run.load(tmp_path)
+    trained = load_run(tmp_path)
     metrics, _ = stages.evaluate(trained)
     # The saved model is judged as the trained one was.
     assert stages.evaluate(trained, measured.load(tmp_path / "measured"))[0] == metrics

@@ -10,7 +10,7 @@ from small_config import config_of
 
 from mtrec.jobs import progress, stages, worker
 from mtrec.jobs.load import load
-from mtrec.serving import run
+from mtrec.jobs.restore import restore_run
 from mtrec.tracking import run_dir
 
 TASKS = (
@@ -63,7 +63,7 @@ def trained(tmp_path_factory):
     config = config_of(*TASKS, f"data.interactions={directory / 'log.parquet'}")
     data, parts = load(config.data)
     history = worker.train(config, data, parts, directory, Silent())
-    return run.restore(config, data, parts, directory), history
+    return restore_run(config, data, parts, directory), history
 
 
 def test_every_task_is_trained_and_measured_by_its_own_metrics(trained):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mtrec.data.columns import held
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError
+from mtrec.model.bags import gather, on_device
 from mtrec.model.features import (
     Bucketized,
     Categorical,
@@ -20,13 +22,19 @@ from mtrec.model.features import (
 
 
 def adapted(feature, values, dim=3):
-    feature.adapt(np.asarray(values))
+    feature.adapt(held(values))
     feature.create(name="side/scope/name", dim=dim, stddev=0.5, seed=1)
     return feature
 
 
+def looked_up(feature, values, rows=None):
+    """What the feature is called with for some rows of a column, or all."""
+    rows = np.arange(len(values)) if rows is None else rows
+    return gather(on_device(feature.encode(held(values))), tf.constant(rows), distinct=False)
+
+
 def embedded(feature, values):
-    return feature(tf.constant(feature.encode(np.asarray(values)))).numpy()
+    return feature(looked_up(feature, values)).numpy()
 
 
 def table(feature):
@@ -45,9 +53,11 @@ def test_a_vocabulary_numbers_values_as_they_first_appear():
     vocabulary = Vocabulary(np.array(["", "z", "a", "z", "m"]))
 
     assert len(vocabulary) == 4
-    rows = vocabulary.rows(np.array([["a", "z"], ["new", ""]]))
-    assert rows.tolist() == [[2, 1], [0, 0]]
+    rows = vocabulary.rows(np.array(["a", "z", "new", ""]))
+    assert rows.tolist() == [2, 1, 0, 0]
     assert rows.dtype == np.int32
+    # Of bags, those of each entry.
+    assert vocabulary.rows([["m", "new"], [], ["a", "", "z"]]).tolist() == [3, 0, 2, 1]
 
 
 def test_an_empty_vocabulary_knows_nothing():
@@ -84,12 +94,27 @@ def test_a_bag_is_the_mean_of_its_known_values():
 
 
 def test_a_bag_without_values_has_a_gradient_of_zeros():
-    feature = adapted(Categorical(column="genres"), [["", ""], ["war", "love"]])
+    feature = adapted(Categorical(column="genres"), [[], ["war", "love"]])
+    rows = looked_up(feature, [[], ["war", "other"]])
     with tf.GradientTape() as tape:
-        total = tf.reduce_sum(feature(tf.constant([[0, 0], [1, 0]])))
+        total = tf.reduce_sum(feature(rows))
     gradient = tf.convert_to_tensor(tape.gradient(total, feature.table.embeddings.value))
 
     np.testing.assert_array_equal(gradient, [[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+
+
+def test_a_row_of_many_values_costs_their_number_and_no_more():
+    rng = np.random.default_rng(0)
+    tags = [[f"t{tag}" for tag in rng.choice(900, 500 if row == 7 else 2)] for row in range(2000)]
+    encoded = Categorical(column="tags")
+    encoded.adapt(held(tags))
+    found = on_device(encoded.encode(held(tags)))
+
+    assert found.values.shape == (500 + 1999 * 2,)
+    some = gather(found, tf.constant([3, 7, 3]), distinct=False)
+    assert some.owners.numpy().tolist() == [0] * 2 + [1] * 500 + [2] * 2
+    assert found.most.numpy()[[0, 1, 2, 2000]].tolist() == [0, 500, 502, 4498]
+    assert gather(found, tf.constant([], tf.int32), distinct=False).values.shape == (0,)
 
 
 def test_a_hashed_value_is_its_crc_modulo_the_bins():
@@ -102,10 +127,12 @@ def test_a_hashed_value_is_its_crc_modulo_the_bins():
     assert not embedded(feature, [""]).any()
 
 
-def test_a_hashed_bag_keeps_its_shape():
-    feature = adapted(Hashed(column="tags", bins=5), [["", ""]])
+def test_a_hashed_bag_has_the_hashes_of_its_labels():
+    feature = adapted(Hashed(column="tags", bins=5), [[]])
+    a, b = (zlib.crc32(label) % 5 + 1 for label in (b"a", b"b"))
 
-    assert feature.encode(np.array([["a", ""], ["b", "a"]])).shape == (2, 2)
+    offsets, values = feature.encode(held([["a"], [], ["b", "a"]]))
+    assert (offsets.tolist(), values.tolist()) == ([0, 1, 1, 3], [a, b, a])
 
 
 def test_buckets_lie_between_quantiles():
@@ -145,8 +172,7 @@ def test_text_is_the_mean_of_its_known_words():
     # "the", "house" and "red" are in two titles; "dog" is in one.
     house, red, the = table(feature)[1:]
 
-    encoded = feature.encode(np.array(["Red dog the house", "", "DOG"]))
-    assert encoded.shape == (3, 3)
+    assert np.diff(feature.encode(["Red dog the house", "", "DOG"]).offsets).tolist() == [3, 0, 1]
     found = embedded(feature, ["Red dog the house", "", "DOG"])
     np.testing.assert_allclose(found, [(red + the) / 2, 0 * the, 0 * the], rtol=1e-6)
     np.testing.assert_allclose(embedded(feature, ["house"]), [house], rtol=1e-6)
@@ -207,16 +233,14 @@ def test_a_missing_moment_is_zeros():
     ],
 )
 def test_a_value_is_dropped_where_the_draw_is_below_the_rate(feature, values):
-    encoded = adapted(feature, values).encode(np.asarray(values))
+    encoded = looked_up(adapted(feature, values), values, [1] * 1000)
     draw = np.linspace(0, 1, 1001, dtype=np.float32)[:-1]
-    found = feature.dropped(tf.constant(encoded[[1] * 1000]), tf.constant(draw)).numpy()
+    found = feature(feature.dropped(encoded, tf.constant(draw))).numpy()
 
-    assert encoded[1].any()
-    np.testing.assert_array_equal(found[:300], np.zeros_like(found[:300]))
-    np.testing.assert_array_equal(found[301:], encoded[[1] * 699])
-    unknown = np.asarray([""] if isinstance(values[0], str) else [np.nan])
-    if np.ndim(values) == 1:
-        np.testing.assert_array_equal(found[0], feature.encode(unknown)[0])
+    known = embedded(feature, values)[1]
+    assert known.any()
+    assert not found[:300].any()
+    np.testing.assert_allclose(found[301:], np.broadcast_to(known, found[301:].shape), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])

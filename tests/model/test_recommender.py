@@ -30,7 +30,7 @@ def weight_of(model, path):
 def data():
     ages = np.float32([np.nan, 20, 30, 40])
     genders = np.array(["", "F", "M", "F"])
-    rows = [(1, 1, 3, 1), (2, 2, 4, 2), (3, 3, 5, 3), (1, 2, 2, 4)]
+    rows = [(1, 1, 3, 1), (2, 2, 4, 2), (3, 3, 5, 3), (1, 2, 2, 4), (1, 4, 4, 5), (1, 5, 3, 6)]
     return written_out(rows, num_items=5, age=ages, gender=genders)
 
 
@@ -48,7 +48,7 @@ def featured(data, heads, **changed):
         "rating": {"item_id": Categorical(column="item_id")},
     }
     model = Recommender(query=tower(query, **changed), candidate=tower(candidate), heads=heads)
-    return model.adapt(data, np.arange(4), seed=1)
+    return model.adapt(data, np.arange(6), seed=1)
 
 
 def test_a_representation_is_the_sum_of_its_features(data):
@@ -229,7 +229,7 @@ def built(data, query, candidate, heads=None, **changed):
         candidate=tower(candidate),
         heads=heads or {"retrieval": implicit_squared()},
     )
-    model.adapt(data, np.arange(4), seed=1)
+    model.adapt(data, np.arange(6), seed=1)
 
 
 ITEM = {"shared": {"item_id": Categorical(column="item_id")}}

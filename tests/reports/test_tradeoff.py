@@ -38,7 +38,7 @@ def run(task, *, seed, recall=None, rmse=None, method="fixed", weight=0.2, **par
     metrics = {key: value for key, value in found.items() if value is not None}
     metrics |= {f"baseline/{key}": BASELINES[f"baseline/{key}"] for key in metrics}
     name = f"{task} {method} {weight} {seed} {recall} {rmse}"
-    return TrackedRun(run_id=name, name=name, choices={}, params=known, metrics=metrics)
+    return TrackedRun(run_id=name, name=name, choices={}, params=known, metrics=metrics, data="")
 
 
 def users_of(tracked):

@@ -13,6 +13,7 @@ from small_data import planted
 from small_model import implicit_squared, rating, recommender, softmax
 from tensorflow.core.protobuf import saved_model_pb2
 
+from mtrec.data.columns import held
 from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.heads.binary import Binary
@@ -174,7 +175,7 @@ def test_a_fresh_process_recommends_what_the_index_does(served):
     queries = results["embed_query_embedding"]
     seen = [np.unique(run.known.of_user(user)) - 1 for user in ASKED]
     scores, positions = index.search(queries, 20, exclude=seen)
-    np.testing.assert_array_equal(results["recommend_item_id"], run.item_ids[positions])
+    np.testing.assert_array_equal(results["recommend_item_id"], np.asarray(run.item_ids)[positions])
     np.testing.assert_array_equal(
         results["recommend_title"], np.asarray(run.dataset.items["item_title"])[positions + 1]
     )
@@ -310,14 +311,14 @@ def test_pairs_are_served_as_rows_after_the_training_are_judged(tmp_path):
 
 def test_a_run_serves_what_it_has_heads_for(tmp_path):
     run = random_run(tmp_path, {"rating": rating()})
-    assert export.save(run, None) == ["score_pairs"]
+    assert export.save(run, None) == ["score_pairs", "score_new"]
     pair = {"user_id": tf.constant(["7"]), "item_id": tf.constant(["12"])}
     signatures = loaded(tmp_path)
-    assert set(signatures) == {"score_pairs"}
+    assert set(signatures) == {"score_pairs", "score_new"}
     assert set(signatures["score_pairs"](**pair)) == {"known", "rating"}
     run = random_run(tmp_path, {"retrieval": implicit_squared()})
     assert set(export.save(run, built_index(run, "exact"))) == {
-        *("embed_query", "score_pairs", "recommend")
+        *("embed_query", "score_pairs", "recommend", "score_new", "recommend_new")
     }
     signatures = loaded(tmp_path)
     assert set(signatures["score_pairs"](**pair)) == {"known", "score"}
@@ -365,7 +366,8 @@ def test_a_failed_export_leaves_the_old_model_and_a_new_one_replaces_it(tmp_path
 
 def test_an_id_with_a_line_break_is_refused(tmp_path):
     run, index = joint(tmp_path)
-    run.dataset.users["user_id"][3] = "\n"
+    ids = run.dataset.users["user_id"].tolist()
+    run.dataset.users["user_id"] = held([*ids[:3], "\n", *ids[4:]])
     with pytest.raises(UserError, match=r"line break; got '\\n'"):
         export.save(run, index)
 

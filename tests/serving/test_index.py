@@ -1,14 +1,18 @@
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hydra.errors import InstantiationException
+from small_config import SMALL, config_of
 
 from mtrec.errors import UserError
 from mtrec.heads.exact_search import exact_top_k, recall_of
 from mtrec.heads.max_similarity import merge
+from mtrec.jobs import worker
 from mtrec.serving.index import ExactBuilder, ScannBuilder, load
 from mtrec.serving.manifest import tower_digest
 
@@ -29,7 +33,7 @@ def names(count):
 
 def exact_index(vectors):
     ids = names(len(vectors))
-    digest = tower_digest([vectors], ids)
+    digest = tower_digest([vectors], ids, {})
     return ExactBuilder()(vectors, ids=ids, digest=digest, queries=None)
 
 
@@ -64,7 +68,7 @@ def large():
     vectors = clustered(CANDIDATES, seed=1)
     ids = names(CANDIDATES)
     builder = scann_builder()
-    digest = tower_digest([vectors], ids)
+    digest = tower_digest([vectors], ids, {})
     return builder(vectors, ids=ids, digest=digest, queries=clustered(500, seed=2)), vectors
 
 
@@ -256,7 +260,7 @@ def test_a_search_beyond_what_the_tree_reaches_holds_no_padding(large, excluded)
 
 def test_padding_of_a_narrow_tree_is_replaced_by_exact_results(large):
     index, vectors = large
-    narrow = scann_builder(target_recall=0.01, min_recall=0.0, k=CANDIDATES)(
+    narrow = scann_builder(target_recall=0.01, min_recall=0.01, k=CANDIDATES)(
         vectors, ids=index.ids, digest="tower", queries=clustered(2, seed=2)
     )
     assert narrow.manifest.settings["leaves_to_search"] < narrow.manifest.settings["num_leaves"]
@@ -302,14 +306,17 @@ def test_the_digest_tells_towers_apart():
     moved = vectors.copy()
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     digests = {
-        tower_digest([vectors], ids),
-        tower_digest([moved], ids),
-        tower_digest([vectors], np.roll(ids, 1)),
-        tower_digest([vectors[::-1]], ids[::-1]),
-        tower_digest([vectors.reshape(40, -1)], ids),
+        tower_digest([vectors], ids, {}),
+        tower_digest([moved], ids, {}),
+        tower_digest([vectors], np.roll(ids, 1), {}),
+        tower_digest([vectors[::-1]], ids[::-1], {}),
+        tower_digest([vectors.reshape(40, -1)], ids, {}),
+        tower_digest([vectors], ids, {"candidate/shared/genres": [np.array([0, 1, 2])]}),
+        tower_digest([vectors], ids, {"candidate/shared/genres": [np.array([0, 2, 1])]}),
+        tower_digest([vectors], ids, {"candidate/shared/tags": [np.array([0, 2, 1])]}),
     }
-    assert len(digests) == 5
-    assert tower_digest([vectors.copy()], ids.astype("U40")) == tower_digest([vectors], ids)
+    assert len(digests) == 8
+    assert tower_digest([vectors.copy()], ids.astype("U40"), {}) == tower_digest([vectors], ids, {})
 
 
 @pytest.mark.parametrize("kind", ["exact", "scann"])
@@ -336,7 +343,7 @@ def test_saving_again_replaces_the_index(tmp_path):
 def test_an_index_of_another_tower_is_refused(tmp_path):
     index = exact_index(clustered(20, seed=1))
     index.save(tmp_path)
-    other = tower_digest([clustered(20, seed=2)], index.ids)
+    other = tower_digest([clustered(20, seed=2)], index.ids, {})
     with pytest.raises(UserError, match="built from the candidate tower it serves"):
         load(tmp_path, digest=other)
     manifest = tmp_path / "manifest.json"
@@ -354,7 +361,7 @@ def test_a_directory_that_is_not_whole_is_refused(harm, large, tmp_path):
     elif harm == "half manifest":
         manifest.write_text(manifest.read_text()[:200])
     elif harm == "no ids":
-        (tmp_path / "ids.npy").unlink()
+        (tmp_path / "ids.data.npy").unlink()
     elif harm == "half tree":
         tree.write_bytes(tree.read_bytes()[:-1000])
     else:
@@ -450,7 +457,7 @@ def test_the_graph_leaves_out_what_a_query_excludes(kind, large):
 
 def test_the_graph_falls_back_to_exact_search_for_the_rows_that_need_it(large):
     index, vectors = large
-    narrow = scann_builder(target_recall=0.01, min_recall=0.0, k=CANDIDATES)(
+    narrow = scann_builder(target_recall=0.01, min_recall=0.01, k=CANDIDATES)(
         vectors, ids=index.ids, digest="tower", queries=clustered(2, seed=2)
     )
     queries = clustered(20, seed=6)
@@ -486,5 +493,20 @@ def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
     assert manifest["dimension"] == WIDTH
     assert manifest["k"] == 10
     assert manifest["recall_at_k"] >= 0.95
-    assert manifest["digest"] == tower_digest([large[1]], large[0].ids)
-    assert {"ids.npy", "vectors.npy"} < set(manifest["files"])
+    assert manifest["digest"] == tower_digest([large[1]], large[0].ids, {})
+    assert {"ids.data.npy", "ids.offsets.npy", "vectors.npy"} < set(manifest["files"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("min_recall", 2), ("min_recall", 0), ("target_recall", -0.5), ("target_recall", 1.5)],
+        *[("k", -1), ("num_queries", 0), ("exact_below", -1)],
+    ],
+)
+def test_an_option_of_the_index_that_means_nothing_is_refused_before_training(option, value):
+    config = config_of(*SMALL, f"index.{option}={value}")
+    with pytest.raises(InstantiationException) as raised:
+        worker.train(config, None, None, None, None)
+    assert isinstance(raised.value.__cause__, UserError)
+    assert re.search(rf"index.{option} must be .*; got {value}", str(raised.value.__cause__))

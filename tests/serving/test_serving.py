@@ -98,3 +98,34 @@ def test_the_server_gives_an_unknown_user_ten_items_and_says_so(address: str) ->
     answer = ask(address, {"dataframe_records": [{"user_id": "nobody"}]})
     assert len(answer) == 10
     assert not any(row["known"] for row in answer)
+
+
+@pytest.mark.slow
+def test_the_server_answers_a_new_user_from_what_it_is_told(workplace: Path, address: str) -> None:
+    told = {"user_id": "new", "history": ["3", "7"]}
+    answer = ask(address, {"dataframe_records": [told], "params": {"k": 4}})
+    printed = mtrec("recommend", "user_id=new", "history=[3,7]", "k=4", cwd=workplace)
+    expected = [line.split()[1] for line in printed.splitlines()[2:] if line.strip()]
+    assert [row["item_id"] for row in answer] == expected
+    pairs = [told | {"item_id": row["item_id"]} for row in answer]
+    for row, pair in zip(answer, ask(address, {"dataframe_records": pairs}), strict=True):
+        assert pair["score"] == pytest.approx(row["score"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"inputs": {"user_id": ["42"]}}, "user_id must be one string a row"),
+        ({"dataframe_records": [{"user_id": None}]}, "a row must hold a user_id"),
+        ({"dataframe_records": [{"user_id": "7", "usr": "7"}]}, "model's signature alone"),
+        ({"dataframe_records": [{"history": ["none"]}]}, "items of the catalogue; got none"),
+    ],
+)
+def test_the_server_refuses_what_does_not_fit(
+    address: str, content: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(address, content)
+    assert refused.value.code == 400
+    assert sentence in json.loads(refused.value.read())["message"]

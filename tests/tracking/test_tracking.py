@@ -226,16 +226,9 @@ def test_the_schema_of_a_dataset_is_one_that_mlflow_reads() -> None:
     assert types["items.genres"] == "Array(string)"
 
 
-def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path: Path) -> None:
-    import mlflow
-
-    run_dir = tmp_path / "a"
-    tracker = start(run_dir)
-    tracker.log_metrics({"test/rating/rmse": 0.9, "val/rating/rmse": 0.8}, step=3)
-    (run_dir / "words").mkdir()
-    (run_dir / "words" / "greeting.txt").write_text("hello ")
-    (run_dir / "code.py").write_text(MODEL_CODE)
-    address = tracker.log_model(
+def log_greeter(tracker):
+    run_dir = tracker.run_dir
+    return tracker.log_model(
         name="greeter",
         code_path=run_dir / "code.py",
         artifacts={"words": run_dir / "words"},
@@ -245,6 +238,39 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
         input_example=pd.DataFrame({"user_id": ["42"]}),
         pip_requirements=["pandas"],
     )
+
+
+def test_a_resumed_job_logs_its_model_once(store: str, tmp_path: Path) -> None:
+    client = mlflow_run.connect(store)
+    first = start(tmp_path / "a")
+    (tmp_path / "a" / "words").mkdir()
+    (tmp_path / "a" / "words" / "greeting.txt").write_text("hello ")
+    (tmp_path / "a" / "code.py").write_text(MODEL_CODE)
+    run_id = run_id_of(tmp_path / "a")
+    experiment = run_of(tmp_path / "a", store).info.experiment_id
+    # The job was killed while it sent its model, and, gone on, once more after it had sent it.
+    client.create_logged_model(experiment, "greeter", run_id)
+    client.create_logged_model(experiment, "greeter", start(tmp_path / "b").run_dir.name)
+    address = log_greeter(start(tmp_path / "a", run_id=run_id))
+    assert log_greeter(start(tmp_path / "a", run_id=run_id)) == address
+
+    models = client.search_logged_models([experiment])
+    mine = [model for model in models if model.source_run_id == run_id]
+    assert [f"models:/{model.model_id}" for model in mine] == [address]
+    assert len(models) == 2
+    first.finish("FINISHED")
+
+
+def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path: Path) -> None:
+    import mlflow
+
+    run_dir = tmp_path / "a"
+    tracker = start(run_dir)
+    tracker.log_metrics({"test/rating/rmse": 0.9, "val/rating/rmse": 0.8}, step=3)
+    (run_dir / "words").mkdir()
+    (run_dir / "words" / "greeting.txt").write_text("hello ")
+    (run_dir / "code.py").write_text(MODEL_CODE)
+    address = log_greeter(tracker)
     tracker.finish("FINISHED")
 
     assert address is not None

@@ -202,6 +202,42 @@ def test_errors_are_better_when_lower():
     assert not better("val/retrieval/ndcg_at_10", 0.3, 0.3)
 
 
+def test_a_metric_that_is_not_a_number_is_never_the_best(data, tmp_path):
+    nan = float("nan")
+    history = Job(data, epochs=9, patience=2).fit(tmp_path, [nan, 0.3, nan, 0.2])
+
+    assert [metrics["selected"] for metrics in history] == [0, 1, 0, 0]
+    assert not better("val/rating/rmse", nan, 1.0)
+    assert better("val/rating/rmse", 1.0, nan)
+    assert not better("val/rating/rmse", nan, nan)
+
+
+def test_the_training_loss_is_a_mean_over_the_steps_in_which_a_task_had_rows(data, tmp_path):
+    scarce = planted()
+    stars = scarce.interactions["rating"]
+    stars[scarce.interactions["user"] != 7] = np.nan
+    (metrics,) = Job(scarce, epochs=1).fit(tmp_path)
+    other = Job(scarce)
+    step = Step(other.model, other.balancer, other.optimizers, tf.distribute.get_strategy())
+    taken = [step({0: stack(other.batches.step(1, k))}) for k in range(3)]
+    losses = [found.losses[0, 0] for found in taken if found.rows[0, 0]]
+
+    assert len(losses) == 1
+    assert metrics["train/rating/loss"] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_tables_whose_optimizer_clips_are_refused(data):
+    job = Job(data)
+    tables = keras.optimizers.Adam(0.1, clipnorm=1.0)
+    with pytest.raises(UserError, match=r"optimizer.tables must not clip gradients: got clipnorm"):
+        Step(
+            job.model,
+            job.balancer,
+            Optimizers(tables=tables, dense=job.optimizers.dense),
+            tf.distribute.get_strategy(),
+        )
+
+
 def test_the_lowest_error_is_selected(data, tmp_path):
     errors = iter([3.0, 2.0, 2.5])
     job = Job(data, select_by="val/rating/rmse")
@@ -282,7 +318,7 @@ def test_without_a_metric_to_select_by_the_last_epoch_is_kept(data, tmp_path):
 
 
 def test_without_validation_no_metric_can_select(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be null where nothing is held out"):
+    with pytest.raises(UserError, match=r"select_by must be null where validation holds out"):
         Job(data).fit(tmp_path, validate=dict)
 
 

@@ -8,6 +8,7 @@ from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
 from mtrec.data.batches import Batches
+from mtrec.data.columns import held
 from mtrec.training.mined_negatives import Miner
 
 
@@ -70,7 +71,7 @@ def test_fewer_items_are_mined_where_the_user_lacks_fewer():
     # User 1 lacks item 4 alone, user 2 nothing, user 3 is not among those to train on.
     rows = [(1, item, 3, 0) for item in (1, 2, 3)] + [(2, item, 3, 0) for item in (1, 2, 3, 4)]
     data = written_out([*rows, (3, 1, 3, 0)])
-    data.users["user_id"][:] = ["", "u1", "u2", "u3"]
+    data.users["user_id"] = held(["", "u1", "u2", "u3"])
     lists, _ = mined(data, {"retrieval": softmax(pool=in_batch(mined=2))}, np.arange(7))
 
     assert lists.tolist() == [[0, 0], [4, 0], [0, 0], [0, 0]]

@@ -19,17 +19,17 @@ def seen(made, step, *pool):
     items = np.array([*pool, 0], np.int32)
     batch = {
         "pool": items,
-        # A target, and a history entry, of every item of the pool.
+        # A target, and an item of its own, of every item of the pool.
         "item": items,
         "row_item": np.arange(len(items)),
-        "history_item": np.arange(len(items))[::-1],
+        "own_item": np.arange(len(items))[::-1],
     }
     found = made.estimate(
         {name: tf.constant(values) for name, values in batch.items()}, tf.constant(step, tf.int64)
     )
     log_q = found["pool_log_q"].numpy()
     assert found["row_log_q"].numpy().tolist() == log_q.tolist()
-    assert found["history_log_q"].numpy().tolist() == log_q[::-1].tolist()
+    assert found["own_log_q"].numpy().tolist() == log_q[::-1].tolist()
     assert log_q[-1] == 0  # padding
     return dict(zip(pool, np.exp(log_q[:-1].astype(np.float64)), strict=True))
 
@@ -109,7 +109,7 @@ def test_the_estimate_converges_to_the_exact_log_q_of_a_stationary_stream(data, 
     for draw in range(draws):
         # The same batch of each epoch: independent of each other, and never the short one.
         (batch,) = source.step(draw + 1, 1)
-        fields = {n: tf.constant(batch[n]) for n in ("pool", "item", "row_item", "history_item")}
+        fields = {n: tf.constant(batch[n]) for n in ("pool", "item", "row_item", "own_item")}
         found = estimate(fields, tf.constant(draw, tf.int64)).numpy()
         real = batch["pool"] > 0
         items = batch["pool"][real]

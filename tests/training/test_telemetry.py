@@ -13,7 +13,7 @@ from mtrec.data.batches import Batches, stack
 from mtrec.heads.head import Head, Report
 from mtrec.jobs import worker
 from mtrec.jobs.load import load
-from mtrec.serving import run
+from mtrec.jobs.restore import restore_run
 from mtrec.training.balance import Fixed
 from mtrec.training.optimizers import LazyAdam
 from mtrec.training.step import Optimizers, Step
@@ -97,7 +97,7 @@ def trained(directory, *overrides):
     config = config_of(*SMALL, "train.epochs=3", *overrides)
     data, parts = load(config.data)
     history = worker.train(config, data, parts, directory, Silent())
-    weights = run.restore(config, data, parts, directory).model.weights
+    weights = restore_run(config, data, parts, directory).model.weights
     return history, [(weight.path, weight.numpy()) for weight in weights]
 
 

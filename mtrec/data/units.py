@@ -1,0 +1,189 @@
+"""The units of a batch, users or rows: what each is shown, what it is asked for, and how likely.
+
+A user's interactions with one item stay together: what a query is asked for is never shown to it,
+however often its user took the item.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtrec.data.histories import Histories, first_of_each
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of a batch. Entries are positions in the histories, owners are queries.
+
+    Attributes:
+        user: User row of each query, `[Q]`.
+        row: Entries to predict, the targets, `[N]`.
+        row_owner: The query of each, `[N]`.
+        row_had: Whether the user has its item by an entry that is no target, `[N]`.
+        shown: Entries shown as history, by which the user has an item of no target, `[H]`.
+        shown_owner: The query of each, `[H]`.
+        had: One entry of every item that a query's user has, but for its targets, `[K]`.
+        had_owner: The query of each, `[K]`.
+    """
+
+    user: np.ndarray
+    row: np.ndarray
+    row_owner: np.ndarray
+    row_had: np.ndarray
+    shown: np.ndarray
+    shown_owner: np.ndarray
+    had: np.ndarray
+    had_owner: np.ndarray
+
+    def part(self, first: int, size: int) -> tuple["Queries", np.ndarray]:
+        """The `size` queries from `first` on, and which of the targets are theirs."""
+
+        def mine(owner: np.ndarray) -> np.ndarray:
+            return (owner >= first) & (owner < first + size)
+
+        row, shown, had = mine(self.row_owner), mine(self.shown_owner), mine(self.had_owner)
+        return Queries(
+            user=self.user[first : first + size],
+            row=self.row[row],
+            row_owner=self.row_owner[row] - first,
+            row_had=self.row_had[row],
+            shown=self.shown[shown],
+            shown_owner=self.shown_owner[shown] - first,
+            had=self.had[had],
+            had_owner=self.had_owner[had] - first,
+        ), row
+
+
+class Units:
+    """What a batch is made of.
+
+    Args:
+        histories: The interactions to train on, by user.
+        times: Seconds since 1970 of each of their entries.
+        batch_of: `users` or `rows`; see `mtrec.data.batches.Batches`.
+        history_share: Probability that an item is shown as history; see there.
+        chronological: Whether only earlier entries are shown; see there.
+
+    Attributes:
+        ids: The units: user rows, or entries.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        times: np.ndarray,
+        *,
+        batch_of: str,
+        history_share: float,
+        chronological: bool,
+    ) -> None:
+        counts = np.diff(histories.offsets)
+        self.ids = np.flatnonzero(counts) if batch_of == "users" else np.arange(counts.sum())
+        self._histories = histories
+        self._times = times
+        self._of_rows = batch_of == "rows"
+        self._history_share = history_share
+        self._chronological = chronological
+        self._user = np.repeat(np.arange(len(counts)), counts)
+        self._earlier = _strictly_earlier(self._user, times)
+        pairs = self._user * (histories.items.max(initial=0) + 1) + histories.items
+        _, index, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+        # The first entry of the same user and item.
+        self._first = index[inverse]
+        # Whether the user has the item, by this entry or another.
+        self._has = np.bincount(inverse, weights=histories.taken)[inverse] > 0
+
+    def draw(self, units: np.ndarray, rng: np.random.Generator) -> Queries:
+        """A query for each of `units`; targets and what is shown are drawn by `rng`."""
+        users = self._user[units] if self._of_rows else units
+        entries, owners = self._histories.entries(users)
+        place = np.arange(len(entries))
+        first = place - (entries - self._first[entries])
+        kept = (rng.random(len(entries)) < self._history_share)[first]
+        if self._of_rows:
+            row = units[owners]
+            target = entries == row
+            if self._chronological:
+                starts = self._histories.offsets[users]
+                kept &= entries - starts[owners] < self._earlier[row]
+        else:
+            target = ~kept
+            if self._chronological:
+                target = place >= self._cuts(entries, owners, len(users), rng)[owners]
+        taken = self._histories.taken[entries]
+        asked, otherwise = _any(first, target), _any(first, taken & ~target)
+        shown, had = kept & ~asked & taken, (first == place) & ~asked & self._has[entries]
+        return Queries(
+            user=users,
+            row=entries[target],
+            row_owner=owners[target],
+            row_had=otherwise[target],
+            shown=entries[shown],
+            shown_owner=owners[shown],
+            had=entries[had],
+            had_owner=owners[had],
+        )
+
+    def _cuts(
+        self, entries: np.ndarray, owners: np.ndarray, users: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Where in `entries` each user's targets begin; what is strictly earlier may be shown."""
+        counts = np.bincount(owners, minlength=users)
+        starts = np.cumsum(counts) - counts
+        # The first target is drawn evenly from all entries.
+        drawn = starts + (rng.random(users) * counts).astype(np.int64)
+        return starts + self._earlier[entries[drawn]]
+
+    def brings(self, given: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Each item that a unit can bring into the pool, and how likely if the unit is there.
+
+        Items of one unit are not there independently of each other: each is one entry.
+
+        Args:
+            given: The item that comes with each entry where that is a target, 0 for none; or None.
+        """
+        entry = np.arange(len(self._user))
+        items, unit = self._histories.items, entry if self._of_rows else self._user
+        if given is not None:
+            also = np.flatnonzero(given)
+            items, entry = np.concatenate([items, given[also]]), np.concatenate([entry, also])
+        missed = 1 - self._target_share()[entry]
+        width = items.max(initial=0) + 1
+        if not self._of_rows and not self._chronological:
+            # Entries with one item are targets together: what they bring, they bring once.
+            once = first_of_each(self._first[entry] * width + items)
+            items, entry, missed = items[once], entry[once], missed[once]
+        pairs, place = np.unique(unit[entry] * width + items, return_inverse=True)
+        together = np.ones(len(pairs))
+        # In time order the targets are the last entries: the latest is one wherever another is.
+        combine = np.minimum if self._chronological else np.multiply
+        combine.at(together, place, missed)
+        return pairs % width, 1 - together
+
+    def _target_share(self) -> np.ndarray:
+        """Probability that an entry is a target where its unit is in the batch."""
+        if self._of_rows:
+            return np.ones(len(self._user))
+        if not self._chronological:
+            return np.full(len(self._user), 1 - self._history_share)
+        # The first target is drawn from all entries, and those not earlier than it are targets.
+        counts = np.bincount(self._user)[self._user]
+        later = _strictly_earlier(self._user[::-1], self._times[::-1])[::-1]
+        return (counts - later) / counts
+
+
+def _any(first: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """Whether an entry with the same first entry, its own among them, is marked."""
+    found = np.zeros(len(first), bool)
+    found[first[marked]] = True
+    return found[first]
+
+
+def _strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """How many rows of the same user are strictly earlier, for rows sorted by user and time."""
+    place = np.arange(len(user))
+    new_user = np.r_[True, user[1:] != user[:-1]]
+    new_time = new_user | np.r_[True, time[1:] != time[:-1]]
+    start_of_user = np.maximum.accumulate(np.where(new_user, place, 0))
+    start_of_tie = np.maximum.accumulate(np.where(new_time, place, 0))
+    return start_of_tie - start_of_user

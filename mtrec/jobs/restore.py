@@ -1,0 +1,35 @@
+"""A trained run, read back from its directory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtrec.config import Config
+from mtrec.data.dataset import Dataset
+from mtrec.data.split import Split
+from mtrec.jobs import build
+from mtrec.serving.run import Run
+from mtrec.tracking import run_data
+from mtrec.tracking.run_dir import CHECKPOINTS, load_config
+from mtrec.training.checkpoint import read_selected
+
+
+def restore_run(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
+    """The run with the model that training selected."""
+    dataset = build.data(config, dataset)
+    model = build.model(config, dataset, parts.fit)
+    read_selected(directory / CHECKPOINTS, model=model.weights)
+    return Run(directory=directory, dataset=dataset, parts=parts, model=model)
+
+
+def load_run(directory: Path, *, trusted: Sequence[str] = ()) -> Run:
+    """The run of a directory, from what lies in it alone.
+
+    Args:
+        directory: The run directory.
+        trusted: The packages, beside mtrec, whose classes its config may name.
+
+    Raises:
+        UserError: If its config names any other, or what the run needs is missing or damaged.
+    """
+    config = load_config(directory, trusted=trusted)
+    return restore_run(config, *run_data.read(directory), directory)

@@ -1,0 +1,37 @@
+"""A user's mistake is found wherever it was wrapped."""
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from mtrec.errors import UserError, user_error
+
+
+class Refusing:
+    """What cannot be made."""
+
+    def __init__(self) -> None:
+        raise UserError("dim must be positive.")
+
+
+def test_a_mistake_that_hydra_wrapped_is_found() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"_target_": f"{__name__}.Refusing"})
+    assert str(user_error(raised.value)) == "dim must be positive."
+
+
+def test_an_option_that_its_target_does_not_take_is_a_mistake() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"_target_": f"{__name__}.Refusing", "dims": 3})
+    assert "an option must be one that its _target_ takes" in str(user_error(raised.value))
+    assert "dims" in str(user_error(raised.value))
+
+
+def test_a_mistake_is_itself_and_another_error_is_none() -> None:
+    mistake = UserError("no")
+    assert user_error(mistake) is mistake
+    assert user_error(ValueError("no")) is None
+    # Raised while a mistake was handled, not from it.
+    another = KeyError("k")
+    another.__context__ = mistake
+    assert user_error(another) is None
