@@ -8,6 +8,7 @@ from layouts import left_in, run
 
 from mtrec.jobs import stages
 from mtrec.jobs.load import load
+from mtrec.jobs.restore import load_run
 from mtrec.tracking.run_dir import load_config
 from mtrec.training import measured
 
