@@ -8,7 +8,7 @@ from layouts import left_in, run
 
 from mtrec.jobs import stages
 from mtrec.jobs.load import load
-from mtrec.jobs.restore import load_run
+from mtrec.jobs.restore import restore_run
 from mtrec.tracking.run_dir import load_config
 from mtrec.training import measured
 
@@ -71,7 +71,8 @@ def test_the_workers_leave_what_the_selected_model_measures(job, request):
     directory, _ = request.getfixturevalue(job)
     selected = (directory / "checkpoints" / "selected").read_text().strip()
     assert selected != max(path.name for path in (directory / "checkpoints").glob("step-*"))
-    saved = load_run(directory)
+    config = load_config(directory)
+    saved = restore_run(config, *load(config.data), directory)
     expected, _ = stages.evaluate(saved)
     found, _ = stages.evaluate(saved, measured.load(directory / "measured"))
 
