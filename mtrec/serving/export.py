@@ -14,8 +14,6 @@ import tensorflow as tf
 from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
-from mtrec.heads.ordinal import Ordinal
-from mtrec.heads.pair import PairHead
 from mtrec.model.bags import BagRows, EncodedBags, from_padded
 from mtrec.model.experts import SHARED
 from mtrec.model.recommender import Recommender
@@ -210,14 +208,8 @@ class Served:
                 embed(query[self._retrieval]), embed(candidate[self._retrieval])
             )
         for name, head in self._model.heads.items():
-            if isinstance(head, PairHead):
-                pairs = query[name], candidate[name], users, items
-                told = "rating" if name == self._rating else name
-                if isinstance(head, Ordinal):
-                    mean, spread = head.distribution(head.mean_output(*pairs), users)
-                    outputs |= {told: mean, f"{told}_spread": spread}
-                else:
-                    outputs[told] = head.score_pairs(*pairs)
+            told = "rating" if name == self._rating else name
+            outputs |= head.score_pairs(query[name], candidate[name], users, items, name=told)
         return outputs
 
 
@@ -307,7 +299,8 @@ class ServedSearch:
                 self._model.candidates(flat)[self._rating],
                 tf.repeat(rows, k),
                 flat,
-            )
+                name="rating",
+            )["rating"]
             outputs["rating"] = tf.reshape(rating, tf.shape(items))
         return outputs
 

@@ -67,7 +67,8 @@ def truth(run, users, k):
             candidate["rating"][items[row] - 1],
             np.full(k, user),
             items[row],
-        )
+            name="stars",
+        )["stars"]
         for row, user in enumerate(users)
     ]
     return items, np.take_along_axis(scores, items - 1, axis=1), np.array(ratings)
@@ -165,7 +166,8 @@ def test_a_fresh_process_scores_pairs_as_the_model_does(served):
     embedded = [np.asarray(heads["retrieval"].embed(v["retrieval"])) for v in (query, candidate)]
     scores = (embedded[0] * embedded[1]).sum(axis=1)
     np.testing.assert_allclose(results["score_pairs_score"], scores, rtol=1e-4, atol=1e-6)
-    ratings = heads["rating"].score_pairs(query["rating"], candidate["rating"], ASKED, PAIRED)
+    pairs = query["rating"], candidate["rating"], ASKED, PAIRED
+    ratings = heads["rating"].score_pairs(*pairs, name="stars")["stars"]
     np.testing.assert_allclose(results["score_pairs_rating"], ratings, rtol=1e-4)
     np.testing.assert_array_equal(results["score_pairs_known"], (ASKED > 0) & (PAIRED > 0))
 
