@@ -51,7 +51,8 @@ def save(run: Run, index: Index | None) -> list[str]:
         index: Its index; None without a retrieval head.
 
     Raises:
-        UserError: If an id holds a line break, or `model/` holds what no job wrote.
+        UserError: If an id holds a line break, two heads serve something under one name, or
+            `model/` holds what no job wrote.
     """
     directory = run.directory / MODEL
     with (
@@ -209,7 +210,14 @@ class Served:
             )
         for name, head in self._model.heads.items():
             told = "rating" if name == self._rating else name
-            outputs |= head.score_pairs(query[name], candidate[name], users, items, name=told)
+            found = head.score_pairs(query[name], candidate[name], users, items, name=told)
+            if both := outputs.keys() & found.keys():
+                raise UserError(
+                    f"What is served of a pair must have names of its own; the head {name} and "
+                    f"another one, or what every pair is served with, are both told as "
+                    f"{', '.join(sorted(both))}. Give the head another name in task.heads."
+                )
+            outputs |= found
         return outputs
 
 

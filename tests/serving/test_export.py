@@ -328,6 +328,23 @@ def test_a_run_serves_what_it_has_heads_for(tmp_path):
     assert set(answer) == {"item_id", "title", "score", "known"}
 
 
+def test_heads_that_would_be_served_under_one_name_are_refused(tmp_path):
+    pair = {"label": "rating", "dim": 4, "members": 1, "layers": [], "l2": 0.0}
+    names = {
+        "rating": {"stars": rating(), "rating": Binary(**pair, at_least=4.0)},
+        "stars_spread": {
+            "first": rating(),
+            "stars": Ordinal(**pair),
+            "stars_spread": Binary(**pair, at_least=4.0),
+        },
+        "known": {"known": Binary(**pair, at_least=4.0)},
+    }
+    for name, heads in names.items():
+        run = random_run(tmp_path, heads)
+        with pytest.raises(UserError, match=rf"both told as {name}\. Give the head another name"):
+            export.save(run, None)
+
+
 def test_no_table_or_column_is_a_constant_of_the_graph(exported):
     file = exported[0].directory / "model" / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
