@@ -132,7 +132,8 @@ def recommend(
         users = np.full(k, row, np.int32)
         repeated = tf.repeat(query[run.rating], k, axis=0)
         head = run.model.heads[run.rating]
-        ratings = head.score_pairs(repeated, candidate, users, items).numpy().tolist()
+        found = head.score_pairs(repeated, candidate, users, items, name="rating")
+        ratings = found["rating"].numpy().tolist()
     titles = run.dataset.items[run.dataset.title][items].tolist()
     return [
         Recommendation(item_id=str(run.item_ids[i - 1]), title=t, score=float(s), rating=r)

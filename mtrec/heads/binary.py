@@ -47,9 +47,9 @@ class Binary(PairHead):
         positive = tf.broadcast_to(positive, tf.shape(output))
         return tf.nn.sigmoid_cross_entropy_with_logits(labels=positive, logits=output)
 
-    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+    def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
         """The probability of a positive label."""
-        return tf.sigmoid(output)
+        return {name: tf.sigmoid(output)}
 
     def report(
         self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.distributed.strategy import all_gather
+from mtrec.distributed.traffic import Sent, gathered
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples, Head, HeldOut, Report, unit
 
@@ -43,6 +45,12 @@ class Contrastive(Head):
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, name: str, seed: int) -> None:
         """Nothing to make: the candidate tower holds all weights."""
+
+    def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
+        """One view of each drawn item, its gradient, and the item."""
+        count = len(batch["view_item"])
+        size = gathered(count * (3 * width + 1), replicas)
+        return [Sent(size, f"{count:,} views gathered by all and their gradients")]
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each drawn item, `[V]`; all count alike."""

@@ -9,9 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
+from mtrec.data.negatives import Negatives
 from mtrec.distributed.tables import unnumbered
+from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError
 
 
@@ -132,7 +135,10 @@ def unit(vectors: tf.Tensor) -> tf.Tensor:
 
 
 class Head(keras.layers.Layer, ABC):
-    """An objective over the two towers' outputs.
+    """An objective over the two towers' outputs, which says of itself what others ask of it.
+
+    How a batch is filled, what is mined, indexed, served and reported depends on what a head
+    answers here, never on its class: a head of one's own is used as those of `mtrec.heads` are.
 
     Args:
         dim: Width of the representations it reads; null takes the towers' shared output as it is.
@@ -142,6 +148,14 @@ class Head(keras.layers.Layer, ABC):
     Attributes:
         views: How many items, drawn evenly from the catalogue in each step, it asks for two views
             of. Its rows are then those items, and no training rows: 0 for none.
+        negatives: What fills the candidate pool that it scores against; None if it scores against
+            none. Heads of one model share a pool.
+        corrected: Whether log Q of what is in the pool may have a part in its loss.
+        ranks: Whether an item's score is the dot product of what `embed` makes of query and
+            candidate, the highest one of several query vectors. The first head that ranks is
+            indexed and recommended from; the first that has negatives too is mined with.
+        rates: Whether what it serves of a pair is shown beside what is recommended, as `rating`.
+            The first head that rates is.
 
     Raises:
         UserError: If the width is below 1, or the rate not above 0 and at most 1.
@@ -150,6 +164,10 @@ class Head(keras.layers.Layer, ABC):
     # Vectors of width D in a query's representation; a candidate has one.
     query_vectors = 1
     views: int = 0
+    negatives: Negatives | None = None
+    corrected: bool = True
+    ranks: bool = False
+    rates: bool = False
 
     def __init__(self, *, dim: int | None, sampling_rate: float = 1.0) -> None:
         super().__init__(name=unnumbered(self))
@@ -205,6 +223,51 @@ class Head(keras.layers.Layer, ABC):
                 f"task.weights.{name}=0, or choose a task without it, such as task=retrieval."
             )
         return labels
+
+    def taken(self, dataset: Dataset, *, name: str) -> np.ndarray | None:
+        """Whether each interaction gives its user the item, `[rows]`; None: it has no say in that.
+
+        See `mtrec.heads.retrieval.with_taken`.
+        """
+        return None
+
+    def embed(self, representation: tf.Tensor) -> tf.Tensor:
+        """What a head that ranks is searched by: vectors `[..., D]` of queries or candidates."""
+        return representation
+
+    def score_pairs(
+        self,
+        query: tf.Tensor,
+        candidate: tf.Tensor,
+        users: tf.Tensor,
+        items: tf.Tensor,
+        *,
+        name: str,
+    ) -> dict[str, tf.Tensor]:
+        """What is served of pairs beside the score of a head that ranks; nothing by default.
+
+        Args:
+            query: This head's query representations, `[N, D]` or `[N, K, D]`.
+            candidate: This head's candidate representations, `[N, D]`.
+            users: User rows, `[N]`, 0 for one that is not known.
+            items: Item rows, `[N]`, 0 for one that is not known.
+            name: What the head's prediction is served as.
+
+        Returns:
+            `[N]` each: the prediction by `name`, and what else there is of it by names that begin
+            with `name`, such as `rating_spread`.
+        """
+        return {}
+
+    def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
+        """What one replica sends for the loss of a step, beside gradients; nothing by default.
+
+        Args:
+            batch: The replica's part of a batch.
+            width: Width D of this head's representations.
+            replicas: Number of replicas R, above 1; see `mtrec.distributed.traffic`.
+        """
+        return []
 
     @abstractmethod
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:

@@ -80,9 +80,10 @@ class Ordinal(Rating):
         """Rising thresholds between the levels, `[K - 1]`."""
         return tf.concat([[0.0], tf.cumsum(tf.exp(self.log_gaps.value))], axis=0)
 
-    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
-        """The mean of the label's distribution."""
-        return self.distribution(output, users)[0]
+    def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
+        """The mean of the label's distribution, and as `<name>_spread` its standard deviation."""
+        mean, spread = self.distribution(output, users)
+        return {name: mean, f"{name}_spread": spread}
 
     def distribution(self, output: tf.Tensor, users: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and standard deviation of the label, `[N]` each, given outputs `[N]` of users."""

@@ -159,10 +159,16 @@ class PairHead(Head):
         return output
 
     def score_pairs(
-        self, query: tf.Tensor, candidate: tf.Tensor, users: tf.Tensor, items: tf.Tensor
-    ) -> tf.Tensor:
-        """What is served of pairs `[N, D]` and their row numbers, `[N]`, at the end of training."""
-        return self.served(self.mean_output(query, candidate, users, items), users)
+        self,
+        query: tf.Tensor,
+        candidate: tf.Tensor,
+        users: tf.Tensor,
+        items: tf.Tensor,
+        *,
+        name: str,
+    ) -> dict[str, tf.Tensor]:
+        """What is served of pairs at the end of training; see `Head.score_pairs`."""
+        return self.served(self.mean_output(query, candidate, users, items), users, name=name)
 
     def mean_output(
         self,
@@ -177,8 +183,11 @@ class PairHead(Head):
         return tf.reduce_mean(self.output(query, candidate, user_bias, item_bias), axis=-1)
 
     @abstractmethod
-    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
-        """What people are told of outputs `[N]` for users of these row numbers, `[N]`."""
+    def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
+        """What people are told of outputs `[N]` for users of these rows, `[N]`, by its names.
+
+        See `Head.score_pairs`.
+        """
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """Error and regularisation of each row, masked where there is no label."""

@@ -33,9 +33,9 @@ class Ranking(PairHead):
         truth = tf.exp(_log_softmax(label, known, owner, queries))
         return -rows * truth * _log_softmax(output, known, owner, queries)
 
-    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+    def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
         """The output."""
-        return output
+        return {name: output}
 
     def report(
         self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool

@@ -14,6 +14,8 @@ from mtrec.heads.pair import PairHead, sliced
 class Rating(PairHead):
     """The squared error of a label, such as the rating, whose scale it keeps; see `PairHead`."""
 
+    rates = True
+
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
         """The mean of the labels. Their scale is the data's own, or what occurs."""
         self.train_mean = float(labels.mean(dtype=np.float64)) if len(labels) else 0.0
@@ -26,9 +28,9 @@ class Rating(PairHead):
         """The squared error."""
         return tf.square(output - label)
 
-    def served(self, output: tf.Tensor, users: tf.Tensor) -> tf.Tensor:
+    def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
         """The output, within the scale."""
-        return tf.clip_by_value(output, self.low, self.high)
+        return {name: tf.clip_by_value(output, self.low, self.high)}
 
     def report(
         self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool

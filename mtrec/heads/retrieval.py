@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import first_of_each
 from mtrec.data.negatives import Negatives
+from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
@@ -46,6 +48,9 @@ class Retrieval(Head):
         UserError: If there is no query vector, or `has` is none of these, or says nothing.
     """
 
+    ranks = True
+    negatives: Negatives
+
     def __init__(
         self,
         *,
@@ -69,6 +74,7 @@ class Retrieval(Head):
         self.temperature = temperature
         self.negatives = negatives
         self.loss = loss
+        self.corrected = loss.corrected
         self.label = label
         self.at_least = at_least
         self.has = has
@@ -119,6 +125,22 @@ class Retrieval(Head):
     def embed(self, representation: tf.Tensor) -> tf.Tensor:
         """What the index holds and is asked with: vectors `[..., D]`, of length 1 if normalised."""
         return unit(representation) if self.normalize else representation
+
+    def taken(self, dataset: Dataset, *, name: str) -> np.ndarray:
+        """What is positive, or with `has=all` every interaction.
+
+        Raises:
+            UserError: If the interactions lack the label.
+        """
+        if self.label is None or self.has == "all":
+            return np.ones(len(dataset.interactions["item"]), bool)
+        return self.labels(dataset, self.label, name) >= self.at_least
+
+    def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
+        """What its loss asks for, unless each replica has a pool of its own."""
+        if self.negatives.local:
+            return []
+        return self.loss.sends(batch, width=width, replicas=replicas)
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each row; every positive row counts, by its weight."""
@@ -196,9 +218,10 @@ class Retrieval(Head):
 def with_taken(dataset: Dataset, heads: Mapping[str, Head]) -> Dataset:
     """The data with a mark on the rows by which users have items.
 
-    There is one history for all heads: users have what is positive for any of the retrieval heads,
-    and of a head with `has=all`, every row. Without a retrieval head they have all. Rows that are
-    not marked are still targets of other heads, and of their own user told from what is positive.
+    There is one history for all heads: users have what they have for any head with a say in it (see
+    `Head.taken`), such as what is positive for a retrieval head. Without such a head they have all.
+    Rows that are not marked are still targets of other heads, and of their own user told from what
+    is positive.
 
     Args:
         dataset: The data.
@@ -207,13 +230,8 @@ def with_taken(dataset: Dataset, heads: Mapping[str, Head]) -> Dataset:
     Raises:
         UserError: If the interactions lack the label of a head.
     """
-    found = [
-        np.ones(len(dataset.interactions["item"]), bool)
-        if head.label is None or head.has == "all"
-        else head.labels(dataset, head.label, name) >= head.at_least
-        for name, head in heads.items()
-        if isinstance(head, Retrieval)
-    ]
+    said = (head.taken(dataset, name=name) for name, head in heads.items())
+    found = [taken for taken in said if taken is not None]
     return replace(dataset, taken=np.any(found, axis=0)) if found else dataset
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from mtrec.data.batches import Batch
 from mtrec.distributed.strategy import all_gather, all_sum
+from mtrec.distributed.traffic import Sent, gathered, summed
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
 from mtrec.heads.max_similarity import score_all, score_pairs
@@ -67,6 +69,15 @@ class RetrievalLoss(ABC):
             local: Whether the slice is the whole pool.
         """
 
+    def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
+        """What one replica sends unless the pool is local: its slice, for a loss that reads all.
+
+        With each candidate go its gradient, its item row and log Q. See `Head.sends`.
+        """
+        pool = len(batch["pool"])
+        size = gathered(pool * (3 * width + 2), replicas)
+        return [Sent(size, f"{pool:,} candidates gathered by all and their gradients")]
+
 
 class ImplicitSquared(RetrievalLoss):
     """Squared error on positives plus a small weight on all pairs of query and candidate.
@@ -85,6 +96,12 @@ class ImplicitSquared(RetrievalLoss):
 
     def __init__(self, *, all_pairs_weight: float) -> None:
         self.all_pairs_weight = all_pairs_weight
+
+    def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
+        """The Gramian and its gradient."""
+        size = summed(2 * width**2, replicas)
+        what = f"the {width} x {width} Gramian and its gradient, whatever the batch"
+        return [Sent(size, what)]
 
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""
@@ -229,6 +246,15 @@ class Softmax(RetrievalLoss):
         self.hardest = hardest
         self.same_tower = same_tower
         self.one_vector = same_tower
+
+    def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
+        """The pool, and where queries are negatives too, those, with their gradients and users."""
+        sent = super().sends(batch, width=width, replicas=replicas)
+        if self.same_tower:
+            own = len(batch["query"])
+            size = gathered(own * (3 * width + 1), replicas)
+            sent.append(Sent(size, f"{own:,} queries gathered by all and their gradients"))
+        return sent
 
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""

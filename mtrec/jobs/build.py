@@ -15,7 +15,8 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.sharded_tables import sharded_above
 from mtrec.errors import UserError
-from mtrec.heads.retrieval import Retrieval, with_taken
+from mtrec.heads.head import Head
+from mtrec.heads.retrieval import with_taken
 from mtrec.model.recommender import Recommender
 from mtrec.serving.index import IndexBuilder
 from mtrec.training.balance import Balancer
@@ -29,7 +30,7 @@ def data(config: Config, dataset: Dataset) -> Dataset:
     return with_taken(dataset, _heads(config))
 
 
-def _heads(config: Config) -> dict[str, Any]:
+def _heads(config: Config) -> dict[str, Head]:
     """The heads; those of weight 0 are left out."""
     return {name: instantiate(config.task.heads[name]) for name in config.task.active()}
 
@@ -67,7 +68,7 @@ def _largest_replicated(config: Config) -> float:
 
 
 def batches(
-    config: Config, dataset: Dataset, fit: np.ndarray, heads: dict[str, Any], num_replicas: int
+    config: Config, dataset: Dataset, fit: np.ndarray, heads: Mapping[str, Head], num_replicas: int
 ) -> Batches:
     """The batches of the training rows.
 
@@ -96,12 +97,13 @@ def batches(
     )
 
 
-def _shared_negatives(config: Config, heads: Mapping[str, Any]) -> Negatives | None:
+def _shared_negatives(config: Config, heads: Mapping[str, Head]) -> Negatives | None:
     """What fills the one pool that all heads which score against one share."""
+    # A head of one's own may make its negatives itself.
     asked = {
-        name: config.task.heads[name]["negatives"]
+        name: config.task.heads[name].get("negatives", head.negatives)
         for name, head in heads.items()
-        if hasattr(head, "negatives")
+        if head.negatives is not None
     }
     if any(node != next(iter(asked.values())) for node in asked.values()):
         raise UserError(
@@ -109,19 +111,14 @@ def _shared_negatives(config: Config, heads: Mapping[str, Any]) -> Negatives | N
             "pool. Write task.heads.<head>.negatives alike."
         )
     scoring = [heads[name] for name in asked]
-    negatives: Negatives | None = scoring[0].negatives if scoring else None
+    negatives = scoring[0].negatives if scoring else None
     rate = negatives.log_q_rate if negatives else None
-    if rate is not None and not any(map(_corrected, scoring)):
+    if rate is not None and not any(head.corrected for head in scoring):
         raise UserError(
             f"negatives.log_q_rate must be null where no loss is corrected for log Q; got {rate}. "
             f"Set log_q_correction of {', '.join(asked)}, or negatives.log_q_rate=null."
         )
     return negatives
-
-
-def _corrected(head: Any) -> bool:
-    """Whether log Q may have a part in what a head learns."""
-    return not isinstance(head, Retrieval) or head.loss.corrected
 
 
 def schedule(config: Config) -> Schedule:

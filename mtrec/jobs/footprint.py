@@ -11,8 +11,7 @@ from mtrec.data.batches import Batch
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import local_replicas, num_workers, worker_number
 from mtrec.distributed.tables import TABLE, tables_of
-from mtrec.heads.retrieval import Retrieval
-from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
+from mtrec.distributed.traffic import gathered, summed
 from mtrec.model.bags import EncodedBags
 from mtrec.model.experts import SHARED
 from mtrec.model.recommender import Recommender
@@ -24,11 +23,11 @@ def describe(
 ) -> str:
     """Some lines on strategy, replicas, batch, parameters, memory and traffic.
 
-    Traffic is what one replica sends in a step like that of `batch`, in float32 and int32, padding
-    included. By ring, summing n numbers over all replicas sends `2 (R - 1) / R n` of them, and
-    gathering n from each sends `(R - 1) n`. Tables, for each row that the replica looks up:
-    replicated `(R - 1) (4 D + 4)`, its gradient and id, gathered. Sharded `(R - 1) (12 D + 4)`: id
-    and gradient likewise, and `8 D` to sum the embeddings that everybody looked up.
+    Traffic is what one replica sends in a step like that of `batch`, padding included; see
+    `mtrec.distributed.traffic`. Heads say what theirs is. Tables, for each row that the replica
+    looks up: replicated `(R - 1) (4 D + 4)` bytes, its gradient and id, gathered. Sharded
+    `(R - 1) (12 D + 4)`: id and gradient likewise, and `8 D` to sum the embeddings that everybody
+    looked up.
 
     Args:
         model: The model, adapted.
@@ -53,10 +52,10 @@ def describe(
         rows, width = table.shape
         line = f"  {_name(table)}: {rows:,} rows x {width} = {rows * width:,}"
         if replicas > 1:
-            looked_up = (replicas - 1) * lookups.get(_name(table), len(batch["row_item"]))
+            looked_up = lookups.get(_name(table), len(batch["row_item"]))
             placement = "sharded" if isinstance(table, ShardedVariable) else "replicated"
-            line += f", {placement}; a step sends {_size(looked_up * (4 * width + 4))} replicated, "
-            line += f"{_size(looked_up * (12 * width + 4))} sharded"
+            each = (_size(gathered(looked_up * (n * width + 1), replicas)) for n in (1, 3))
+            line += ", {}; a step sends {} replicated, {} sharded".format(placement, *each)
         lines.append(line)
     return "\n".join([*lines, *(_beside_tables(model, replicas, batch) if replicas > 1 else [])])
 
@@ -93,39 +92,16 @@ def _device(device: tf.DeviceSpec) -> str:
 
 
 def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[str]:
-    ring, others = 2 * (replicas - 1) / replicas, replicas - 1
-    dense = _size(4 * ring * _dense(model))
+    dense = _size(summed(_dense(model), replicas))
     yield f"each replica sends in a step, beside tables: {dense} of dense gradients"
     for name, head in model.heads.items():
-        width, pool = head.dim or model.query.output_dim, len(batch["pool"])
-        if head.views:
-            count = len(batch["view_item"])
-            yield (
-                f"  {name}: {_size(others * count * (12 * width + 4))} of {count:,} views gathered "
-                "by all and their gradients"
-            )
-        if not isinstance(head, Retrieval):
-            continue
-        if isinstance(head.loss, ImplicitSquared):
-            yield (
-                f"  {name}: {_size(2 * 4 * ring * width**2)} of the {width} x {width} Gramian and "
-                "its gradient, whatever the batch"
-            )
-        elif not head.negatives.local:
-            yield (
-                f"  {name}: {_size(others * pool * (12 * width + 8))} of {pool:,} candidates "
-                "gathered by all and their gradients"
-            )
-            if isinstance(head.loss, Softmax) and head.loss.same_tower:
-                own = len(batch["query"])
-                yield (
-                    f"  {name}: {_size(others * own * (12 * width + 4))} of {own:,} queries "
-                    "gathered by all and their gradients"
-                )
-    asked = (head.negatives for head in model.heads.values() if isinstance(head, Retrieval))
+        width = head.dim or model.query.output_dim
+        for sent in head.sends(batch, width=width, replicas=replicas):
+            yield f"  {name}: {_size(sent.size)} of {sent.what}"
+    asked = (head.negatives for head in model.heads.values() if head.negatives is not None)
     if any(negatives.log_q_rate is not None for negatives in asked):
         pool = len(batch["pool"])
-        yield f"  log Q: {_size(4 * others * pool)} of {pool:,} item ids gathered by all"
+        yield f"  log Q: {_size(gathered(pool, replicas))} of {pool:,} item ids gathered by all"
 
 
 def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
@@ -133,7 +109,7 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
 
     Tables that belong to heads are not among them: they are looked up once for a training row.
     """
-    with_pool = {SHARED: False} | {n: hasattr(h, "negatives") for n, h in model.heads.items()}
+    with_pool = {SHARED: False} | {n: h.negatives is not None for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
     viewed = {n: 2 * len(batch["view_item"]) for n, h in model.heads.items() if h.views}
     found = {}

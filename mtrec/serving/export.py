@@ -14,8 +14,6 @@ import tensorflow as tf
 from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
-from mtrec.heads.ordinal import Ordinal
-from mtrec.heads.pair import PairHead
 from mtrec.model.bags import BagRows, EncodedBags, from_padded
 from mtrec.model.experts import SHARED
 from mtrec.model.recommender import Recommender
@@ -53,7 +51,8 @@ def save(run: Run, index: Index | None) -> list[str]:
         index: Its index; None without a retrieval head.
 
     Raises:
-        UserError: If an id holds a line break, or `model/` holds what no job wrote.
+        UserError: If an id holds a line break, two heads serve something under one name, or
+            `model/` holds what no job wrote.
     """
     directory = run.directory / MODEL
     with (
@@ -210,14 +209,15 @@ class Served:
                 embed(query[self._retrieval]), embed(candidate[self._retrieval])
             )
         for name, head in self._model.heads.items():
-            if isinstance(head, PairHead):
-                pairs = query[name], candidate[name], users, items
-                told = "rating" if name == self._rating else name
-                if isinstance(head, Ordinal):
-                    mean, spread = head.distribution(head.mean_output(*pairs), users)
-                    outputs |= {told: mean, f"{told}_spread": spread}
-                else:
-                    outputs[told] = head.score_pairs(*pairs)
+            told = "rating" if name == self._rating else name
+            found = head.score_pairs(query[name], candidate[name], users, items, name=told)
+            if both := outputs.keys() & found.keys():
+                raise UserError(
+                    f"What is served of a pair must have names of its own; the head {name} and "
+                    f"another one, or what every pair is served with, are both told as "
+                    f"{', '.join(sorted(both))}. Give the head another name in task.heads."
+                )
+            outputs |= found
         return outputs
 
 
@@ -307,7 +307,8 @@ class ServedSearch:
                 self._model.candidates(flat)[self._rating],
                 tf.repeat(rows, k),
                 flat,
-            )
+                name="rating",
+            )["rating"]
             outputs["rating"] = tf.reshape(rating, tf.shape(items))
         return outputs
 

@@ -14,9 +14,6 @@ from mtrec.data.histories import Histories
 from mtrec.data.split import Split
 from mtrec.data.vocabulary import Vocabulary
 from mtrec.errors import UserError
-from mtrec.heads.head import Head
-from mtrec.heads.rating import Rating
-from mtrec.heads.retrieval import Retrieval
 from mtrec.model.recommender import Recommender
 from mtrec.serving.manifest import tower_digest
 
@@ -44,16 +41,13 @@ class Run:
 
     @property
     def retrieval(self) -> str | None:
-        """Name of the head that the index serves: the first retrieval head, or None."""
-        return self._first(Retrieval)
+        """Name of the head that the index serves: the first that ranks, or None."""
+        return next((name for name, head in self.model.heads.items() if head.ranks), None)
 
     @property
     def rating(self) -> str | None:
-        """Name of the head that rates what is shown: the first rating head, or None."""
-        return self._first(Rating)
-
-    def _first(self, kind: type[Head]) -> str | None:
-        return next((n for n, head in self.model.heads.items() if isinstance(head, kind)), None)
+        """Name of the head that rates what is shown: the first that rates, or None."""
+        return next((name for name, head in self.model.heads.items() if head.rates), None)
 
     @property
     def item_ids(self) -> Texts:

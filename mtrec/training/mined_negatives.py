@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtrec.data.batches import Batches
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
+from mtrec.errors import UserError
 from mtrec.heads import metrics
 from mtrec.heads.exact_search import exact_top_k
 from mtrec.model.encode import USERS_AT_ONCE, embed_items, embed_users
@@ -23,7 +24,7 @@ class Miner:
     rounding may be ordered otherwise on another number of workers.
 
     Args:
-        model: The model; the first of its heads that has negatives ranks.
+        model: The model; the first of its heads that ranks and has negatives is searched with.
         batches: The batches; their negatives say how many items.
         strategy: Where the replicas are.
 
@@ -31,6 +32,9 @@ class Miner:
         lists: Item rows mined for each user row, best first, `[U + 1, k]`; 0 where there are fewer,
             and before the first search. A job that goes on within an epoch needs those that the
             epoch began with: save it with the weights.
+
+    Raises:
+        UserError: If no head with negatives ranks.
     """
 
     def __init__(
@@ -39,10 +43,10 @@ class Miner:
         self._model = model
         self._batches = batches
         self._strategy = strategy
-        self._ranks = next(name for name, head in model.heads.items() if hasattr(head, "negatives"))
+        self._ranks, mined = _searched_with(model)
         counts = np.diff(batches.histories.offsets)
         self._users = np.flatnonzero(counts)
-        shape = len(counts), model.heads[self._ranks].negatives.mined
+        shape = len(counts), mined
         with tf.device("CPU:0"):
             self.lists = keras.Variable(
                 np.zeros(shape, np.int32), dtype="int32", trainable=False, name="mined"
@@ -79,3 +83,16 @@ class Miner:
             scores, places = exact_top_k(items, np.asarray(head.embed(query)), k, exclude=out)
             best[part] = np.where(np.isfinite(scores), places + 1, 0)
         return best
+
+
+def _searched_with(model: Recommender) -> tuple[str, int]:
+    """The name of the head that ranks, and how many items it asks for with each query."""
+    pooled = {n: h.negatives for n, h in model.heads.items() if h.negatives is not None}
+    for name, negatives in pooled.items():
+        if model.heads[name].ranks:
+            return name, negatives.mined
+    mined = max(negatives.mined for negatives in pooled.values())
+    raise UserError(
+        f"negatives.mined must be 0 where no head with negatives ranks items by what it embeds; "
+        f"{', '.join(pooled)} do not; got {mined}. Set it to 0, or `ranks` of a head of your own."
+    )

@@ -58,11 +58,11 @@ def test_the_loss_is_hand_worked_and_masked(data):
 def test_people_are_told_a_probability(data):
     made = head(data)
     made.start.assign(np.log(3.0))
-    zeros = tf.zeros((1, 2))
+    zeros, one = tf.zeros((1, 2)), tf.constant([1])
 
-    assert made.score_pairs(
-        zeros, zeros, tf.constant([1]), tf.constant([1])
-    ).numpy() == pytest.approx([0.75])
+    told = made.score_pairs(zeros, zeros, one, one, name="liked")
+    assert list(told) == ["liked"]
+    assert told["liked"].numpy() == pytest.approx([0.75])
 
 
 def test_a_label_that_the_interactions_lack_is_refused(data):

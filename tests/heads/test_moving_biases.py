@@ -203,7 +203,7 @@ def test_people_are_told_what_holds_at_the_end_of_training(data):
     for table in (made.user_bias, made.item_bias, made.moving.drift, made.moving.of_bin):
         table.embeddings.assign(table.embeddings.numpy() / 10)
     p, q = np.float32([[0.1, 0.2], [0.3, 0.1]]), np.float32([[0.2, 0.1], [0.4, 0.3]])
-    found = made.score_pairs(p, q, tf.constant([1, 0]), tf.constant([5, 2]))
+    found = made.score_pairs(p, q, tf.constant([1, 0]), tf.constant([5, 2]), name="r")["r"]
 
     # User 1's own end is day 4; the unknown user does not move, items are in the last bin.
     expected = [

@@ -86,7 +86,10 @@ def test_mean_and_spread_are_those_of_the_distribution(data):
     expected = p @ LEVELS
     np.testing.assert_allclose(mean, expected, rtol=1e-5)
     np.testing.assert_allclose(spread, np.sqrt(p @ LEVELS**2 - expected**2), atol=2e-3)
-    np.testing.assert_allclose(made.served(tf.constant(outputs), users), expected, rtol=1e-5)
+    told = made.served(tf.constant(outputs), users, name="stars")
+    assert list(told) == ["stars", "stars_spread"]
+    np.testing.assert_allclose(told["stars"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(told["stars_spread"], spread)
 
 
 @pytest.mark.parametrize("output", [-80.0, 80.0])

@@ -30,6 +30,13 @@ def biased(made):
     return made
 
 
+def scores(made, *pairs):
+    """What people are told of pairs."""
+    told = made.score_pairs(*pairs, name="stars")
+    assert list(told) == ["stars"]
+    return told["stars"]
+
+
 def examples(ratings, weights):
     """Users 1 and 2 with rows (1, item 2), (2, item 1), (1, item 1) and one of padding."""
     batch = {
@@ -127,8 +134,8 @@ def test_members_cost_what_each_would_cost_alone_and_their_mean_is_told(data):
     expected = np.mean([alone.losses(part)[0] for part in narrow], axis=0)
     np.testing.assert_allclose(three.losses(wide)[0][:3], expected[:3], rtol=1e-5)
     one = tf.constant([1, 2])
-    told = three.score_pairs(wide.query / 9, wide.item / 9, one, one)
-    each = [alone.score_pairs(x.query / 9, x.item / 9, one, one) for x in narrow]
+    told = scores(three, wide.query / 9, wide.item / 9, one, one)
+    each = [scores(alone, x.query / 9, x.item / 9, one, one) for x in narrow]
     assert np.all((np.array(each) > 1) & (np.array(each) < 5))
     np.testing.assert_allclose(told, np.mean(each, axis=0), rtol=1e-5)
 
@@ -138,12 +145,12 @@ def test_predictions_for_people_lie_within_the_scale(data):
     query, candidate = tf.constant([[9.0, 9.0]] * 3), tf.constant([[9.0, 9], [-9, -9], [0, 0]])
     users, items = tf.constant([1, 2, 1]), tf.constant([2, 1, 1])
 
-    found = made.score_pairs(query, candidate, users, items).numpy()
+    found = scores(made, query, candidate, users, items).numpy()
     assert found.tolist() == [5.0, 1.0, 3.75]
 
 
 def test_an_unknown_user_and_item_have_no_bias(data):
     made = biased(head(data))
-    zeros = tf.zeros((1, 2))
+    zeros, unknown = tf.zeros((1, 2)), tf.constant([0])
 
-    assert made.score_pairs(zeros, zeros, tf.constant([0]), tf.constant([0])).numpy() == [3.0]
+    assert scores(made, zeros, zeros, unknown, unknown).numpy() == [3.0]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_data import planted
 from small_model import implicit_squared, rating, recommender, softmax
+from small_negatives import in_batch
 
 from mtrec.distributed.tables import tables_of
 from mtrec.jobs.footprint import describe
@@ -90,6 +91,12 @@ def test_what_queries_and_an_estimate_of_log_q_send_is_stated():
         "  softmax: 228.0 KiB of 1,024 queries gathered by all and their gradients",
         "  log Q: 12.0 KiB of 1,024 item ids gathered by all",
     ]
+
+
+@pytest.mark.parametrize("head", [softmax, implicit_squared])
+def test_a_head_with_a_pool_on_each_replica_sends_nothing(head):
+    batch = {name: np.zeros(length, np.int32) for name, length in LENGTHS.items()}
+    assert head(pool=in_batch(local=True)).sends(batch, width=8, replicas=4) == []
 
 
 def test_one_device_sends_nothing(lines_of):

@@ -43,8 +43,8 @@ def test_what_is_served_is_what_was_trained(tmp_path, scheme):
     expected = np.sum(query["retrieval"] * candidate["retrieval"], axis=1)
     np.testing.assert_allclose(found["score"], expected, rtol=1e-4, atol=1e-6)
     rating = trained.model.heads["rating"]
-    stars = rating.score_pairs(query["rating"], candidate["rating"], users, items)
-    np.testing.assert_allclose(found["rating"], stars, rtol=1e-4)
+    told = rating.score_pairs(query["rating"], candidate["rating"], users, items, name="stars")
+    np.testing.assert_allclose(found["rating"], told["stars"], rtol=1e-4)
 
     best = served["recommend"](user_id=ids[0], k=tf.constant(3))["item_id"].numpy()
     scores = query["retrieval"] @ embed_items(trained.model, 50)["retrieval"].T

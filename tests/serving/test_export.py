@@ -67,7 +67,8 @@ def truth(run, users, k):
             candidate["rating"][items[row] - 1],
             np.full(k, user),
             items[row],
-        )
+            name="stars",
+        )["stars"]
         for row, user in enumerate(users)
     ]
     return items, np.take_along_axis(scores, items - 1, axis=1), np.array(ratings)
@@ -165,7 +166,8 @@ def test_a_fresh_process_scores_pairs_as_the_model_does(served):
     embedded = [np.asarray(heads["retrieval"].embed(v["retrieval"])) for v in (query, candidate)]
     scores = (embedded[0] * embedded[1]).sum(axis=1)
     np.testing.assert_allclose(results["score_pairs_score"], scores, rtol=1e-4, atol=1e-6)
-    ratings = heads["rating"].score_pairs(query["rating"], candidate["rating"], ASKED, PAIRED)
+    pairs = query["rating"], candidate["rating"], ASKED, PAIRED
+    ratings = heads["rating"].score_pairs(*pairs, name="stars")["stars"]
     np.testing.assert_allclose(results["score_pairs_rating"], ratings, rtol=1e-4)
     np.testing.assert_array_equal(results["score_pairs_known"], (ASKED > 0) & (PAIRED > 0))
 
@@ -324,6 +326,23 @@ def test_a_run_serves_what_it_has_heads_for(tmp_path):
     assert set(signatures["score_pairs"](**pair)) == {"known", "score"}
     answer = signatures["recommend"](user_id=pair["user_id"], k=tf.constant(2))
     assert set(answer) == {"item_id", "title", "score", "known"}
+
+
+def test_heads_that_would_be_served_under_one_name_are_refused(tmp_path):
+    pair = {"label": "rating", "dim": 4, "members": 1, "layers": [], "l2": 0.0}
+    names = {
+        "rating": {"stars": rating(), "rating": Binary(**pair, at_least=4.0)},
+        "stars_spread": {
+            "first": rating(),
+            "stars": Ordinal(**pair),
+            "stars_spread": Binary(**pair, at_least=4.0),
+        },
+        "known": {"known": Binary(**pair, at_least=4.0)},
+    }
+    for name, heads in names.items():
+        run = random_run(tmp_path, heads)
+        with pytest.raises(UserError, match=rf"both told as {name}\. Give the head another name"):
+            export.save(run, None)
 
 
 def test_no_table_or_column_is_a_constant_of_the_graph(exported):

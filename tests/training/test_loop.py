@@ -57,7 +57,7 @@ class Job:
             tables=LazyAdam(learning_rate=rate, beta_1=0.9, beta_2=0.999, epsilon=1e-8),
             dense=keras.optimizers.Adam(rate),
         )
-        asked = [h.negatives for h in self.model.heads.values() if hasattr(h, "negatives")]
+        asked = [h.negatives for h in self.model.heads.values() if h.negatives is not None]
         self.batches = Batches(
             data,
             self.rows,

@@ -22,7 +22,7 @@ def mined(data, heads, fit):
         global_batch=8,
         history_share=0.5,
         chronological=False,
-        negatives=next(h.negatives for h in heads.values() if hasattr(h, "negatives")),
+        negatives=next(h.negatives for h in heads.values() if h.negatives is not None),
         num_replicas=1,
         seed=0,
     )
