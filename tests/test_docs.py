@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
@@ -20,11 +21,12 @@ from small_config import composed
 from mtrec.data import movielens, synthetic
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.jobs import worker
+from mtrec.jobs import stages, worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.jobs.unused import refuse_unused
 from mtrec.model.features import Feature
+from mtrec.recommend import recommend
 from mtrec.tracking import run_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,6 +178,16 @@ def test_the_readme_is_short():
     assert len(PAGES[0].read_text().splitlines()) <= 150
 
 
+def test_the_readme_names_every_file_of_slow_tests():
+    tests = ROOT / "tests"
+    slow = {
+        str(path.relative_to(tests))
+        for path in tests.rglob("test_*.py")
+        if re.search(r"mark\.slow", path.read_text()) and path != Path(__file__)
+    }
+    assert set(re.findall(r"^\|.*\| `([\w/]+\.py)` \|", PAGES[0].read_text(), re.M)) == slow
+
+
 def test_features_of_a_table_are_built_from_the_yaml_that_is_shown():
     (shown,) = (text for kind, text in blocks(ROOT / "docs" / "data.md") if kind == "yaml")
     features = instantiate(yaml.safe_load(shown))
@@ -212,13 +224,18 @@ def test_own_parts_of_every_kind_train_in_one_job(own_parts, tmp_path, monkeypat
     with pytest.raises(UserError, match="my_package"):
         run_dir.load_config(tmp_path)
     saved = run_dir.load_config(tmp_path, trusted=["my_package"])
-    model = restore_run(saved, dataset, parts, tmp_path).model
-    named = {type(part).__module__ for part in (model.heads["plays"], *features_of(model))}
-    assert {"my_package.heads", "my_package.features"} <= named
-
-
-def features_of(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, Feature)]
+    run = restore_run(saved, dataset, parts, tmp_path)
+    assert type(run.model.heads["plays"]).__module__ == "my_package.heads"
+    metrics, _ = stages.evaluate(run)
+    assert metrics["test/plays/log_loss"] != metrics["baseline/test/plays/log_loss"]
+    index = stages.index(run, "retrieval", instantiate(config.index))
+    stages.export(run, index)
+    score_pairs = tf.saved_model.load(str(tmp_path / run_dir.MODEL)).signatures["score_pairs"]
+    user, songs = "u1", [item.item_id for item in recommend(run, index, "u1", k=3)]
+    served = score_pairs(user_id=tf.constant([user] * 3), item_id=tf.constant(songs))
+    # A rate near the mean of the plays, 2.5, not its logarithm, 0.9.
+    plays = dataset.interactions["plays"].mean()
+    assert served["plays"].numpy() == pytest.approx(plays, rel=0.5)
 
 
 def like_movielens(**_: object) -> Dataset:
