@@ -21,6 +21,7 @@ from mtrec.libraries import first_import, import_tensorflow
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
     from mtrec.data.split import Split
+    from mtrec.jobs.resume import Job
     from mtrec.jobs.worker import Listener
     from mtrec.tracking.mlflow_run import Tracker
     from mtrec.training.loop import Metrics
@@ -42,12 +43,34 @@ def main(config: Config) -> float | None:
 
     hydra = HydraConfig.get()
     refuse_unused(config, hydra.overrides.task)
-    found = resume.find_job(config, Path(hydra.runtime.output_dir), hydra.overrides.task)
-    config, directory = found.config, found.directory
-    if found.finished:
-        print(f"finished before; train.resume=never would start anew\nrun: {directory}")
-        return selected_by(config, directory)
-    run_dir.save_config(config, directory)
+    directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
+    with run_dir.held(directory):
+        found = resume.find_job(config, directory, hydra.overrides.task)
+        if found.finished:
+            waiting = mlflow_run.resend(directory, found.config.tracking.uri)
+            kept = f"; {waiting} records still wait for MLflow" if waiting else ""
+            print(f"finished before{kept}; train.resume=never would start anew\nrun: {directory}")
+        else:
+            _run(found)
+    return selected_by(found.config, directory)
+
+
+def _run(found: "Job") -> None:
+    """Runs a job, and says in MLflow how it ended."""
+    from mtrec.jobs import resume
+    from mtrec.jobs.load import load
+    from mtrec.jobs.progress import stage
+    from mtrec.tracking import mlflow_run, run_data, run_dir
+
+    config, directory, hydra = found.config, found.directory, HydraConfig.get()
+    # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
+    with stage("data"), devices.visible(_gpus(config.cluster)):
+        dataset, parts = load(config.data)
+        if found.anew:
+            resume.discard(directory)
+        # First: it is what makes a directory a job's.
+        run_dir.save_config(config, directory)
+        run_data.keep(dataset, parts, directory)
     tracker = mlflow_run.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
@@ -59,11 +82,11 @@ def main(config: Config) -> float | None:
     )
     try:
         with devices.visible(_gpus(config.cluster)):
-            job(config, directory, tracker)
+            job(config, dataset, parts, directory, tracker)
     except PreemptedError as error:
         tracker.finish("KILLED")
         print(
-            f"error: SIGTERM: {error}; go on with train.resume={directory}",
+            f"error: SIGTERM: {error}; go on with the same command and train.resume={directory}",
             file=sys.stderr,
         )
         sys.exit(128 + signal.SIGTERM)
@@ -72,11 +95,10 @@ def main(config: Config) -> float | None:
         raise
     tracker.finish("FINISHED")
     resume.mark_finished(directory)
-    print(
-        "next: mlflow ui (choose Model training), python -m mtrec.recommend run=latest user_id=..."
-    )
+    ask = ", python -m mtrec.recommend run=latest user_id=..."
+    has_index = (directory / run_dir.INDEX).is_dir()
+    print(f"next: mlflow ui (choose Model training){ask if has_index else ''}")
     print(f"run: {directory}")
-    return selected_by(config, directory)
 
 
 def _gpus(cluster: ClusterConfig) -> int | None:
@@ -102,19 +124,16 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
     return {f"{CHOICE_TAG}{group}": option for group, option in plain.items() if option}
 
 
-def job(config: Config, directory: Path, tracker: "Tracker") -> None:
-    """The stages in order; each leaves its results in the run directory."""
-    from mtrec.jobs import progress
-    from mtrec.jobs.load import load
-    from mtrec.tracking import run_data
+def job(
+    config: Config, dataset: "Dataset", parts: "Split", directory: Path, tracker: "Tracker"
+) -> None:
+    """The stages after the data in order; each leaves its results in the run directory."""
+    from mtrec.jobs.progress import Reporter, stage
 
-    reporter = progress.Reporter(tracker)
-    with reporter.stage("data"):
-        dataset, parts = load(config.data)
-        run_data.keep(dataset, parts, directory)
+    reporter = Reporter(tracker)
     reporter.data(dataset, parts)
     with (
-        reporter.stage("train"),
+        stage("train"),
         asked_to_stop() as should_stop,
         reporter.training(config.train.epochs, should_stop) as listener,
     ):
@@ -128,16 +147,16 @@ def job(config: Config, directory: Path, tracker: "Tracker") -> None:
     from mtrec.training import measured
 
     trained = restore_run(config, dataset, parts, directory)
-    with reporter.stage("evaluate"):
+    with stage("evaluate"):
         found = measured.load(directory / run_dir.MEASURED)
         metrics, reports = stages.evaluate(trained, found)
     reporter.evaluation(history, metrics, reports)
     index = None
     if trained.retrieval:
-        with reporter.stage("index"):
+        with stage("index"):
             index = stages.index(trained, trained.retrieval, build.index_builder(config))
         reporter.index(index.manifest)
-    with reporter.stage("export"):
+    with stage("export"):
         signatures = stages.export(trained, index)
         address = export.log(trained, index, tracker)
     served = f"; in MLflow {address}" if address else ""

@@ -29,6 +29,15 @@ SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae", "auc", "lo
 SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "auc")
 
 
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Times a stage and prints when it is done."""
+    started, cpu = time.perf_counter(), time.process_time()
+    yield
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    print(f"{name}: {wall:.1f} s ({cpu:.1f} CPU s)")
+
+
 class Reporter:
     """Prints progress and results, and logs them to MLflow.
 
@@ -39,14 +48,6 @@ class Reporter:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self.console = Console(highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times a stage and prints when it is done."""
-        started, cpu = time.perf_counter(), time.process_time()
-        yield
-        wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-        self.console.print(f"{name}: {wall:.1f} s ({cpu:.1f} CPU s)")
 
     def data(self, dataset: Dataset, parts: Split) -> None:
         """The data and its split."""

@@ -29,12 +29,35 @@ class Job:
         directory: The run directory.
         run_id: The MLflow run to take up, or None for a new one.
         finished: Whether there is nothing left to do.
+        anew: Whether what an earlier job left is to go first; see `discard`.
     """
 
     config: Config
     directory: Path
     run_id: str | None
     finished: bool
+    anew: bool = False
+
+
+def directory_of(config: Config, directory: Path) -> Path:
+    """The run directory that a command means.
+
+    Args:
+        config: The config of the command.
+        directory: Hydra's run directory of the command.
+
+    Raises:
+        UserError: If `train.resume` is no run directory.
+    """
+    resume = config.train.resume
+    if resume in ("auto", "never"):
+        return directory
+    if not run_dir.is_run(Path(resume)):
+        raise UserError(
+            f"train.resume must be auto, never or a run directory; got {resume}, which holds no "
+            f"{run_dir.CONFIG} of a job."
+        )
+    return Path(resume).resolve()
 
 
 def find_job(config: Config, directory: Path, overrides: Sequence[str]) -> Job:
@@ -42,37 +65,30 @@ def find_job(config: Config, directory: Path, overrides: Sequence[str]) -> Job:
 
     Args:
         config: The config of the command.
-        directory: Hydra's run directory of the command.
+        directory: The run directory, see `directory_of`.
         overrides: What the command line overrode, such as `train.epochs=5`.
 
     Raises:
-        UserError: If `train.resume` is no run directory, or a job that has checkpoints was begun
-            with another config, or the run directory holds files that no job wrote.
+        UserError: If a job that has checkpoints was begun with another config, or the run directory
+            holds files that no job wrote.
     """
     resume = config.train.resume
-    if resume not in ("auto", "never"):
-        directory = Path(resume).resolve()
-        if not run_dir.is_run(directory):
-            raise UserError(
-                f"train.resume must be auto, never or a run directory; got {resume}, which holds "
-                f"no {run_dir.CONFIG} of a job."
-            )
-        if all(_may_differ(override.lstrip("+")) for override in overrides):
-            config = _saved(config, directory)
+    another = resume not in ("auto", "never")
+    if another and all(_may_differ(override.lstrip("+")) for override in overrides):
+        config = _saved(config, directory)
     begun = run_dir.is_run(directory)
     if not begun and not run_dir.is_empty(directory):
         raise UserError(
             "hydra.run.dir must be a job's, or empty: a job writes and deletes there. "
             f"{directory} holds other files. Give another hydra.run.dir."
         )
-    found = Job(config=config, directory=directory, run_id=None, finished=False)
-    if begun and resume != "never":
+    anew = resume == "never"
+    found = Job(config=config, directory=directory, run_id=None, finished=False, anew=anew)
+    if begun and not anew:
         found = _existing(config, directory)
     if not found.finished:
         for name, ours in run_dir.OURS.items():
             refuse_foreign(directory / name, ours)
-    if resume == "never":
-        _discard(directory)
     return found
 
 
@@ -145,9 +161,11 @@ def _run_id(directory: Path) -> str | None:
     return run_id or None
 
 
-def _discard(directory: Path) -> None:
+def discard(directory: Path) -> None:
     """Deletes what an earlier job left in the run directory, and nothing else."""
-    for name in (FINISHED, run_dir.CONFIG, run_dir.METRICS, RUN_ID_FILE):
-        (directory / name).unlink(missing_ok=True)
+    (directory / FINISHED).unlink(missing_ok=True)
     for name in run_dir.OURS:
         shutil.rmtree(directory / name, ignore_errors=True)
+    # The config last: where a job is killed half-way, the directory is still a job's.
+    for name in (run_dir.METRICS, RUN_ID_FILE, run_dir.CONFIG):
+        (directory / name).unlink(missing_ok=True)

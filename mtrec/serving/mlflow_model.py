@@ -97,7 +97,8 @@ class RecommenderModel(PythonModel):
         return read | {"told": told}
 
     def _recommend(self, rows: list[Row], k: int) -> pd.DataFrame:
-        if not -(2**31) <= k < 2**31:
+        # The signature checks the type, and lets null through.
+        if not isinstance(k, int | np.integer) or not -(2**31) <= k < 2**31:
             _refuse(f"k must be at least 1 and no more than the items there are; got {k}.")
         number = self._tf.constant(k, self._tf.int32)
         columns = self._of_both(

@@ -1,6 +1,8 @@
 """Looking up finished runs: their directories, parameters and metrics."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,15 +36,22 @@ def find_run(run: str, *, uri: str | None) -> Path:
             f"run={run} is looked up in an MLflow store, and {file} does not exist. Run the "
             "command where the job was started, or pass run=<run directory>."
         )
-    try:
+    with _asked(uri, f"run={run}", "Pass run=<run directory>."):
         client = connect(uri)
         return _latest_run_dir(client, uri) if run == "latest" else _tagged_run_dir(client, run)
+
+
+@contextmanager
+def _asked(uri: str, what: str, remedy: str) -> Iterator[None]:
+    """Makes a sentence of whatever MLflow and the libraries below it raise."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"run={run} could not be looked up in MLflow at {shown(uri)} "
-            f"({first_line(error)}). Pass run=<run directory>."
+            f"{what} could not be looked up in MLflow at {shown(uri)} "
+            f"({first_line(error)}). {remedy}"
         ) from error
 
 
@@ -71,13 +80,18 @@ def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
     """Returns the finished runs of an experiment, oldest first; reports about them are left out.
 
     Raises:
-        UserError: If there is no such store or experiment, or nothing in it has finished.
+        UserError: If there is no such store or experiment, nothing in it has finished, or the store
+            does not answer.
     """
     uri = resolve_uri(uri)
     file = sqlite_file(uri)
     if file and not file.exists():
         raise UserError(f"{file} does not exist. Run the command where the jobs were started.")
-    client = connect(uri)
+    with _asked(uri, f"experiment={experiment}", "Start it, or set tracking.uri."):
+        return _finished_runs(connect(uri), experiment)
+
+
+def _finished_runs(client: "MlflowClient", experiment: str) -> list[TrackedRun]:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         names = ", ".join(e.name for e in client.search_experiments())
@@ -113,11 +127,17 @@ def _dataset_inputs(run: Any) -> list[Any]:
 
 
 def artifact(run_id: str, name: str, *, uri: str | None) -> Path | None:
-    """Returns a file that a run logged at the top of its artifacts, or None if it did not."""
-    client = connect(resolve_uri(uri))
-    if name not in [found.path for found in client.list_artifacts(run_id)]:
-        return None
-    return Path(client.download_artifacts(run_id, name))
+    """Returns a file that a run logged at the top of its artifacts, or None if it did not.
+
+    Raises:
+        UserError: If the store does not answer, or what holds the files.
+    """
+    uri = resolve_uri(uri)
+    with _asked(uri, f"{name} of the run {run_id}", "Start it, or set tracking.uri."):
+        client = connect(uri)
+        if name not in [found.path for found in client.list_artifacts(run_id)]:
+            return None
+        return Path(client.download_artifacts(run_id, name))
 
 
 def _checked_run_dir(path: Path) -> Path:

@@ -1,15 +1,21 @@
 """The run directory: the names of what it holds, and its small files."""
 
+import fcntl
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mtrec.config import Config, DataConfig
+from mtrec.errors import UserError
+from mtrec.tracking.outbox import first_line
 from mtrec.tracking.targets import check_targets
 from mtrec.tracking.whole import beside, write_text
 
@@ -22,6 +28,7 @@ CHECKPOINTS = "checkpoints"
 INDEX = "index"
 MODEL = "model"
 DATA = "data"
+LOCK = ".lock"
 # What a job writes into the directories of its run directory. Whatever else lies in one is not its
 # own, and stays.
 OURS = {
@@ -56,9 +63,39 @@ def is_run(directory: Path) -> bool:
 
 def is_empty(directory: Path) -> bool:
     """Whether a job may begin in a directory: it is not there, or nothing is in it."""
-    # A job that died while it wrote its config left this.
-    partial = beside(directory / CONFIG, "partial")
-    return not directory.is_dir() or all(path == partial for path in directory.iterdir())
+    # A job that died while it wrote its config left these.
+    left = beside(directory / CONFIG, "partial"), directory / LOCK
+    return not directory.is_dir() or all(path in left for path in directory.iterdir())
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Keeps other jobs out of a run directory until the end, whatever way this process ends.
+
+    The system holds the lock, and lets go of it when a process is killed. A directory in which no
+    job may begin is left as it is.
+
+    Raises:
+        UserError: If another job holds it.
+    """
+    if not (is_run(directory) or is_empty(directory)):
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"A run directory is of one job at a time, and another is at work in {directory}. "
+                "Wait for its end, or give another hydra.run.dir."
+            ) from error
+        except OSError as error:  # some shared storage has no locks
+            print(
+                f"{directory} cannot be locked ({error.strerror}): start no second job there.",
+                file=sys.stderr,
+            )
+        yield
 
 
 def load_config(directory: Path, *, trusted: Sequence[str] = ()) -> Config:
@@ -69,13 +106,26 @@ def load_config(directory: Path, *, trusted: Sequence[str] = ()) -> Config:
         trusted: The packages, beside mtrec, whose classes it may name.
 
     Raises:
-        UserError: If it names any other; see `mtrec.tracking.targets`.
+        UserError: If it names any other, see `mtrec.tracking.targets`, or is none that a job wrote.
     """
+    if not is_run(directory):
+        raise UserError(
+            f"{directory / CONFIG} must be as a job wrote it, and is not. Run the job again."
+        )
     saved = cast(DictConfig, OmegaConf.load(directory / CONFIG))
-    check_targets(OmegaConf.to_container(saved), source=directory / CONFIG, trusted=trusted)
-    # Values of the data source are resolved in `load`; its own fields are not needed again.
-    saved.data = {field.name: saved.data[field.name] for field in fields(DataConfig)}
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), saved)))
+    try:
+        # Values of the data source are resolved in `load`; its own fields are not needed again.
+        saved.data = {field.name: saved.data[field.name] for field in fields(DataConfig)}
+        typed = OmegaConf.merge(OmegaConf.structured(Config), saved)
+        config = cast(Config, OmegaConf.to_object(typed))
+    except (OmegaConfBaseException, TypeError) as error:
+        raise UserError(
+            f"{directory / CONFIG} must be as a job wrote it, and is not: {first_line(error)}. "
+            "Run the job again."
+        ) from error
+    # What an interpolation makes of a text may name something too.
+    check_targets(asdict(config), source=directory / CONFIG, trusted=trusted)
+    return config
 
 
 def save_metrics(metrics: dict[str, float], directory: Path) -> None:

@@ -42,6 +42,18 @@ def test_sigterm_saves_and_says_how_to_go_on(preempted):
     assert mlflow_runs(cwd) == ["KILLED"]
 
 
+def test_a_job_that_is_refused_for_its_data_leaves_its_mlflow_run_as_it_was(preempted):
+    cwd, _ = preempted
+    split = cwd / "run" / "data" / "split.json"
+    kept = split.read_text()
+    split.write_text('{"digest": "of another split"}')
+    job = Job(cwd, EPOCHS, "train.resume=run")
+    assert job.end() == 1
+    assert "digest of its split was of another" in job.text
+    assert mlflow_runs(cwd) == ["KILLED"]
+    split.write_text(kept)
+
+
 def test_a_run_directory_goes_on_bit_for_bit_with_its_own_config(uninterrupted, preempted):
     cwd, _ = preempted
     job = Job(cwd, EPOCHS, "train.resume=run")
@@ -83,6 +95,17 @@ def test_a_finished_job_says_so(uninterrupted):
     ]
 
 
+def test_a_finished_job_started_again_sends_what_mlflow_missed(workplace, uninterrupted, tmp_path):
+    shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
+    unsent = tmp_path / "run" / "mlflow_unsent.jsonl"
+    unsent.write_text('{"kind": "metrics", "metrics": {"late": 1.0}, "step": 3, "time": 1}\n')
+    job = Job(tmp_path, EPOCHS)
+    assert job.end() == 0
+    assert job.text.startswith("finished before; train.resume=never")
+    assert not unsent.exists()
+    assert logged(tmp_path)["late", 3] == 1
+
+
 def test_another_config_is_refused_by_name(uninterrupted):
     job = Job(uninterrupted.parent, EPOCHS, "seed=7")
     assert job.end() == 1
@@ -97,6 +120,9 @@ def test_resume_from_nowhere_is_refused(tmp_path):
 
 def test_never_starts_anew_in_the_same_directory(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
+    refused = Job(tmp_path, "data.split.train_share=1.5", "train.resume=never")
+    assert refused.end() == 1
+    assert weights(tmp_path / "run") == weights(uninterrupted)
     job = Job(tmp_path, "train.epochs=1", "train.resume=never")
     assert job.end() == 0, job.text
     assert mlflow_runs(tmp_path) == ["FINISHED"]

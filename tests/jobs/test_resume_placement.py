@@ -27,7 +27,8 @@ def test_a_job_goes_on_with_another_placement_of_its_tables(begun):
 
 def test_a_run_directory_goes_on_with_the_placement_of_the_command(begun):
     command = (f"train.resume={begun}", SHARDED)
-    found = resume.find_job(config_of(*command), begun / "elsewhere", command)
+    directory = resume.directory_of(config_of(*command), begun / "elsewhere")
+    found = resume.find_job(config_of(*command), directory, command)
     assert found.directory == begun
     assert found.config.model.table_placement == "sharded"
     assert found.config.data.load["_target_"] == config_of(*SMALL).data.load["_target_"]

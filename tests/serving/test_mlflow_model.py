@@ -238,6 +238,7 @@ def test_pairs_are_scored_for_known_and_for_new_users(served):
         ({"dataframe_records": [{"history": []}], "params": {"k": 31}}, "k must lie between 1"),
         ({"dataframe_records": [{"user_id": "4"}], "params": {"k": 2**40}}, "k must be at least"),
         ({"dataframe_records": [{"user_id": "4"}], "params": {"k": "a"}}, "k"),
+        ({"dataframe_records": [{"user_id": "4"}], "params": {"k": None}}, "k must be at least 1"),
         ({"dataframe_records": [{"user_id": "4"}], "params": {"n": 3}}, r"alone; got \['n'\]"),
     ],
 )

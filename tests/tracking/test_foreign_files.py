@@ -1,5 +1,7 @@
 """A job writes into a directory of its own, and leaves alone what is not its own."""
 
+import errno
+
 import pytest
 from small_config import SMALL, config_of
 
@@ -10,7 +12,9 @@ from mtrec.training.checkpoint import Checkpoints
 
 
 def found(directory, *overrides):
-    return resume.find_job(config_of(*SMALL, *overrides), directory, [*SMALL, *overrides])
+    config = config_of(*SMALL, *overrides)
+    directory = resume.directory_of(config, directory)
+    return resume.find_job(config, directory, [*SMALL, *overrides])
 
 
 def files(directory):
@@ -64,9 +68,39 @@ def test_a_config_of_somebody_else_makes_no_run_directory(tmp_path):
 def test_a_job_begins_in_an_empty_directory_and_where_it_died_writing_its_config(tmp_path):
     assert not found(tmp_path / "missing").finished
     (tmp_path / ".config.yaml.partial").write_text("data:")
+    (tmp_path / ".lock").touch()
     assert not found(tmp_path).finished
     run_dir.save_config(config_of(*SMALL), tmp_path)
-    assert files(tmp_path) == ["config.yaml"]
+    assert files(tmp_path) == [".lock", "config.yaml"]
+
+
+def test_a_run_directory_is_of_one_job_at_a_time(begun, tmp_path):
+    for directory in (begun, tmp_path / "new"):
+        with run_dir.held(directory):
+            # Who is refused takes nothing from the one at work.
+            for _ in range(2):
+                with (
+                    pytest.raises(UserError, match=f"another is at work in {directory}"),
+                    run_dir.held(directory),
+                ):
+                    pass
+        with run_dir.held(directory):
+            pass
+
+
+def test_a_directory_of_somebody_else_gets_no_lock(tmp_path):
+    (tmp_path / "mine").touch()
+    with run_dir.held(tmp_path):
+        assert files(tmp_path) == ["mine"]
+
+
+def test_storage_without_locks_is_said_to_have_none(tmp_path, monkeypatch, capsys):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_dir.fcntl, "flock", refuse)
+    with run_dir.held(tmp_path):
+        assert "cannot be locked (No locks available)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("resumed", ["auto", "never"])
@@ -82,9 +116,25 @@ def test_files_of_somebody_else_in_a_run_directory_are_refused_and_stay(name, re
 def test_never_deletes_what_a_job_wrote_and_nothing_else(begun):
     (begun / "notes.txt").write_text("mine")
     (begun / ".finished").touch()
+    before = files(begun)
     assert found(begun).finished
-    assert not found(begun, "train.resume=never").finished
+    job = found(begun, "train.resume=never")
+    assert job.anew
+    assert not job.finished
+    # Not before the new job has its data.
+    assert files(begun) == before
+    resume.discard(begun)
     assert files(begun) == ["notes.txt"]
+
+
+def test_a_directory_whose_deletion_was_cut_short_is_still_a_jobs(begun, monkeypatch):
+    def killed(path, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        resume.discard(begun)
+    assert run_dir.is_run(begun)
 
 
 def test_a_checkpoint_that_holds_somebody_elses_file_is_not_pruned(tmp_path):

@@ -79,3 +79,28 @@ def test_a_run_directory_with_a_foreign_target_is_refused(tmp_path):
     OmegaConf.save(saved, tmp_path / "config.yaml")
     with pytest.raises(UserError, match=r"config.yaml must name classes of mtrec.*os.system"):
         run_dir.load_config(tmp_path)
+
+
+def test_what_an_interpolation_makes_of_a_text_is_checked_too(tmp_path):
+    run_dir.save_config(config_of(*SMALL), tmp_path)
+    saved = OmegaConf.load(tmp_path / "config.yaml")
+    saved.task.heads.rating = "${oc.decode:'{_target_: os.system, command: id}'}"
+    OmegaConf.save(saved, tmp_path / "config.yaml")
+    with pytest.raises(UserError, match=r"task.heads.rating._target_: os.system"):
+        run_dir.load_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "garbage", "train: 3"])
+def test_a_config_that_no_job_wrote_is_refused_with_a_sentence(text, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="must be as a job wrote it"):
+        run_dir.load_config(tmp_path)
+
+
+def test_a_config_with_a_value_of_another_type_is_refused_with_a_sentence(tmp_path):
+    run_dir.save_config(config_of(*SMALL), tmp_path)
+    saved = OmegaConf.load(tmp_path / "config.yaml")
+    saved.train.epochs = "many"
+    OmegaConf.save(saved, tmp_path / "config.yaml")
+    with pytest.raises(UserError, match=r"must be as a job wrote it, and is not: .*many"):
+        run_dir.load_config(tmp_path)

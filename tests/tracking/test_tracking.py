@@ -479,6 +479,17 @@ def test_a_run_is_found_by_its_mlflow_id_and_by_its_directory(store: str, tmp_pa
         finished.find_run("nowhere", uri=None)
 
 
+def test_a_store_that_does_not_answer_is_a_mistake_with_a_remedy() -> None:
+    away = "http://127.0.0.1:9"
+    for look in (
+        lambda: finished.finished_runs("films", uri=away),
+        lambda: finished.artifact("0" * 32, "users.txt", uri=away),
+        lambda: finished.find_run("latest", uri=away),
+    ):
+        with pytest.raises(UserError, match=r"could not be looked up in MLflow at http://127.*\. "):
+            look()
+
+
 def test_looking_for_the_latest_run_makes_no_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
