@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from mtrec.distributed.strategy import all_gather, all_sum
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.heads.head import Examples
 from mtrec.heads.max_similarity import score_all, score_pairs
 
@@ -79,11 +79,15 @@ class ImplicitSquared(RetrievalLoss):
 
     Args:
         all_pairs_weight: The weight w, relative to a positive's.
+
+    Raises:
+        UserError: If the weight is below 0.
     """
 
     one_vector = True
 
     def __init__(self, *, all_pairs_weight: float) -> None:
+        require("The all_pairs_weight of a loss", all_pairs_weight, least=0)
         self.all_pairs_weight = all_pairs_weight
 
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
@@ -321,10 +325,14 @@ class Hinge(_Pairwise):
         margin: The lead that costs nothing.
         log_q_correction: As for `Bpr`.
         hardest: As for `Bpr`.
+
+    Raises:
+        UserError: If the margin is not above 0, or `hardest` is below 1.
     """
 
     def __init__(self, *, margin: float, log_q_correction: bool, hardest: int | None) -> None:
         super().__init__(log_q_correction=log_q_correction, hardest=hardest)
+        require("The margin of a loss", margin, above=0)
         self.margin = margin
 
     def cost(self, lead: tf.Tensor) -> tf.Tensor:
