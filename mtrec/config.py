@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 
 
 @dataclass
@@ -134,6 +134,7 @@ class ModelConfig:
                     f"model.{group} must be chosen as a group; got {chosen}. "
                     f"Write model/{group}={chosen}."
                 )
+        require("model.shard_above_mib", self.shard_above_mib, least=0)
         if self.table_placement not in ("replicated", "sharded", "auto"):
             raise UserError(
                 "model.table_placement must be replicated, sharded or auto; "
@@ -269,6 +270,7 @@ class Config:
     tracking: TrackingConfig
 
     def __post_init__(self) -> None:
+        require("seed", self.seed, least=0)
         for which in ("tables", "dense"):
             rate = self.optimizer[which]["learning_rate"]
             if not (isinstance(rate, int | float) and 0 < rate < float("inf")):

@@ -1,5 +1,7 @@
 """The one exception that stands for a user's mistake, and the one for a job asked to stop."""
 
+import math
+
 
 class UserError(Exception):
     """Something the user can put right: bad data, a bad option, a missing file.
@@ -24,6 +26,35 @@ def user_error(error: BaseException) -> UserError | None:
     if wrapped and isinstance(cause, TypeError) and "keyword argument" in str(cause):
         return UserError(f"an option must be one that its _target_ takes: {cause}. Leave it out.")
     return user_error(cause) if cause else None
+
+
+def require(
+    name: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuses a number that is not finite, or not in its range.
+
+    Args:
+        name: What the number is called, as the message's subject.
+        value: The number.
+        least: It must not be lower.
+        above: It must be higher.
+        most: It must not be higher.
+        below: It must be lower.
+
+    Raises:
+        UserError: Naming the rule and the number.
+    """
+    if math.isfinite(value) and least <= value <= most and above < value < below:
+        return
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    rules = [f"{how} {bound:g}" for how, bound in bounds.items() if math.isfinite(bound)]
+    raise UserError(f"{name} must be {' and '.join(rules) or 'finite'}; got {value:g}.")
 
 
 class PreemptedError(Exception):

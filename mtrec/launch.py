@@ -38,11 +38,12 @@ def main(config: Config) -> float | None:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
     from mtrec.jobs import resume
+    from mtrec.jobs.schema import experiment_of
     from mtrec.jobs.unused import refuse_unused
     from mtrec.tracking import mlflow_run, run_dir
 
     hydra = HydraConfig.get()
-    refuse_unused(config, hydra.overrides.task)
+    refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
     with run_dir.held(directory):
         found = resume.find_job(config, directory, hydra.overrides.task)

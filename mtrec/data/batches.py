@@ -14,10 +14,11 @@ replica; shapes are padded so that all replicas' agree.
 | query_draw | Q | drawn evenly from 0 to 1: features with dropout are unknown to the lowest |
 | history_query, history_item | H | query an entry belongs to (-1 for padding), position in `item` |
 | history_label_rating, ... | H | rating and other labels of the entry, NaN where there is none |
-| own_query | K | query that has the item, or brought it, without asking for it; -1 for padding |
+| own_query | K | query that has, brought or might have brought the item; -1 for padding |
 | own_item, own_pool | K | position of the item in `item`, in the whole pool (-1 for padding) |
 | own_log_q | K | log Q of the item |
-| own_weight | K | 0: the user has it, it is no negative; 1: given or mined, there for certain |
+| own_weight | K | 0: the user has it, it is no negative; 1: given or mined, there for certain; \
+else one over the probability that other units bring what the query might have brought |
 | item | M | distinct item rows of rows, histories and own items; 0 for padding |
 | row_query, row_item | N | query of a training row, position of its target in `item` |
 | row_weight | N | 1 for a row and 0 for padding |
@@ -48,7 +49,7 @@ import numpy as np
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.negatives import Negatives, Pool
-from mtrec.data.units import Queries, Units
+from mtrec.data.units import Brings, Queries, Units
 from mtrec.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -141,8 +142,9 @@ class Batches:
         if negatives:
             if negatives.given:
                 self._given = _given(columns)
-            items, share = self._units.brings(self._given)
-            negatives.adapt(items, num_items=self.num_items, target_share=share)
+            brings = self._units.brings(self._given)
+            negatives.adapt(brings.item, num_items=self.num_items, target_share=brings.share)
+            self._uncertain = self._units.uncertain(brings)
         self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)
         self._made: dict[int, _Global] = {}
         self.steps_per_epoch = -(-len(self._units.ids) // global_batch)
@@ -298,15 +300,27 @@ class Batches:
             pair, had_pair = self._pair(owner, brought), self._pair(had_owner, had)
             new = first_of_each(pair) & ~np.isin(pair, np.concatenate([target_pair, had_pair]))
             owner, brought = owner[new], brought[new]
-        item = np.concatenate([had, brought])
+        weight = np.repeat(np.array([0, 1], np.float32), [len(had), len(brought)])
+        owner, item = np.concatenate([had_owner, owner]), np.concatenate([had, brought])
+        if pool.log_missed is not None:
+            taken = np.concatenate([target_pair, self._pair(owner, item)])
+            left, might = self._not_brought(queries, taken)
+            log_q = pool.log_q_beside(might.item, might.share)
+            owner, item = np.concatenate([owner, left]), np.concatenate([item, might.item])
+            weight = np.concatenate([weight, np.exp(-log_q).astype(np.float32)])
         place = _positions(pool.items, item)
-        found = {
-            "query": np.concatenate([had_owner, owner]),
-            "item": item,
-            "pool": place,
-            "weight": np.repeat(np.array([0, 1], np.float32), [len(had), len(brought)]),
-        }
+        found = {"query": owner, "item": item, "pool": place, "weight": weight}
         return {name: values[place >= 0] for name, values in found.items()}
+
+    def _not_brought(self, queries: Queries, taken: np.ndarray) -> tuple[np.ndarray, Brings]:
+        """What queries might have brought, but for the pairs `taken`, and the query of each."""
+        units = self._uncertain.unit
+        first, end = (np.searchsorted(units, queries.user, side) for side in ("left", "right"))
+        counts = end - first
+        owner = np.repeat(np.arange(len(counts)), counts)
+        place = np.arange(len(owner)) + np.repeat(end - np.cumsum(counts), counts)
+        free = ~np.isin(self._pair(owner, self._uncertain.item[place]), taken)
+        return owner[free], self._uncertain.of(place[free])
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:
         return owner.astype(np.int64) * (self.num_items + 1) + item

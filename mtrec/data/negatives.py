@@ -22,11 +22,31 @@ class Pool:
         frozen: Whether an item takes part without being moved itself, `[P]`.
         log_q: Log of the probability that each item is in the pool, `[C + 1]` by item row; 0 for an
             item that never is, and for all where the step is to estimate it.
+        log_missed: Log of the probability that it is not, float64 `[C + 1]`; None where nothing is
+            sampled, or the step is to estimate log Q.
+        share: The share of all units that both are of.
     """
 
     items: np.ndarray
     frozen: np.ndarray
     log_q: np.ndarray
+    log_missed: np.ndarray | None = None
+    share: float = 0.0
+
+    def log_q_beside(self, items: np.ndarray, brings: np.ndarray) -> np.ndarray:
+        """Log of the probability that items are in the pool by way of others than one unit.
+
+        Args:
+            items: Item rows, `[K]`.
+            brings: Probability that the unit brings each where it is in the batch, `[K]`.
+        """
+        log_q = self.log_q[items].astype(np.float64)
+        if self.log_missed is None:
+            return log_q
+        own = np.log1p(-np.minimum(self.share * brings, 1 - 1e-12))
+        by_others = -np.expm1(self.log_missed[items] - own)
+        # Nothing but rounding where no other unit brings it: it is there from an earlier batch.
+        return np.log(by_others, out=log_q, where=by_others > 1e-9)
 
     @classmethod
     def empty(cls, num_items: int) -> "Pool":
@@ -112,10 +132,10 @@ class InBatch(Negatives):
     `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over the units that can
     bring it and `share` counting past batches too. What is mined for a unit comes for certain, with
     the current batch alone. A query's own given and mined items, and targets that were shown in
-    vain, are there for certain, and losses take their log Q for 0 beside that query; what was shown
-    in vain and is no target counts a little below once, as the query has a part in its Q. Training
-    counts are known exactly, so nothing is estimated from the stream, and no floor is needed on
-    large catalogues.
+    vain, are there for certain, and losses take their log Q for 0 beside that query. What it might
+    have brought and did not, such as what was shown in vain and is no target this time, is there by
+    way of the other units: beside that query, Q is theirs. Training counts are known exactly, so
+    nothing is estimated from the stream, and no floor is needed on large catalogues.
 
     Args:
         uniform: Items drawn from the catalogue beside, so that those nobody takes are told from
@@ -124,9 +144,7 @@ class InBatch(Negatives):
             of the current batch is moved as ever (in the sense of Wang et al. 2021,
             arXiv:2110.15154, without stale embeddings).
         given: The items that the data names as negatives of the targets' rows, such as those that
-            were shown and not taken, join the pool, for every row to be told from. What a query was
-            given with rows that are no target this time is there more rarely than log Q says, by
-            about one over the units that bring it.
+            were shown and not taken, join the pool, for every row to be told from.
         mined: For each query, this many items that the model as it was at the start of the epoch
             ranks highest, of those that its user neither has nor was given, join the pool (Xiong et
             al., ICLR 2021, arXiv:2007.00808), for every row to be told from. There are none in the
@@ -137,7 +155,8 @@ class InBatch(Negatives):
             of from training counts, for a stream whose counts are unknown or drift; see
             `mtrec.training.streaming_log_q.StreamingLogQ`. Null for the one from training counts,
             which takes the units of a batch for independent draws: of 100 units it makes Q up to
-            17 % too low in batches of 2, 0.8 % in batches of 32.
+            17 % too low in batches of 2, 0.8 % in batches of 32. The estimate is of all units'
+            draws, beside a query too.
 
     Raises:
         UserError: If a number is out of its range, or log Q is to be estimated from local pools.
@@ -194,7 +213,7 @@ class InBatch(Negatives):
         """See `Negatives`."""
         self._mined_units = units
         # Few shares occur: whole batches, and those with the short batch that ends an epoch.
-        self._log_q: dict[tuple[float, float], np.ndarray] = {}
+        self._logs: dict[tuple[float, float], tuple[np.ndarray, np.ndarray]] = {}
 
     def pool(
         self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
@@ -206,17 +225,16 @@ class InBatch(Negatives):
             moved = np.union1d(moved, drawn)
         items = np.unique(np.concatenate([moved, *targets[1:]]))
         frozen = np.isin(items, moved, assume_unique=True, invert=True)
-        return Pool(items.astype(np.int32), frozen, self._log_q_of(shares))
-
-    def _log_q_of(self, shares: Sequence[float]) -> np.ndarray:
+        items = items.astype(np.int32)
         if self.log_q_rate is not None:
-            return np.zeros(self._num_items + 1, np.float32)
+            return Pool(items, frozen, np.zeros(self._num_items + 1, np.float32))
         share, current = min(float(np.sum(shares)), 1.0), float(shares[0])
-        if (share, current) not in self._log_q:
-            self._log_q[share, current] = self._log_of_probability(share, current)
-        return self._log_q[share, current]
+        if (share, current) not in self._logs:
+            self._logs[share, current] = self._logs_of_probability(share, current)
+        log_q, log_missed = self._logs[share, current]
+        return Pool(items, frozen, log_q, log_missed, share)
 
-    def _log_of_probability(self, share: float, current: float) -> np.ndarray:
+    def _logs_of_probability(self, share: float, current: float) -> tuple[np.ndarray, np.ndarray]:
         # A probability of 1 would have no logarithm of what is left.
         of_rows = np.minimum(share * self._target_share, 1 - 1e-12)
         missed = np.bincount(
@@ -227,4 +245,4 @@ class InBatch(Negatives):
         probability = -np.expm1(missed)
         possible = probability > 0
         log_q = np.log(probability, out=np.zeros_like(probability), where=possible)
-        return log_q.astype(np.float32)
+        return log_q.astype(np.float32), missed

@@ -54,6 +54,27 @@ class Queries:
         ), row
 
 
+@dataclass(frozen=True)
+class Brings:
+    """Items that units can bring into the pool, each pair of both once, ascending.
+
+    Items of one unit are not there independently of each other.
+
+    Attributes:
+        unit: The unit, `[K]`.
+        item: Item row, `[K]`.
+        share: Probability that the unit brings the item where it is in the batch, `[K]`.
+    """
+
+    unit: np.ndarray
+    item: np.ndarray
+    share: np.ndarray
+
+    def of(self, places: np.ndarray) -> "Brings":
+        """Those at some places."""
+        return Brings(self.unit[places], self.item[places], self.share[places])
+
+
 class Units:
     """What a batch is made of.
 
@@ -134,10 +155,8 @@ class Units:
         drawn = starts + (rng.random(users) * counts).astype(np.int64)
         return starts + self._earlier[entries[drawn]]
 
-    def brings(self, given: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Each item that a unit can bring into the pool, and how likely if the unit is there.
-
-        Items of one unit are not there independently of each other: each is one entry.
+    def brings(self, given: np.ndarray | None) -> Brings:
+        """What each unit can bring into the pool, by user or entry.
 
         Args:
             given: The item that comes with each entry where that is a target, 0 for none; or None.
@@ -158,7 +177,17 @@ class Units:
         # In time order the targets are the last entries: the latest is one wherever another is.
         combine = np.minimum if self._chronological else np.multiply
         combine.at(together, place, missed)
-        return pairs % width, 1 - together
+        return Brings(pairs // width, pairs % width, 1 - together)
+
+    def uncertain(self, brings: Brings) -> Brings:
+        """Those of `brings` that a unit may lack where it is there, and that its user lacks."""
+        if self._of_rows:  # a row brings all it can
+            return brings.of(np.zeros(0, np.int64))
+        items = self._histories.items
+        width = max(brings.item.max(initial=0), items.max(initial=0)) + 1
+        had = (self._user * width + items)[self._has]
+        lacking = ~np.isin(brings.unit * width + brings.item, had)
+        return brings.of(np.flatnonzero(lacking & (brings.share < 1)))
 
     def _target_share(self) -> np.ndarray:
         """Probability that an entry is a target where its unit is in the batch."""

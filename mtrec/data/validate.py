@@ -24,7 +24,8 @@ def check(dataset: Dataset) -> None:
 
     Raises:
         UserError: There are no interactions, or all are of one user or one item, so that nothing
-            can be told apart; an id comes twice or is empty; an interaction has no user or item; a
+            can be told apart; an id comes twice, is empty or holds a line
+            break; an interaction has no user or item; a
             rating is outside of the scale; a number is infinite; a time is before 1900 or after
             2100.
     """
@@ -61,6 +62,18 @@ def _check_ids(table: str, key: str, ids: Texts) -> None:
             f"column {key!r} of data.{table} must hold an id in every row; row {empty[0] + 1} is "
             "empty. Fill it in, or leave the row out."
         )
+    # What serves the ids keeps one a line.
+    if len(broken := np.flatnonzero(_lines_broken(known))):
+        raise UserError(
+            f"column {key!r} of data.{table} must hold ids without a line break; got "
+            f"{known[int(broken[0])]!r} in row {broken[0] + 1}. Rename it."
+        )
+
+
+def _lines_broken(ids: Texts) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    return pc.match_substring_regex(ids.arrow(), r"[\r\n]").to_numpy(zero_copy_only=False)
 
 
 def _check_finite(table: str, name: str, column: Any) -> None:

@@ -9,7 +9,7 @@ from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.distributed.strategy import all_gather
 from mtrec.distributed.traffic import Sent, gathered
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.heads.head import Examples, Head, HeldOut, Report, unit
 
 
@@ -36,8 +36,7 @@ class Contrastive(Head):
 
     def __init__(self, *, dim: int | None, temperature: float, items: int) -> None:
         super().__init__(dim=dim)
-        if temperature <= 0:
-            raise UserError(f"The temperature of a head must be above 0; got {temperature}.")
+        require("The temperature of a head", temperature, above=0)
         if items < 2:
             raise UserError(f"The items of a contrastive head must be at least 2; got {items}.")
         self.temperature = temperature

@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import seed_for
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.heads import slices
 from mtrec.heads.cross import Cross
 from mtrec.heads.head import Examples, Head, HeldOut
@@ -43,7 +43,8 @@ class PairHead(Head):
         sampling_rate: See `Head`.
 
     Raises:
-        UserError: If there is no member, a negative number of cross layers, or too few bins.
+        UserError: If there is no member, a width below 1, a negative number of cross layers or
+            regularisation, or too few bins.
     """
 
     def __init__(
@@ -62,6 +63,10 @@ class PairHead(Head):
             raise UserError(f"The members of a head must be at least 1; got {members}.")
         if cross < 0:
             raise UserError(f"The cross layers of a head must be at least 0; got {cross}.")
+        require("The dim of a head", dim, least=1)
+        require("The l2 of a head", l2, least=0)
+        for width in layers:
+            require("Each of the layers of a head", width, least=1)
         super().__init__(dim=dim * members, sampling_rate=sampling_rate)
         self.label = label
         self.members = members

@@ -12,7 +12,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import first_of_each
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.traffic import Sent
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
 from mtrec.heads.max_similarity import score_all_in_numpy
@@ -45,7 +45,8 @@ class Retrieval(Head):
             products. See `mtrec.heads.max_similarity`.
 
     Raises:
-        UserError: If there is no query vector, or `has` is none of these, or says nothing.
+        UserError: If the temperature is not above 0, there is no query vector, or `has` is none of
+            these, or says nothing.
     """
 
     ranks = True
@@ -71,6 +72,7 @@ class Retrieval(Head):
             raise UserError(f"The query_vectors of a head must be at least 1; got {query_vectors}.")
         self.query_vectors = query_vectors
         self.normalize = normalize
+        require("The temperature of a head", temperature, above=0)
         self.temperature = temperature
         self.negatives = negatives
         self.loss = loss

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mtrec.data.batches import Batch
 from mtrec.distributed.strategy import all_gather, all_sum
 from mtrec.distributed.traffic import Sent, gathered, summed
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.heads.head import Examples
 from mtrec.heads.max_similarity import score_all, score_pairs
 
@@ -90,11 +90,15 @@ class ImplicitSquared(RetrievalLoss):
 
     Args:
         all_pairs_weight: The weight w, relative to a positive's.
+
+    Raises:
+        UserError: If the weight is below 0.
     """
 
     one_vector = True
 
     def __init__(self, *, all_pairs_weight: float) -> None:
+        require("The all_pairs_weight of a loss", all_pairs_weight, least=0)
         self.all_pairs_weight = all_pairs_weight
 
     def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
@@ -142,16 +146,14 @@ class _Scored:
     Attributes:
         pool: `[Q, P]`, the lowest number for padding and for items that the user has, unless they
             are targets.
-        log_q: Log Q of the pool's items, `[P]`.
+        log_q: Log Q of the pool's items beside each query, `[Q, P]`.
         targets: Whether an item is a target of the query, `[Q, P]`.
-        brought: Whether it came into the pool with the query, not as a target, `[Q, P]`.
         positive: `[N]`.
     """
 
     pool: tf.Tensor
     log_q: tf.Tensor
     targets: tf.Tensor
-    brought: tf.Tensor
     positive: tf.Tensor
 
     @classmethod
@@ -163,33 +165,39 @@ class _Scored:
             for value in (examples.pool, batch["pool"], batch["pool_log_q"])
         )
         scores = score_all(query, pool)  # [Q, P]
-        kinds = _kinds(batch, local, tf.shape(scores))
+        kinds, log_q = _beside(batch, local, log_q, tf.shape(scores))
         return cls(
             pool=tf.where((kinds == HAD) | (ids == 0), scores.dtype.min, scores),
             log_q=log_q,
             targets=kinds == TARGET,
-            brought=kinds == BROUGHT,
             positive=_dots(query, examples.item, batch["row_query"], batch["row_item"]),
         )
 
 
-def _kinds(batch: dict[str, tf.Tensor], local: bool, shape: tf.Tensor) -> tf.Tensor:
-    """What each pair of query and pool item is, uint8 `[Q, P]`: one of those above, or 0."""
+def _beside(
+    batch: dict[str, tf.Tensor], local: bool, log_q: tf.Tensor, shape: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What each pair of query and pool item is, and its log Q, `[Q, P]`, given the pool's, `[P]`.
+
+    The kind is uint8, one of those above, or 0.
+    """
     replicas = 1 if local else tf.distribute.get_replica_context().num_replicas_in_sync
     owner = tf.concat([batch["row_query"], batch["own_query"]], axis=0)
     place = tf.concat([batch["row_pool"], batch["own_pool"]], axis=0)
-    kind = tf.concat(
-        [
-            batch["row_kind"],
-            tf.where(batch["own_weight"] > 0, BROUGHT, HAD),
-        ],
-        axis=0,
-    )
+    weight = batch["own_weight"]
+    kind = tf.concat([batch["row_kind"], tf.where(weight > 0, BROUGHT, HAD)], axis=0)
+    own = tf.where(weight > 0, -tf.math.log(tf.maximum(weight, 1.0)), 0.0)
+    of_rows = tf.where(batch["row_kind"] == BROUGHT, 0.0, batch["row_log_q"])
+    own_log_q = tf.concat([of_rows, own], axis=0)
     # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
     gathered = place % replicas * tf.shape(batch["pool"])[0] + place // replicas
-    pairs = tf.boolean_mask(tf.stack([owner, gathered, kind], axis=1), (place >= 0) & (kind > 0))
+    known = (place >= 0) & (kind > 0)
+    pairs = tf.boolean_mask(tf.stack([owner, gathered], axis=1), known)
     # TensorFlow scatters int32 on the host, which takes most of a step on a GPU.
-    return tf.scatter_nd(pairs[:, :2], tf.cast(pairs[:, 2], tf.uint8), shape)
+    kinds = tf.scatter_nd(pairs, tf.cast(tf.boolean_mask(kind, known), tf.uint8), shape)
+    everywhere = tf.broadcast_to(log_q, shape)
+    own_log_q = tf.boolean_mask(own_log_q, known)
+    return kinds, tf.tensor_scatter_nd_update(everywhere, pairs, own_log_q)
 
 
 def _same_tower(examples: Examples, temperature: float, local: bool) -> tf.Tensor:
@@ -262,11 +270,10 @@ class Softmax(RetrievalLoss):
         scored = _Scored.of(examples, temperature, local)
         scores, score = scored.pool, scored.positive
         if self.log_q_correction == "all":
-            scores = tf.where(scored.brought, scores, scores - scored.log_q)
+            scores -= scored.log_q
             score -= batch["row_log_q"]
         elif self.log_q_correction == "negatives":
-            certain = scored.targets | scored.brought
-            scores = tf.where(certain, scores, scores - scored.log_q)
+            scores = tf.where(scored.targets, scores, scores - scored.log_q)
         if self.hardest is not None:
             scores = _hardest(scores, scored.targets, self.hardest)
         if self.same_tower:
@@ -317,7 +324,6 @@ class _Pairwise(RetrievalLoss):
         lowest = scored.pool.dtype.min
         others = tf.where(scored.targets, lowest, scored.pool)
         weights = tf.exp(-scored.log_q) if self.log_q_correction else tf.ones_like(scored.log_q)
-        weights = tf.where(scored.brought, 1.0, weights)
         weights = tf.where(others > lowest, weights, 0.0)  # [Q, P]
         others = tf.where(others > lowest, others, 0.0)
         if self.hardest is not None:
@@ -345,10 +351,14 @@ class Hinge(_Pairwise):
         margin: The lead that costs nothing.
         log_q_correction: As for `Bpr`.
         hardest: As for `Bpr`.
+
+    Raises:
+        UserError: If the margin is not above 0, or `hardest` is below 1.
     """
 
     def __init__(self, *, margin: float, log_q_correction: bool, hardest: int | None) -> None:
         super().__init__(log_q_correction=log_q_correction, hardest=hardest)
+        require("The margin of a loss", margin, above=0)
         self.margin = margin
 
     def cost(self, lead: tf.Tensor) -> tf.Tensor:

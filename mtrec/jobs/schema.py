@@ -1,9 +1,12 @@
 """What Hydra is told before it composes `conf/`: the schemas, and the sweeper of this project."""
 
 import sys
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
@@ -44,6 +47,17 @@ def register() -> None:
         ("table", TableConfig),
     ):
         store.store(group="data", name=f"schema_{name}", node=node)
+
+
+def experiment_of(choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """What the experiment that Hydra was told to take gives, as it stands in its file."""
+    name = choices.get("experiment")
+    if name is None:
+        return {}
+    loader = GlobalHydra.instance().config_loader()
+    # Hydra tells nobody but its repository of files where a file of a group is.
+    found = loader.repository.load_config(f"experiment/{name}")  # type: ignore[attr-defined]
+    return OmegaConf.to_container(found.config) if found else {}  # type: ignore[return-value]
 
 
 def _direction_of(metric: str | None) -> str:

@@ -4,7 +4,8 @@ An option of a `_target_` that its constructor lacks is refused by Hydra. What i
 which one field decides which of the others are read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -45,28 +46,65 @@ _NODES: dict[type, _Decided] = {
 }
 
 
-def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
-    """Raises for the first option that the command line gives and the job would not read.
+def _decided(node: Any) -> _Decided | None:
+    """What decides the fields of a node, if one of them does."""
+    if isinstance(node, dict):
+        unlabelled = node.get("_target_") == "mtrec.Retrieval" and node.get("label") is None
+        return _Decided("label", lambda head: set(head) - {"at_least"}) if unlabelled else None
+    return _NODES.get(type(node))
+
+
+def _fields(node: Any) -> Mapping[str, Any]:
+    return node if isinstance(node, dict) else vars(node) if is_dataclass(node) else {}
+
+
+def refuse_unused(
+    config: Config, overrides: Sequence[str], experiment: Mapping[str, Any] | None = None
+) -> None:
+    """Raises for the first option that somebody gives and the job would not read.
 
     Args:
         config: The composed config.
         overrides: The command line's, such as `data.split.fold=2`.
+        experiment: What the chosen experiment gives. Where the command line decides otherwise, its
+            options may stay unread.
 
     Raises:
         UserError: Naming the option and what decides that it is not read.
     """
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_delete():
-            continue
-        node: Any = config
-        path = override.key_or_group.split(".")
-        for depth, name in enumerate(path):
-            decided = _NODES.get(type(node))
-            if decided and name in vars(node) and name not in decided.read(node):
-                where = ".".join(path[:depth])
-                raise UserError(
-                    f"{where}.{name} must be left out with {where}.{decided.by}="
-                    f"{getattr(node, decided.by)}, which takes no notice of it; got "
-                    f"{override.input_line}. Leave it out, or change {where}.{decided.by}."
-                )
-            node = getattr(node, name, None)
+    given = {
+        override.key_or_group: str(override.input_line)
+        for override in OverridesParser.create().parse_overrides(list(overrides))
+        if not override.is_delete()
+    }
+    for key, line in given.items():
+        _refuse(config, key, line, decided_elsewhere=())
+    for key, value in _leaves(experiment or {}):
+        _refuse(config, key, f"{key}={value} of the experiment", decided_elsewhere=given)
+
+
+def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _refuse(config: Config, key: str, line: str, *, decided_elsewhere: Container[str]) -> None:
+    """Raises if the option `key` is not read, unless what decides that is given elsewhere."""
+    node: Any = config
+    path = key.split(".")
+    for depth, name in enumerate(path):
+        decided, fields = _decided(node), _fields(node)
+        if decided and name in fields and name not in decided.read(node):
+            where = ".".join(path[:depth])
+            if f"{where}.{decided.by}" in decided_elsewhere:
+                return
+            value = fields[decided.by]
+            raise UserError(
+                f"{where}.{name} must be left out with {where}.{decided.by}="
+                f"{'null' if value is None else value}, which takes no notice of it; got {line}. "
+                f"Leave it out, or change {where}.{decided.by}."
+            )
+        node = fields.get(name)

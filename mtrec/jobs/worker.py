@@ -16,7 +16,7 @@ from mtrec.jobs.footprint import describe, placement
 from mtrec.tracking import run_dir
 from mtrec.training import measured
 from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
-from mtrec.training.loop import Metrics, State, fit
+from mtrec.training.loop import Metrics, State, check_tells, fit
 
 
 class Listener(Protocol):
@@ -43,8 +43,8 @@ def train(
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
 
     Raises:
-        UserError: If the config does not fit the data, the machine or the index, or a loss stops
-            being finite.
+        UserError: If the config does not fit the data, the machine or the index, validation tells
+            nothing of `train.select_by`, or a loss stops being finite.
         PreemptedError: If the listener said stop.
     """
     build.index_builder(config)  # refuses before training what it would refuse after it
@@ -69,6 +69,9 @@ def train(
     if is_chief(strategy):
         listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
     with precision(config.train.precision):
+        if config.train.select_by is not None:  # refuses now what it would refuse after an epoch
+            with gathered(model.weights):
+                check_tells(config.train.select_by, validate())
         history = fit(
             model,
             batches,

@@ -19,7 +19,7 @@ from mtrec.data.columns import Bags, Column, Ragged, Texts
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import normal_rows, seed_for, twin, unnumbered
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.model.bags import BagRows, mean, unknown_where
 from mtrec.model.pooling import Pooling
 
@@ -165,6 +165,7 @@ class Hashed(_Lookup):
 
     def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
         super().__init__(column=column, dropout=dropout)
+        require("The bins of a feature", bins, least=1)
         self.bins = bins
 
     @property
@@ -201,6 +202,7 @@ class Bucketized(_Lookup):
 
     def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
         super().__init__(column=column, dropout=dropout)
+        require("The bins of a feature", bins, least=1)
         self.bins = bins
 
     def adapt(self, values: Column) -> None:
@@ -241,6 +243,8 @@ class Text(_Lookup):
         self, *, column: str, max_words: int, min_count: int, dropout: float = 0.0
     ) -> None:
         super().__init__(column=column, dropout=dropout)
+        require("The max_words of a text", max_words, least=1)
+        require("The min_count of a text", min_count, least=1)
         self.max_words = max_words
         self.min_count = min_count
 

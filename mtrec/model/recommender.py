@@ -89,6 +89,12 @@ class Recommender(keras.layers.Layer):
                             f"{path} is a history, which must stand under "
                             f"data.features.query.{SHARED}. Move it there."
                         )
+                    if self.query.dim != self.candidate.dim:
+                        raise UserError(
+                            f"model.query.dim must be model.candidate.dim ({self.candidate.dim}), "
+                            f"as {path} reads that tower's vectors; got {self.query.dim}. "
+                            "Set both alike."
+                        )
                     if history.candidate not in pooled:
                         raise UserError(
                             f"{path} must pool a feature of data.features.candidate.{SHARED} "

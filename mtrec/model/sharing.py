@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from mtrec.distributed.tables import unnumbered
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.model.experts import SHARED, Expert, Mixture
 
 # By head, its gates from the first level to the last: the weight `[B]` of every expert by name.
@@ -35,6 +35,8 @@ class Sharing(keras.layers.Layer, ABC):
 
     def __init__(self, *, layers: Sequence[int], activation: str, initializer: str) -> None:
         super().__init__(name=unnumbered(self))
+        for width in layers:
+            require("Each of the layers of model.sharing", width, least=1)
         self.widths = list(layers)
         self.activation = activation
         self.initializer = initializer

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.columns import Column, Ragged, entries_of, held
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.heads.head import Head
 from mtrec.heads.max_similarity import starting_kernel
 from mtrec.model.bags import BagRows, EncodedBags, gather, on_device, unknown_where
@@ -45,6 +45,8 @@ class Tower(keras.layers.Layer):
         stddev: float,
     ) -> None:
         super().__init__()
+        require("The dim of a tower", dim, least=1)
+        require("The stddev of a tower", stddev, above=0)
         self.dim = dim
         self.sharing = sharing
         self.stddev = stddev

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from mtrec.distributed.tables import seed_for, unnumbered
-from mtrec.errors import UserError
+from mtrec.errors import require
 
 # Below this a loss has no logarithm or quotient worth having.
 TINY = 1e-12
@@ -194,6 +194,7 @@ class Uncertainty(Balancer):
 
     def __init__(self, *, rate: float) -> None:
         super().__init__()
+        require("balance.rate", rate, above=0)
         self.rate = rate
 
     def create(self) -> None:
@@ -221,8 +222,7 @@ class DynamicWeightAverage(Balancer):
 
     def __init__(self, *, temperature: float) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise UserError(f"balance.temperature must be above 0; got {temperature}.")
+        require("balance.temperature", temperature, above=0)
         self.temperature = temperature
 
     def create(self) -> None:
@@ -277,7 +277,9 @@ class Famo(Balancer):
 
     def __init__(self, *, rate: float, decay: float) -> None:
         super().__init__()
+        require("balance.rate", rate, above=0)
         self.rate = rate
+        require("balance.decay", decay, least=0)
         self.decay = decay
 
     def create(self) -> None:

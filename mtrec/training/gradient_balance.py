@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from mtrec.distributed.strategy import all_gather, all_sum
-from mtrec.errors import UserError
+from mtrec.errors import UserError, require
 from mtrec.training.balance import TINY, Balancer, Choice, Present
 
 # What TensorFlow gives for a variable: a tensor, rows of a table, or None where no path leads.
@@ -134,8 +134,7 @@ class CAGrad(Balancer):
 
     def __init__(self, *, radius: float) -> None:
         super().__init__()
-        if not 0 <= radius < 1:
-            raise UserError(f"balance.radius must be at least 0 and below 1; got {radius}.")
+        require("balance.radius", radius, least=0, below=1)
         self.radius = radius
 
     def choose(self, tasks: Present) -> Choice:
@@ -234,6 +233,8 @@ class GradNorm(Balancer):
 
     def __init__(self, *, alpha: float, rate: float) -> None:
         super().__init__()
+        require("balance.alpha", alpha, least=0)
+        require("balance.rate", rate, above=0)
         self.alpha = alpha
         self.rate = rate
 
@@ -278,6 +279,8 @@ class MetaBalance(Balancer):
     def __init__(self, *, main: str, relax: float, decay: float) -> None:
         super().__init__()
         self.main = main
+        require("balance.relax", relax, least=0, most=1)
+        require("balance.decay", decay, least=0, below=1)
         self.relax = relax
         self.decay = decay
 

@@ -120,7 +120,8 @@ def fit(
         The metrics of every epoch; `selected` is 1 in the one that was kept.
 
     Raises:
-        UserError: If a loss stops being finite, or `select_by` names no validation metric.
+        UserError: If a loss stops being finite, or `select_by` names no validation metric,
+            or one that is NaN in every epoch.
         PreemptedError: If `stop` said so.
     """
     with strategy.scope():
@@ -160,6 +161,7 @@ def fit(
         if chief:
             on_epoch(metrics)
     best = state.best(schedule.select_by)
+    check_tells(schedule.select_by, best)
     from_chief(strategy, lambda: saved.select(int(best["step"])))
     saved.restore(int(best["step"]))
     return [m | {"selected": float(m is best)} for m in state.history]
@@ -237,7 +239,7 @@ class _Trainer:
         metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
         with gathered(self.saved.variables):
             metrics |= validate()
-            _check_selectable(schedule.select_by, metrics)
+            check_selectable(schedule.select_by, metrics)
             metrics = from_chief(self.step.strategy, lambda: metrics)
             state.history.append(metrics)
             state.epoch, state.step = state.epoch + 1, 0
@@ -316,15 +318,46 @@ class _Due:
         return self._steps is not None and step // self._steps > last // self._steps
 
 
-def _check_selectable(metric: str | None, metrics: Metrics) -> None:
-    if metric is not None and metric not in metrics:
-        known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
+def check_selectable(metric: str | None, metrics: Metrics) -> None:
+    """Refuses a metric to select by that validation does not tell.
+
+    Args:
+        metric: `train.select_by`.
+        metrics: What validation found.
+
+    Raises:
+        UserError: If the metric is not there.
+    """
+    if metric is None or metric in metrics:
+        return
+    known = sorted(name for name in metrics if name.startswith("val/"))
+    of_head = [name for name in known if name.startswith(metric.rsplit("/", 1)[0] + "/")]
+    if of_head:
+        raise UserError(f"train.select_by must be one of {', '.join(of_head)}; got {metric}.")
+    rule = f"one of {', '.join(known)}, or null," if known else "null"
+    raise UserError(
+        f"train.select_by must be {rule} where validation holds out nothing that another head is "
+        f"judged by, such as a positive row of an item that its user lacks; got {metric}. "
+        "Correct it, or set a larger data.split.validation_share."
+    )
+
+
+def check_tells(metric: str | None, metrics: Metrics) -> None:
+    """Refuses a metric to select by of which every epoch is alike: not there, or of nothing.
+
+    Args:
+        metric: `train.select_by`.
+        metrics: What validation found of a model whose numbers are finite.
+
+    Raises:
+        UserError: If the metric is not there or is NaN.
+    """
+    check_selectable(metric, metrics)
+    if metric is not None and np.isnan(metrics[metric]):
         raise UserError(
-            f"train.select_by must be one of {known}; got {metric}."
-            if known
-            else "train.select_by must be null where validation holds out nothing that a head is "
-            "judged by, such as a positive row of an item that its user lacks; got "
-            f"{metric}. Set train.select_by=null, or a larger data.split.validation_share."
+            "train.select_by must be a metric that validation can tell; its rows make "
+            f"{metric} NaN, as they do an AUC of rows that are all alike. Set it to another, to "
+            "null, or set a larger data.split.validation_share."
         )
 
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import all_gather_together
+from mtrec.errors import require
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
@@ -96,7 +97,9 @@ class RowWiseAdagrad(TableOptimizer):
         self, *, learning_rate: LearningRate, initial_accumulator: float, epsilon: float
     ) -> None:
         super().__init__(learning_rate=learning_rate)
+        require("optimizer.tables.initial_accumulator", initial_accumulator, least=0)
         self.initial_accumulator = initial_accumulator
+        require("optimizer.tables.epsilon", epsilon, above=0)
         self.epsilon = epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -144,8 +147,11 @@ class LazyAdam(TableOptimizer):
         self, *, learning_rate: LearningRate, beta_1: float, beta_2: float, epsilon: float
     ) -> None:
         super().__init__(learning_rate=learning_rate)
+        for name, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
+            require(f"optimizer.tables.{name}", beta, least=0, below=1)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
+        require("optimizer.tables.epsilon", epsilon, above=0)
         self.epsilon = epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:

@@ -37,6 +37,12 @@ def test_sound_data_with_a_row_that_carries_no_rating_passes():
     [
         ("users", "user_id", np.array(["", "u", "u"]), r"'user_id' of data\.users .*rows 1 and 2"),
         ("users", "user_id", np.array(["", "u", ""]), r"'user_id' of data\.users .*row 2 is empty"),
+        (
+            "users",
+            "user_id",
+            np.array(["", "u", "v\nw"]),
+            r"without a line break; got 'v\\nw' in row 2",
+        ),
         ("users", "age", np.float32([np.nan, np.inf, 1]), r"'age' of data\.users .*inf in row 1"),
         ("items", "item_id", np.array(["", "a", "b", "a"]), r"'a' is in rows 1 and 3"),
         ("interactions", "rating", np.float32([1, 5.5, 2]), r"from 1 to 5; got 5\.5 in row 2"),

@@ -1,5 +1,7 @@
 """Over many pools, each loss weighs every pair of query and negative as if it were there once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,7 +17,9 @@ USERS, ITEMS, MINED = 150, 200, 2
 
 @pytest.fixture(scope="module")
 def data():
-    return with_negatives(planted(num_users=USERS, num_items=ITEMS, num_interactions=1500))
+    """Each user took two thirds of their items, and was shown the others in vain."""
+    data = with_negatives(planted(num_users=USERS, num_items=ITEMS, num_interactions=1500))
+    return replace(data, taken=np.random.default_rng(2).random(1500) < 2 / 3)
 
 
 def lists_for(source):
@@ -47,7 +51,10 @@ def steps(data, *, batch_of, chronological, batch, epochs):
     source.mine(lists)
     columns = data.interactions
     has = np.zeros((USERS + 1, ITEMS + 1), bool)
-    has[columns["user"], columns["item"]] = True
+    has[columns["user"][data.taken], columns["item"][data.taken]] = True
+    # What comes into the pool with some of the user's rows.
+    might = np.zeros_like(has)
+    might[columns["user"], columns["item"]] = might[columns["user"], columns["negative"]] = True
     given_with = dict(
         zip(
             zip(columns["user"].tolist(), columns["item"].tolist(), strict=True),
@@ -67,8 +74,36 @@ def steps(data, *, batch_of, chronological, batch, epochs):
             given_with[pair] for pair in zip(query[owner].tolist(), item.tolist(), strict=True)
         ]
         given[owner, negative] = True
+        free[owner, item] = False
         mined, given = mined & free, given & free
-        yield made, {"mined": mined, "given": given, "others": free & ~mined & ~given}
+        rest = free & ~mined & ~given
+        spared = rest & might[query]
+        yield made, {"mined": mined, "given": given, "spared": spared, "others": rest & ~spared}
+
+
+def q_beside(data, query):
+    """The probability that the other users bring an item, `[Q, C + 1]`; 50 are there."""
+    source = Batches(
+        data,
+        all_rows(data),
+        batch_of="users",
+        global_batch=50,
+        history_share=0.6,
+        chronological=False,
+        negatives=in_batch(given=True),
+        num_replicas=1,
+        seed=0,
+    )
+    columns = data.interactions
+    rows = np.zeros((USERS + 1, ITEMS + 1))
+    np.add.at(rows, (columns["user"], columns["item"]), 1)
+    also = columns["negative"] != columns["item"]
+    np.add.at(rows, (columns["user"][also], columns["negative"][also]), 1)
+    brings = 1 - 0.6**rows  # each row is a target with 1 - 0.6
+    mined = lists_for(source)
+    brings[np.arange(USERS + 1)[:, np.newaxis], mined] = 1
+    missed = 1 - brings * 50 / len(np.unique(columns["user"]))
+    return np.maximum(1 - missed.prod(axis=0) / missed[query], 1e-12)
 
 
 def weights_of(loss, made, marked):
@@ -115,7 +150,7 @@ all_corrected, negatives_corrected = (
     ],
 )
 def test_one_over_q_counts_every_pair_once(data, loss, batch_of, chronological, batch):
-    found, true = dict.fromkeys(("mined", "given", "others"), 0.0), {}
+    found, true = dict.fromkeys(("mined", "given", "spared", "others"), 0.0), {}
     how = {"batch_of": batch_of, "chronological": chronological, "batch": batch}
     for made, kinds in steps(data, epochs=30 if batch_of == "users" else 10, **how):
         for kind, marked in kinds.items():
@@ -140,11 +175,12 @@ def test_a_pairwise_loss_weighs_what_was_given_or_mined_once(data):
         batch={name: tf.constant(value) for name, value in made.items()},
     )
     losses = loss(given, 1.0, local=False).numpy()
-    chance = np.zeros(ITEMS + 1)
-    chance[made["pool"]] = np.where(made["pool"] > 0, np.exp(-made["pool_log_q"]), 0.0)
+    there = np.isin(np.arange(ITEMS + 1), made["pool"][made["pool"] > 0])
+    chance = there / q_beside(data, made["query"])
     for row in np.flatnonzero(made["row_weight"]):
         q = made["row_query"][row]
-        weights = np.where(brought[q], 1.0, np.where(kinds["others"][q], chance, 0.0))
+        by_chance = (kinds["others"] | kinds["spared"])[q]
+        weights = np.where(brought[q], 1.0, np.where(by_chance, chance[q], 0.0))
         # A positive's score is 0: it is behind what was brought by 1, and level with the rest.
         costs = np.log1p(np.exp(np.where(brought[q], 1.0, 0.0)))
         assert losses[row] == pytest.approx((weights * costs).sum() / weights.sum(), rel=1e-5)

@@ -19,6 +19,10 @@ from mtrec.jobs.unused import refuse_unused
         (["data.split.kind=leave_one_out", "data.split.validation_share=0"], r"validation_share"),
         (["cluster.max_failures=3"], r"cluster\.max_failures must be left out with .*kind=local"),
         (["model.table_placement=sharded", "model.shard_above_mib=1"], r"table_placement=sharded"),
+        (
+            ["task.heads.retrieval.at_least=3"],
+            r"retrieval\.at_least .* with .*retrieval\.label=null",
+        ),
     ],
 )
 def test_an_option_that_what_was_chosen_does_not_read_is_refused(overrides, sentence):
@@ -41,3 +45,11 @@ def test_an_option_that_what_was_chosen_does_not_read_is_refused(overrides, sent
 def test_what_is_read_may_be_asked_for(overrides):
     overrides = [*SMALL, *overrides]
     refuse_unused(config_of(*overrides), overrides)
+
+
+def test_an_option_of_an_experiment_that_is_not_read_is_refused():
+    experiment = {"data": {"split": {"fold": 2}}}
+    with pytest.raises(UserError, match=r"split\.fold must .*; got .*fold=2 of the experiment"):
+        refuse_unused(config_of(*SMALL), SMALL, experiment)
+    decided = [*SMALL, "data.split.kind=random"]
+    refuse_unused(config_of(*decided), decided, experiment)

@@ -323,8 +323,15 @@ def test_without_validation_no_metric_can_select(data, tmp_path):
 
 
 def test_a_metric_that_is_not_there_cannot_select(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be one of val/score; got val/rating/rmse"):
+    with pytest.raises(
+        UserError, match=r"must be one of val/score, or null, .*; got val/rating/rmse"
+    ):
         Job(data, select_by="val/rating/rmse").fit(tmp_path)
+
+
+def test_a_metric_that_is_not_a_number_in_any_epoch_selects_none(data, tmp_path):
+    with pytest.raises(UserError, match=r"select_by must be a metric that validation can tell"):
+        Job(data, epochs=2).fit(tmp_path, [float("nan")] * 2)
 
 
 # After the last step of the first epoch, which is validated later, and after the next step.
