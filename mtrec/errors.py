@@ -54,7 +54,7 @@ def require(
         return
     bounds = {"at least": least, "above": above, "at most": most, "below": below}
     rules = [f"{how} {bound:g}" for how, bound in bounds.items() if math.isfinite(bound)]
-    raise UserError(f"{name} must be {' and '.join(rules) or 'finite'}; got {value:g}.")
+    raise UserError(f"{name} must be {' and '.join(rules) or 'finite'}; got {value}.")
 
 
 class PreemptedError(Exception):

@@ -99,7 +99,7 @@ class RowWiseAdagrad(TableOptimizer):
         super().__init__(learning_rate=learning_rate)
         require("optimizer.tables.initial_accumulator", initial_accumulator, least=0)
         self.initial_accumulator = initial_accumulator
-        require("optimizer.tables.epsilon", epsilon, above=0)
+        require("optimizer.tables.epsilon", epsilon, least=0)
         self.epsilon = epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -151,7 +151,7 @@ class LazyAdam(TableOptimizer):
             require(f"optimizer.tables.{name}", beta, least=0, below=1)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
-        require("optimizer.tables.epsilon", epsilon, above=0)
+        require("optimizer.tables.epsilon", epsilon, least=0)
         self.epsilon = epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:

@@ -39,7 +39,7 @@ def build_all(data, *overrides):
         ("model.sharing.query.layers=[0]", r"layers of model\.sharing must be at least 1"),
         ("model.shard_above_mib=-1", "shard_above_mib must be at least 0"),
         ("optimizer.tables.beta_1=2", "beta_1 must be at least 0 and below 1; got 2"),
-        ("optimizer.tables.epsilon=0", r"optimizer\.tables\.epsilon must be above 0"),
+        ("optimizer.tables.epsilon=-1", r"optimizer\.tables\.epsilon must be at least 0"),
         ("balance=famo balance.rate=-1", r"balance\.rate must be above 0"),
         ("balance=famo balance.decay=-1", r"balance\.decay must be at least 0"),
         ("balance=gradnorm balance.alpha=-1", r"balance\.alpha must be at least 0"),

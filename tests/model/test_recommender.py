@@ -288,7 +288,7 @@ def test_towers_of_different_width_are_refused_unless_the_head_has_its_own(data)
 
 
 def test_a_head_narrower_than_one_is_refused():
-    with pytest.raises(UserError, match="dim of a head must be at least 1, or null; got 0"):
+    with pytest.raises(UserError, match="dim of a head must be at least 1; got 0"):
         rating(dim=0)
 
 
