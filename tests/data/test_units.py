@@ -19,8 +19,8 @@ def brought(given, *, batch_of, chronological):
     units = Units(
         histories, times, batch_of=batch_of, history_share=0.6, chronological=chronological
     )
-    items, share = units.brings(given)
-    return sorted(zip(items.tolist(), share.tolist(), strict=True))
+    found = units.brings(given)
+    return sorted(zip(found.item.tolist(), found.share.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ def judged(directory, *overrides, workers):
 
 
 def users_of(directory):
-    """The held-out users of each of the evaluations: three epochs, then validation and test."""
+    """The held-out users of each evaluation: before three epochs, after each, then both parts."""
     dataset, parts = load(load_config(directory).data)
-    rows = [parts.validation] * 4 + [parts.test]
+    rows = [parts.validation] * 5 + [parts.test]
     return [np.unique(dataset.interactions["user"][held_out]).tolist() for held_out in rows]
 
 
@@ -50,7 +50,7 @@ def test_one_worker_judges_all_users(one):
 def test_two_workers_judge_shares_that_are_all_users_together(two):
     directory, (first, second) = two
     expected = users_of(directory)
-    assert len(first) == len(second) == len(expected) == 5
+    assert len(first) == len(second) == len(expected) == 6
     for mine, theirs, everybody in zip(first, second, expected, strict=True):
         assert mine + theirs == everybody
         assert 0 <= len(theirs) - len(mine) <= 1
