@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import layout_job
@@ -40,22 +42,29 @@ def train_all(jobs, *, workers, devices):
 def run(script, *arguments, workers):
     """Runs a script in `workers` processes that know of each other."""
     addresses = [f"localhost:{port}" for port in free_ports(workers)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / script), *map(str, arguments)],
-            env=environment(addresses, rank),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(workers)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
+    with ExitStack() as stack:
+        printed = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in addresses]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(HERE / script), *map(str, arguments)],
+                env=environment(addresses, rank),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            for rank, file in enumerate(printed)
+        ]
+        ends = time.monotonic() + 300
+        # Where one ends with an error, the others would wait for it in vain.
+        while None in (codes := [p.poll() for p in processes]) and time.monotonic() < ends:
+            if any(codes):
+                break
+            time.sleep(0.1)
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * workers, outputs
+            process.wait()
+        for file in printed:
+            file.seek(0)
+        assert codes == [0] * workers, [file.read() for file in printed]
 
 
 def bytes_on_each_device(devices, *jobs):
