@@ -145,10 +145,19 @@ class CAGrad(Balancer):
         reach = self.radius * tf.sqrt(_quadratic(gram, mean))
         shares = mean
         pairs = [(i, j) for i in range(count) for j in range(i)]
-        # A pair at a time, exactly: with two tasks, once is enough.
-        for _ in range(self.SWEEPS if count > 2 else 1):
+
+        def swept(shares: tf.Tensor) -> tf.Tensor:
             for i, j in pairs:
                 shares = _best_of_pair(gram, mean, reach, shares, i, j)
+            return shares
+
+        # A pair at a time, exactly: with two tasks, once is enough.
+        sweeps = self.SWEEPS if count > 2 else 1
+        _, shares = tf.while_loop(
+            lambda done, _: done < sweeps,
+            lambda done, shares: (done + 1, swept(shares)),
+            (0, shares),
+        )
         length = tf.sqrt(tf.maximum(_quadratic(gram, shares), TINY))
         return count * tf.cast(mean + reach / length * shares, tf.float32), {}
 
