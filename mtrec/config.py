@@ -75,6 +75,8 @@ class TableConfig(DataConfig):
     rating_scale: list[float] | None
     bag_columns: list[str]
     bag_separator: str
+    cache_dir: str
+    memory_budget_mib: int
 
 
 @dataclass
