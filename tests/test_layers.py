@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
-COMMANDS = {"launch", "recommend", "compare", "doctor"}
+COMMANDS = {"launch", "prepare", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
-    {"config", "data", "distributed"},
+    {"data", "distributed"},
+    {"config"},
     {"heads", "tracking"},
     {"model", "reports"},
     {"training", "serving"},

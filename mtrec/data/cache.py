@@ -23,9 +23,7 @@ _TABLES = ("users", "items", "interactions")
 _SCALARS = ("name", "user_key", "item_key", "title", "rating_scale", "source", "digest")
 
 
-def cached(
-    *, cache_dir: str, key: Mapping[str, Any], build: Callable[[Path], Dataset]
-) -> Dataset:
+def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[Path], Dataset]) -> Dataset:
     """Returns the dataset kept under `key`, or builds it and keeps it.
 
     The columns lie as `.npy` files in `<cache_dir>/<key["name"]>-<hash of key>/`. They are written

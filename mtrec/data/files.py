@@ -103,9 +103,7 @@ class Files:
         local = "file" in self.system.protocol
         return place if local else str(self.system.unstrip_protocol(place))
 
-    def _open(
-        self, place: str, columns: Sequence[str] | None
-    ) -> tuple[list[str], Iterator[Any]]:
+    def _open(self, place: str, columns: Sequence[str] | None) -> tuple[list[str], Iterator[Any]]:
         read = _reader(place) or _read_csv
         return read(self.system.open(place, compression=_compression(place)), place, columns)
 

@@ -31,12 +31,12 @@ def load(
     user_key: str,
     item_key: str,
     rating: str | None,
-    labels: Sequence[str],
+    labels: list[str],
     negative: str | None,
     timestamp: str | None,
     title: str | None,
-    rating_scale: Sequence[float] | None,
-    bag_columns: Sequence[str],
+    rating_scale: list[float] | None,
+    bag_columns: list[str],
     bag_separator: str,
     cache_dir: str,
     memory_budget_mib: int,
@@ -137,10 +137,8 @@ class _Preparation:
         if options["negative"] is not None:
             numbered["item"].append("negative")
             types["negative"] = np.int32
-        tables = {}
-        with SortedLog.of(
-            self._read(), folder=self._folder, memory_budget_mib=self._budget
-        ) as log:
+        tables: Any = {}
+        with SortedLog.of(self._read(), folder=self._folder, memory_budget_mib=self._budget) as log:
             for side, columns in numbered.items():
                 tables[f"{side}s"] = self._numbered(log, side, columns)
             rows = log.sorted(numbered, types)

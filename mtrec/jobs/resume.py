@@ -17,7 +17,10 @@ from mtrec.tracking.whole import refuse_foreign
 FINISHED = ".finished"
 # What may differ between the command that began a job and the one that goes on with it.
 PLACEMENT = ("table_placement", "shard_above_mib")
-MAY_DIFFER = ("cluster", "tracking", "train.resume", *(f"model.{name}" for name in PLACEMENT))
+MAY_DIFFER = (
+    *("cluster", "tracking", "train.resume", "data.cache_dir", "data.memory_budget_mib"),
+    *(f"model.{name}" for name in PLACEMENT),
+)
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,7 @@ def _differences(config: Config, directory: Path) -> Iterator[str]:
     # The topmost keys first: others may be interpolated from them.
     for key in sorted(now.keys() | begun.keys(), key=lambda key: (key.count("."), key)):
         there, here = begun.get(key, "nothing"), now.get(key, "nothing")
-        # What only names a source's own fields is resolved in `data.load`.
-        own_field = key.startswith("data.") and key not in now
-        if there != here and not _may_differ(key) and not own_field:
+        if there != here and not _may_differ(key):
             yield f"{key} was {there} and is {here}"
 
 

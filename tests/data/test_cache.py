@@ -79,7 +79,9 @@ def test_the_first_call_returns_memory_maps_too(tmp_path):
 def test_another_key_is_built_anew(tmp_path):
     cached(cache_dir=str(tmp_path), key=KEY, build=small)
 
-    other = cached(cache_dir=str(tmp_path), key={**KEY, "seed": 2}, build=lambda _: small(title="Ran"))
+    other = cached(
+        cache_dir=str(tmp_path), key={**KEY, "seed": 2}, build=lambda _: small(title="Ran")
+    )
 
     assert other.items["a/title"][1] == "Ran"
     kept = cached(cache_dir=str(tmp_path), key=KEY, build=never)
