@@ -170,14 +170,15 @@ def _read_csv(
 
     tabs = ".tsv" in Path(place).suffixes
     parse = csv.ParseOptions(delimiter="\t" if tabs else ",", newlines_in_values=True)
-    names = csv.open_csv(file, parse_options=parse).schema.names
-    wanted = _among(names, columns)
-    file.seek(0)
     # A buffer of a chunk's size is made, however little there is; what is compressed has no size.
     size = min(_CHUNK_BYTES, getattr(file, "size", None) or _CHUNK_BYTES)
+    blocks = csv.ReadOptions(block_size=size)
+    names = csv.open_csv(file, read_options=blocks, parse_options=parse).schema.names
+    wanted = _among(names, columns)
+    file.seek(0)
     opened = csv.open_csv(
         file,
-        read_options=csv.ReadOptions(block_size=size),
+        read_options=blocks,
         parse_options=parse,
         # As text, so that `007` stays an id and a cell that is no number can be named.
         convert_options=csv.ConvertOptions(
