@@ -32,14 +32,14 @@ def standing(values: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     if len(targets) > TARGETS_BY_COUNTING or len(values) < SHORT_ROW:
         ordered = np.sort(values)  # NaN last
-        up_to = np.searchsorted(ordered, targets, side="right")
-        equal = up_to - np.searchsorted(ordered, targets, side="left")
         undefined = np.isnan(targets)
-        return np.where(undefined, len(values), len(values) - up_to), np.where(undefined, 0, equal)
+        start = np.searchsorted(ordered, targets, side="left")
+        end = np.where(undefined, start, np.searchsorted(ordered, targets, side="right"))
+        return np.where(undefined, len(values), len(values) - end), end - start
     found = np.empty(len(values), bool)
-    higher = [len(values) - np.count_nonzero(np.less_equal(values, t, out=found)) for t in targets]
-    equal = [np.count_nonzero(np.equal(values, t, out=found)) for t in targets]
-    return np.array(higher, np.int64), np.array(equal, np.int64)
+    up_to = [np.count_nonzero(np.less_equal(values, t, out=found)) for t in targets]
+    equal = np.array([np.count_nonzero(np.equal(values, t, out=found)) for t in targets], np.int64)
+    return len(values) - np.array(up_to, np.int64), equal
 
 
 def places(items: np.ndarray, targets: np.ndarray, equal: np.ndarray, seed: int) -> np.ndarray:
