@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mtrec.config import ClusterConfig, Config, ModelConfig, SplitConfig
+from mtrec.config import ClusterConfig, Config, ModelConfig, SplitConfig, TableConfig
 from mtrec.data.split import options_of
 from mtrec.errors import UserError
 
@@ -39,19 +39,28 @@ def _of_model(model: ModelConfig) -> set[str]:
     return set(vars(model)) - unread
 
 
-_NODES: dict[type, _Decided] = {
-    SplitConfig: _Decided("kind", _of_split),
-    ClusterConfig: _Decided("kind", _of_cluster),
-    ModelConfig: _Decided("table_placement", _of_model),
+def _without_scale(data: TableConfig) -> set[str]:
+    return set(vars(data)) - ({"rating_scale"} if data.rating is None else set())
+
+
+def _without_separator(data: TableConfig) -> set[str]:
+    return set(vars(data)) - (set() if data.bag_columns else {"bag_separator"})
+
+
+_NODES: dict[type, tuple[_Decided, ...]] = {
+    SplitConfig: (_Decided("kind", _of_split),),
+    ClusterConfig: (_Decided("kind", _of_cluster),),
+    ModelConfig: (_Decided("table_placement", _of_model),),
+    TableConfig: (_Decided("rating", _without_scale), _Decided("bag_columns", _without_separator)),
 }
 
 
-def _decided(node: Any) -> _Decided | None:
-    """What decides the fields of a node, if one of them does."""
+def _decided(node: Any) -> tuple[_Decided, ...]:
+    """What decides the fields of a node, if some of them do."""
     if isinstance(node, dict):
         unlabelled = node.get("_target_") == "mtrec.Retrieval" and node.get("label") is None
-        return _Decided("label", lambda head: set(head) - {"at_least"}) if unlabelled else None
-    return _NODES.get(type(node))
+        return (_Decided("label", lambda head: set(head) - {"at_least"}),) if unlabelled else ()
+    return _NODES.get(type(node), ())
 
 
 def _fields(node: Any) -> Mapping[str, Any]:
@@ -96,8 +105,10 @@ def _refuse(config: Config, key: str, line: str, *, decided_elsewhere: Container
     node: Any = config
     path = key.split(".")
     for depth, name in enumerate(path):
-        decided, fields = _decided(node), _fields(node)
-        if decided and name in fields and name not in decided.read(node):
+        fields = _fields(node)
+        for decided in _decided(node):
+            if name not in fields or name in decided.read(node):
+                continue
             where = ".".join(path[:depth])
             if f"{where}.{decided.by}" in decided_elsewhere:
                 return
