@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mtrec.config import ClusterConfig, Config, ModelConfig, SplitConfig, TableConfig
+from mtrec.config import Config
 from mtrec.data.split import options_of
 from mtrec.errors import UserError
 
@@ -19,48 +19,41 @@ class _Decided(NamedTuple):
     """By which field a node is decided, and the names of its fields that are read then."""
 
     by: str
-    read: Callable[[Any], set[str]]
+    read: Callable[[Mapping[str, Any]], set[str]]
 
 
-def _of_split(split: SplitConfig) -> set[str]:
+def _of_split(split: Mapping[str, Any]) -> set[str]:
     # A share of the ratings is drawn with the seed, whatever the kind.
-    drawn = {"seed"} if split.rating_share < 1 else set()
-    return {"kind", "rating_share", *options_of(split.kind), *drawn}
+    drawn = {"seed"} if split["rating_share"] < 1 else set()
+    return {"kind", "rating_share", *options_of(split["kind"]), *drawn}
 
 
-def _of_cluster(cluster: ClusterConfig) -> set[str]:
-    if cluster.kind == "local":
+def _of_cluster(cluster: Mapping[str, Any]) -> set[str]:
+    if cluster["kind"] == "local":
         return {"kind", "num_workers", "devices_per_worker", "use_gpu"}
-    return set(vars(cluster))
+    return set(cluster)
 
 
-def _of_model(model: ModelConfig) -> set[str]:
-    unread = set() if model.table_placement == "auto" else {"shard_above_mib"}
-    return set(vars(model)) - unread
+def _of_model(model: Mapping[str, Any]) -> set[str]:
+    return set(model) - (set() if model["table_placement"] == "auto" else {"shard_above_mib"})
 
 
-def _without_scale(data: TableConfig) -> set[str]:
-    return set(vars(data)) - ({"rating_scale"} if data.rating is None else set())
+def _needing(by: str, unread: str) -> _Decided:
+    """That `unread` is not read where `by` is null or empty."""
+    return _Decided(by, lambda node: set(node) - (set() if node[by] else {unread}))
 
 
-def _without_separator(data: TableConfig) -> set[str]:
-    return set(vars(data)) - (set() if data.bag_columns else {"bag_separator"})
-
-
-_NODES: dict[type, tuple[_Decided, ...]] = {
-    SplitConfig: (_Decided("kind", _of_split),),
-    ClusterConfig: (_Decided("kind", _of_cluster),),
-    ModelConfig: (_Decided("table_placement", _of_model),),
-    TableConfig: (_Decided("rating", _without_scale), _Decided("bag_columns", _without_separator)),
+# By key, or by what the node makes.
+_NODES = {
+    "data.split": (_Decided("kind", _of_split),),
+    "cluster": (_Decided("kind", _of_cluster),),
+    "model": (_Decided("table_placement", _of_model),),
+    "mtrec.Retrieval": (_needing("label", "at_least"),),
+    "mtrec.load_table": (
+        _needing("rating", "rating_scale"),
+        _needing("bag_columns", "bag_separator"),
+    ),
 }
-
-
-def _decided(node: Any) -> tuple[_Decided, ...]:
-    """What decides the fields of a node, if some of them do."""
-    if isinstance(node, dict):
-        unlabelled = node.get("_target_") == "mtrec.Retrieval" and node.get("label") is None
-        return (_Decided("label", lambda head: set(head) - {"at_least"}),) if unlabelled else ()
-    return _NODES.get(type(node), ())
 
 
 def _fields(node: Any) -> Mapping[str, Any]:
@@ -105,11 +98,10 @@ def _refuse(config: Config, key: str, line: str, *, decided_elsewhere: Container
     node: Any = config
     path = key.split(".")
     for depth, name in enumerate(path):
-        fields = _fields(node)
-        for decided in _decided(node):
-            if name not in fields or name in decided.read(node):
+        where, fields = ".".join(path[:depth]), _fields(node)
+        for decided in _NODES.get(where, _NODES.get(fields.get("_target_", ""), ())):
+            if name not in fields or name in decided.read(fields):
                 continue
-            where = ".".join(path[:depth])
             if f"{where}.{decided.by}" in decided_elsewhere:
                 return
             value = fields[decided.by]
