@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrec.data.table_file import TableFile
+from mtrec.data.table_file import TableFile, plain
 from mtrec.errors import UserError
 
 # Rows of a chunk of Parquet, and bytes of one of CSV.
@@ -82,7 +82,7 @@ class Files:
                 names, chunks = self._open(place, columns)
             rows, first = _next(chunks, self.option, path), 0
             while rows is not None:
-                yield TableFile(self.option, path, names, _plain(rows), first)
+                yield TableFile(self.option, path, names, rows, first)
                 first += len(rows)
                 rows = _next(chunks, self.option, path)
 
@@ -203,21 +203,10 @@ def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     return [name for name in names if columns is None or name in columns]
 
 
-def _plain(rows: Any) -> Any:
-    """Turns dictionary-encoded columns into plain ones, and all text into large strings."""
-    import pyarrow as pa
-
-    def plain(kind: Any) -> Any:
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        is_text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
-        return pa.large_string() if is_text else kind
-
-    return rows.cast(pa.schema([(field.name, plain(field.type)) for field in rows.schema]))
-
-
 def _next(chunks: Iterator[Any], option: str, path: str) -> Any:
     with _reported(option, path):
-        return next(chunks, None)
+        rows = next(chunks, None)
+        return None if rows is None else plain(rows)
 
 
 @contextmanager

@@ -78,6 +78,11 @@ def load(
     require("data.memory_budget_mib", memory_budget_mib, least=256)
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
+    if user_key == item_key:
+        raise UserError(
+            f"data.user_key and data.item_key must name two columns; got {user_key!r} for both. "
+            "Correct one of them."
+        )
     sources = {"interactions": interactions, "items": items, "users": users}
     files = {
         name: Files.of(path, option=f"data.{name}")
