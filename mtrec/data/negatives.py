@@ -107,10 +107,28 @@ class Negatives(ABC):
 
 
 class Catalogue(Negatives):
-    """All items, every step. Nothing is sampled, so log Q is 0."""
+    """All items, every step. Nothing is sampled, so log Q is 0.
+
+    Args:
+        most_items: The largest catalogue for which that is meant: each step encodes all of it.
+    """
+
+    def __init__(self, *, most_items: int) -> None:
+        self._most_items = most_items
 
     def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
-        """See `Negatives`."""
+        """See `Negatives`.
+
+        Raises:
+            UserError: The catalogue is larger.
+        """
+        if num_items > self._most_items:
+            raise UserError(
+                "negatives=catalogue, of which every step encodes all, must have at most "
+                f"negatives.most_items={self._most_items} items; the catalogue has {num_items}. "
+                "Set head@task.heads.retrieval=softmax, whose negatives are the batch's targets, "
+                f"or task.heads.retrieval.negatives.most_items={num_items}."
+            )
         items = np.arange(1, num_items + 1, dtype=np.int32)
         self._pool = Pool(items, np.zeros(num_items, bool), np.zeros(num_items + 1, np.float32))
 
