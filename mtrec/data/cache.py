@@ -47,8 +47,8 @@ def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[], Datase
         dataset = read_columns(directory)
     if dataset is None:
         raise UserError(
-            f"data.cache_dir must keep what is written to it; the columns in {directory} came back "
-            "changed. Set data.cache_dir to a directory on another disk."
+            f"`cache_dir` must keep what is written to it; the columns in {directory} came back "
+            "changed. Set `cache_dir` to a directory on another disk."
         )
     return dataset
 
@@ -117,8 +117,8 @@ def _write(dataset: Dataset, directory: Path) -> None:
         aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory.parent))
     except OSError as error:
         raise UserError(
-            f"data.cache_dir must be a directory that can be written; {directory.parent} is not "
-            f"({error.strerror}). Set data.cache_dir to one that is."
+            f"`cache_dir` must be a directory that can be written; {directory.parent} is not "
+            f"({error.strerror}). Set `cache_dir` to one that is."
         ) from error
     try:
         write_columns(dataset, aside)
@@ -128,8 +128,8 @@ def _write(dataset: Dataset, directory: Path) -> None:
         # Another job may have put the same columns there in the meantime; then theirs will do.
         if read_columns(directory) is None:
             raise UserError(
-                f"data.cache_dir must have room for the prepared columns; writing {directory} "
-                f"failed ({error.strerror}). Set data.cache_dir to a disk with room."
+                f"`cache_dir` must have room for the prepared columns; writing {directory} "
+                f"failed ({error.strerror}). Set `cache_dir` to a disk with room."
             ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

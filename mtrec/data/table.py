@@ -64,17 +64,17 @@ def load(
     _check_labels(labels)
     named = (user_key, item_key, rating, *labels, negative, timestamp)
     wanted = [name for name in named if name is not None]
-    log = read_table_file(interactions, option="data.interactions", columns=wanted)
-    user_file = None if users is None else read_table_file(users, option="data.users")
-    item_file = None if items is None else read_table_file(items, option="data.items")
+    log = read_table_file(interactions, option="`interactions`", columns=wanted)
+    user_file = None if users is None else read_table_file(users, option="`users`")
+    item_file = None if items is None else read_table_file(items, option="`items`")
     _check_bags(bag_columns, user_file, item_file)
     how = {"texts": [title], "bags": bag_columns, "separator": bag_separator}
-    user_ids = {user_key: log.ids(user_key, named_by="data.user_key")}
-    item_ids = {item_key: log.ids(item_key, named_by="data.item_key")}
+    user_ids = {user_key: log.ids(user_key, named_by="`user_key`")}
+    item_ids = {item_key: log.ids(item_key, named_by="`item_key`")}
     if negative is not None:
-        item_ids[negative] = log.ids(negative, named_by="data.negative", optional=True)
-    user_columns, (user,) = _side(log, user_file, user_key, "data.user_key", user_ids, how)
-    item_columns, (item, *refused) = _side(log, item_file, item_key, "data.item_key", item_ids, how)
+        item_ids[negative] = log.ids(negative, named_by="`negative`", optional=True)
+    user_columns, (user,) = _side(log, user_file, user_key, "`user_key`", user_ids, how)
+    item_columns, (item, *refused) = _side(log, item_file, item_key, "`item_key`", item_ids, how)
     _check_title(title, item_columns)
     rows: Columns = {
         "user": user,
@@ -83,13 +83,13 @@ def load(
         "timestamp": np.zeros(len(user), dtype=np.int64),
     }
     if rating is not None:
-        rows["rating"] = log.ratings(rating, named_by="data.rating", scale=scale)
+        rows["rating"] = log.ratings(rating, named_by="`rating`", scale=scale)
     if negative is not None:
         (rows["negative"],) = refused
     for name in labels:
-        rows[name] = log.ratings(name, named_by="data.labels", scale=None)
+        rows[name] = log.ratings(name, named_by="`labels`", scale=None)
     if timestamp is not None:
-        rows["timestamp"] = log.times(timestamp, named_by="data.timestamp")
+        rows["timestamp"] = log.times(timestamp, named_by="`timestamp`")
     dataset = Dataset(
         name=Path(interactions).name.split(".")[0],
         users=user_columns,
@@ -140,7 +140,7 @@ def _rows(chosen: Ids, known: Any, name: str, log: TableFile, file: TableFile | 
     if file is not None and len(lacking):
         received = chosen.values[int(chosen.codes[lacking[0]])].as_py()
         raise UserError(
-            f"column {name!r} of data.interactions must hold ids that {file.option} has; got "
+            f"column {name!r} of `interactions` must hold ids that {file.option} has; got "
             f"{received!r} in row {lacking[0] + 1} of {log.path}. "
             f"Add it to {file.path}, or leave the row out."
         )
@@ -151,7 +151,7 @@ def _check_labels(labels: Sequence[str]) -> None:
     for name in (*Dataset.KEYS, "rating"):
         if name in labels:
             raise UserError(
-                f"data.labels must not name a column {name!r}, as interactions have one of their "
+                f"`labels` must not name a column {name!r}, as interactions have one of their "
                 "own. Rename it in the file."
             )
 
@@ -161,7 +161,7 @@ def _check_bags(bag_columns: Sequence[str], *files: TableFile | None) -> None:
     for name in bag_columns:
         if name not in known:
             raise UserError(
-                f"data.bag_columns must name columns of data.items or data.users; got {name!r}, "
+                f"`bag_columns` must name columns of `items` or `users`; got {name!r}, "
                 f"they have {', '.join(known) or 'no columns'}. Correct or remove it."
             )
 
@@ -169,16 +169,16 @@ def _check_bags(bag_columns: Sequence[str], *files: TableFile | None) -> None:
 def _check_title(title: str | None, columns: Columns) -> None:
     if title is not None and title not in columns:
         raise UserError(
-            f"data.title must name a column of the items; got {title!r}, they have "
-            f"{', '.join(columns)}. Set data.title to one of them."
+            f"`title` must name a column of the items; got {title!r}, they have "
+            f"{', '.join(columns)}. Set `title` to one of them."
         )
 
 
 def _checked_scale(given: Sequence[float]) -> tuple[float, float]:
     if len(given) != 2 or not given[0] < given[1]:
         raise UserError(
-            f"data.rating_scale must be the lowest and the highest rating; got {list(given)}. "
-            "Set data.rating_scale=[1,5]."
+            f"`rating_scale` must be the lowest and the highest rating; got {list(given)}. "
+            "Set `rating_scale`=[1,5]."
         )
     return float(given[0]), float(given[1])
 
@@ -189,7 +189,7 @@ def _observed_scale(ratings: np.ndarray) -> tuple[float, float]:
     low, high = float(np.nanmin(ratings)), float(np.nanmax(ratings))
     if low == high:
         raise UserError(
-            f"data.rating_scale must be given where all ratings are alike; every one is {low:g}. "
-            "Set data.rating_scale=[1,5], or data.rating=null if they mean nothing."
+            f"`rating_scale` must be given where all ratings are alike; every one is {low:g}. "
+            "Set `rating_scale`=[1,5], or `rating`=null if they mean nothing."
         )
     return low, high

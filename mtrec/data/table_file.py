@@ -35,7 +35,7 @@ class TableFile:
     """The rows of a file.
 
     Attributes:
-        option: The option that named the file, such as `data.items`.
+        option: The option that named the file, such as `items`.
         path: The file.
         columns: Names of all its columns.
         rows: A `pyarrow.Table` of the columns that were asked for; those of a CSV file are text.
@@ -102,7 +102,7 @@ class TableFile:
             low, high = scale
             outside = pc.fill_null(pc.or_(pc.less(numbers, low), pc.greater(numbers, high)), False)
             rule = f"from {low:g} to {high:g}, or empty,"
-            self._refuse(outside, column, name, rule, "Correct it, set data.rating_scale")
+            self._refuse(outside, column, name, rule, "Correct it, set `rating_scale`")
         return _floats(numbers)
 
     def times(self, name: str, *, named_by: str) -> np.ndarray:

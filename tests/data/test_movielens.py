@@ -178,7 +178,7 @@ def test_every_place_is_named_when_none_has_the_data(tmp_path, offline, capsys):
 
     outcomes = [
         f"data.data_dir={tmp_path / 'empty'}: movielens/100k-ratings is not prepared there",
-        "data.archive=missing.zip: nothing is there",
+        "archive=missing.zip: nothing is there",
         "GroupLens: out of reach",
         "the recbole==1.2.1 wheel: out of reach",
     ]
@@ -207,7 +207,7 @@ def test_rows_in_another_order_than_the_published_one_are_refused(tmp_path, offl
 
 
 def test_an_unknown_variant_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match=r"data\.variant must be one of .*; got '20m'"):
+    with pytest.raises(UserError, match=r"`variant` must be one of .*; got '20m'"):
         load(tmp_path, "20m")
 
 

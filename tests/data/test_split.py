@@ -146,7 +146,7 @@ def test_what_cannot_be_split_is_refused_by_the_name_of_its_option(changed, name
 
 
 def test_a_kind_that_there_is_not_is_refused():
-    with pytest.raises(UserError, match=r"data\.split\.kind must be one of .* got 'last'"):
+    with pytest.raises(UserError, match=r"`kind` must be one of .* got 'last'"):
         split(dataset([1] * 10, range(10)), kind="last")
 
 
@@ -197,7 +197,7 @@ def test_the_same_pair_at_another_time_or_rated_otherwise_is_a_row_of_its_own():
 
 
 def test_a_temporal_split_without_times_is_refused_with_a_remedy():
-    with pytest.raises(UserError, match=r"Set data\.split\.kind=random"):
+    with pytest.raises(UserError, match=r"et `kind`=random"):
         split(dataset([1] * 100, [0] * 100), **how("temporal"))
 
 

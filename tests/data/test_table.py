@@ -209,7 +209,7 @@ def test_a_true_nan_in_parquet_is_refused_while_a_missing_value_is_no_rating(fol
         ("1700000001", "noon", r"column 'when' .* got 'noon' in row 2"),
         ("anna,a", ",a", r"column 'who' .* got an empty cell in row 2"),
         ("anna,a", "bob,a", r"column 'who' .* data\.users has; got 'bob' in row 2 of .*log\.csv"),
-        ("007,b", "007,z", r"column 'what' .* data\.items has; got 'z' in row 1 .*Add it to"),
+        ("007,b", "007,z", r"column 'what' .* `items` has; got 'z' in row 1 .*Add it to"),
         ("who,", "user,", r"data\.interactions must have the column 'who' that data\.user_key"),
         ("stars,", "score,", r"must have the column 'stars' that data\.rating names; .* has who,"),
         ("what,stars", "who,stars", r"two of its columns have one name"),
@@ -259,14 +259,14 @@ def test_files_that_are_not_tables_are_named(folder):
 
 @pytest.mark.parametrize("scale", [[5, 1], [3, 3], [1, 3, 5]])
 def test_a_scale_that_is_none_is_refused(folder, scale):
-    with pytest.raises(UserError, match=r"data\.rating_scale must be the lowest and the highest"):
+    with pytest.raises(UserError, match=r"`rating_scale` must be the lowest and the highest"):
         load(folder, rating_scale=scale)
 
 
 def test_ratings_that_are_all_alike_need_a_scale(folder):
     (folder / "log.csv").write_text("who,what,stars,when\n007,a,1,5\nanna,a,1,6\n")
 
-    with pytest.raises(UserError, match=r"data\.rating_scale must be given .* every one is 1\."):
+    with pytest.raises(UserError, match=r"`rating_scale` must be given .* every one is 1\."):
         load(folder, rating_scale=None)
 
 
@@ -298,7 +298,7 @@ def test_an_item_that_was_shown_must_be_known_where_items_are_given(folder):
 
 
 def test_a_label_that_is_not_there_or_has_a_name_that_is_taken_is_refused(folder):
-    with pytest.raises(UserError, match=r"the column 'clicked' that data\.labels names"):
+    with pytest.raises(UserError, match=r"the column 'clicked' that `labels` names"):
         load(folder, labels=["clicked"])
-    with pytest.raises(UserError, match=r"data\.labels must not name a column 'user'"):
+    with pytest.raises(UserError, match=r"`labels` must not name a column 'user'"):
         load(folder, labels=["user"])

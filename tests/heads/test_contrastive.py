@@ -228,7 +228,7 @@ def test_a_batch_without_views_holds_none_and_is_otherwise_the_same(data):
 def test_one_feature_cannot_be_told_by_another():
     config = config_of(*SMALL, "+head@task.heads.similar=contrastive", "+task.weights.similar=0.1")
     data, parts = load(config.data)
-    with pytest.raises(UserError, match=r"data.features.candidate.shared must name at least two"):
+    with pytest.raises(UserError, match=r"`features.candidate.shared` must name at least two"):
         build.model(config, data, parts.fit)
     # One that is the head's own will do.
     assert recommender(data, {"rating": contrastive()}).masks["rating"].names == [
@@ -239,8 +239,8 @@ def test_one_feature_cannot_be_told_by_another():
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"temperature": 0.0}, "temperature of a head must be above 0; got 0.0"),
-        ({"items": 1}, "items of a contrastive head must be at least 2; got 1"),
+        ({"temperature": 0.0}, "`temperature` must be above 0; got 0.0"),
+        ({"items": 1}, "`items` must be at least 2; got 1"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(changed, sentence):

@@ -255,7 +255,7 @@ def test_a_user_without_a_positive_row_has_nothing_and_costs_nothing():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"has": "some"}, "has of a retrieval head must be positive or all; got some"),
+        ({"has": "some"}, "`has` must be positive or all; got some"),
         ({"has": "all", "label": None}, "must be positive without a label"),
     ],
 )

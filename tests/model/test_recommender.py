@@ -246,14 +246,14 @@ ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
         (
             {"shared": {"sex": Bucketized(column="gender", bins=2)}},
             ITEM,
-            r"data.features.query.shared.sex must read a column of numbers",
+            r"`features.query.shared.sex` must read a column of numbers",
         ),
-        ({"rating": {}}, ITEM, r"data.features.query.shared must name at least one feature"),
-        (ITEM, {"shared": {}}, r"data.features.candidate.shared must name at least one feature"),
+        ({"rating": {}}, ITEM, r"`features.query.shared` must name at least one feature"),
+        (ITEM, {"shared": {}}, r"`features.candidate.shared` must name at least one feature"),
         (
             {"shared": {"past": History(candidate="movie", pooling=Mean())}},
             ITEM,
-            r"data.features.query.shared.past must pool a feature .*\(item_id\); got 'movie'",
+            r"`features.query.shared.past` must pool a feature .*\(item_id\); got 'movie'",
         ),
         (
             {"rating": {"past": History(candidate="item_id", pooling=Mean())}},
@@ -274,7 +274,7 @@ def test_features_that_cannot_be_are_refused_by_name(data, query, candidate, nam
 
 def test_dropout_in_the_candidate_tower_is_refused(data):
     item = {"shared": {"item_id": Categorical(column="item_id", dropout=0.1)}}
-    with pytest.raises(UserError, match=r"data.features.candidate.shared.item_id must be 0"):
+    with pytest.raises(UserError, match=r"`features.candidate.shared.item_id.dropout` must be 0"):
         built(data, {"shared": {"gender": Categorical(column="gender")}}, item)
 
 
@@ -288,7 +288,7 @@ def test_towers_of_different_width_are_refused_unless_the_head_has_its_own(data)
 
 
 def test_a_head_narrower_than_one_is_refused():
-    with pytest.raises(UserError, match="dim of a head must be at least 1; got 0"):
+    with pytest.raises(UserError, match="`dim` must be at least 1; got 0"):
         rating(dim=0)
 
 

@@ -207,7 +207,7 @@ def test_a_missed_min_recall_fails():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(20_000, WIDTH)) * np.array([1.0] + [100.0] * (WIDTH - 1))
     queries = np.eye(1, WIDTH) + 1e-6 * rng.normal(size=(100, WIDTH))
-    with pytest.raises(UserError, match=r"recall@10.*index\.min_recall=0\.9;.*index=exact"):
+    with pytest.raises(UserError, match=r"recall@10.*`min_recall`=0\.9;.*ExactBuilder"):
         scann_builder()(vectors, ids=names(20_000), digest="tower", queries=queries)
 
 

@@ -227,7 +227,7 @@ def test_the_training_loss_is_a_mean_over_the_steps_in_which_a_task_had_rows(dat
 def test_tables_whose_optimizer_clips_are_refused(data):
     job = Job(data)
     tables = keras.optimizers.Adam(0.1, clipnorm=1.0)
-    with pytest.raises(UserError, match=r"optimizer.tables must not clip gradients: got clipnorm"):
+    with pytest.raises(UserError, match=r"`tables` must not clip gradients: got clipnorm"):
         Step(
             job.model,
             job.balancer,
