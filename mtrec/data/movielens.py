@@ -84,7 +84,7 @@ def _build(name: str, variant: str, data_dir: str | None, archive: str | None) -
         return _dataset(name, variant, ratings, movies, source=place)
     raise UserError(
         f"{name} was found nowhere ({'; '.join(outcomes)}). Set `archive` to the zip or folder "
-        "from GroupLens."
+        "from GroupLens, or take `mtrec.load_synthetic`."
     )
 
 

@@ -64,17 +64,17 @@ def load(
     _check_labels(labels)
     named = (user_key, item_key, rating, *labels, negative, timestamp)
     wanted = [name for name in named if name is not None]
-    log = read_table_file(interactions, option="`interactions`", columns=wanted)
-    user_file = None if users is None else read_table_file(users, option="`users`")
-    item_file = None if items is None else read_table_file(items, option="`items`")
+    log = read_table_file(interactions, option="interactions", columns=wanted)
+    user_file = None if users is None else read_table_file(users, option="users")
+    item_file = None if items is None else read_table_file(items, option="items")
     _check_bags(bag_columns, user_file, item_file)
     how = {"texts": [title], "bags": bag_columns, "separator": bag_separator}
-    user_ids = {user_key: log.ids(user_key, named_by="`user_key`")}
-    item_ids = {item_key: log.ids(item_key, named_by="`item_key`")}
+    user_ids = {user_key: log.ids(user_key, named_by="user_key")}
+    item_ids = {item_key: log.ids(item_key, named_by="item_key")}
     if negative is not None:
-        item_ids[negative] = log.ids(negative, named_by="`negative`", optional=True)
-    user_columns, (user,) = _side(log, user_file, user_key, "`user_key`", user_ids, how)
-    item_columns, (item, *refused) = _side(log, item_file, item_key, "`item_key`", item_ids, how)
+        item_ids[negative] = log.ids(negative, named_by="negative", optional=True)
+    user_columns, (user,) = _side(log, user_file, user_key, "user_key", user_ids, how)
+    item_columns, (item, *refused) = _side(log, item_file, item_key, "item_key", item_ids, how)
     _check_title(title, item_columns)
     rows: Columns = {
         "user": user,
@@ -83,13 +83,13 @@ def load(
         "timestamp": np.zeros(len(user), dtype=np.int64),
     }
     if rating is not None:
-        rows["rating"] = log.ratings(rating, named_by="`rating`", scale=scale)
+        rows["rating"] = log.ratings(rating, named_by="rating", scale=scale)
     if negative is not None:
         (rows["negative"],) = refused
     for name in labels:
-        rows[name] = log.ratings(name, named_by="`labels`", scale=None)
+        rows[name] = log.ratings(name, named_by="labels", scale=None)
     if timestamp is not None:
-        rows["timestamp"] = log.times(timestamp, named_by="`timestamp`")
+        rows["timestamp"] = log.times(timestamp, named_by="timestamp")
     dataset = Dataset(
         name=Path(interactions).name.split(".")[0],
         users=user_columns,
@@ -140,7 +140,7 @@ def _rows(chosen: Ids, known: Any, name: str, log: TableFile, file: TableFile | 
     if file is not None and len(lacking):
         received = chosen.values[int(chosen.codes[lacking[0]])].as_py()
         raise UserError(
-            f"column {name!r} of `interactions` must hold ids that {file.option} has; got "
+            f"column {name!r} of `interactions` must hold ids that `{file.option}` has; got "
             f"{received!r} in row {lacking[0] + 1} of {log.path}. "
             f"Add it to {file.path}, or leave the row out."
         )

@@ -60,8 +60,8 @@ class TableFile:
         """
         if name not in self.columns:
             raise UserError(
-                f"{self.option} must have the column {name!r} that {named_by} names; {self.path} "
-                f"has {', '.join(self.columns)}. Set {named_by} to one of them."
+                f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
+                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them."
             )
         return self.rows.column(name)
 
@@ -187,8 +187,8 @@ class TableFile:
             cell = column[int(rows[0])].as_py()
             received = "an empty cell" if cell in (None, "") else repr(cell)
             raise UserError(
-                f"column {name!r} of {self.option} must be {rule} in every row; got {received} in "
-                f"row {rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
+                f"column {name!r} of `{self.option}` must be {rule} in every row; got {received} "
+                f"in row {rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
             )
 
 
@@ -208,7 +208,7 @@ def read_table_file(path: str, *, option: str, columns: Sequence[str] | None = N
     place = Path(path).expanduser()
     if not place.exists():
         raise UserError(
-            f"{option} must be a CSV or Parquet file; nothing is at {path}. Correct {option}."
+            f"`{option}` must be a CSV or Parquet file; nothing is at {path}. Correct `{option}`."
         )
     is_parquet = place.is_dir() or place.suffix in _PARQUET
     try:
@@ -216,8 +216,8 @@ def read_table_file(path: str, *, option: str, columns: Sequence[str] | None = N
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{option} must be a CSV file in UTF-8 or a Parquet file; {path} cannot be read "
-            f"({reason}). Write it again, or set {option} to another file."
+            f"`{option}` must be a CSV file in UTF-8 or a Parquet file; {path} cannot be read "
+            f"({reason}). Write it again, or set `{option}` to another file."
         ) from error
     return TableFile(option=option, path=path, columns=names, rows=_plain(rows))
 

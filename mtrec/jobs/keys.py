@@ -1,7 +1,8 @@
 """The config's keys in place of the arguments that an error of the library names.
 
 The library knows no config: its errors write the arguments they are about in backticks, dotted
-where an argument is inside of another, such as `heads.rating.label`.
+where an argument is inside of another, such as `heads.rating.label`. What they advise to take
+instead, such as `mtrec.load_synthetic`, becomes the option that names it, `data=synthetic`.
 """
 
 import functools
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar, cast
 
-from mtrec.config import Config
+from mtrec.config import Config, conf_directory
 from mtrec.errors import UserError, user_error
 
 P = ParamSpec("P")
@@ -58,7 +59,9 @@ def told_in_keys(node: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def _told(message: str, keys: set[str], node: str) -> str:
     def key(found: re.Match[str]) -> str:
-        return _key(found[1], keys, node) or found[0]
+        name = found[1]
+        told = _option(name) if name.startswith("mtrec.") else _key(name, keys, node)
+        return told or found[0]
 
     return _ARGUMENT.sub(key, message)
 
@@ -77,6 +80,16 @@ def _key(argument: str, keys: set[str], node: str) -> str | None:
     around, _, last = argument.rpartition(".")
     outer = _key(around, keys, "") if around else None
     return f"{outer}.{last}" if outer else None
+
+
+def _option(target: str) -> str | None:
+    """The option of `conf/` that names a target first, but for parts of heads, which have none."""
+    for file in sorted(conf_directory().rglob("*.yaml")):
+        named = re.search(r"_target_: (\S+)", file.read_text("utf-8"))
+        group = file.relative_to(conf_directory()).parent.as_posix()
+        if named and named[1] == target and group not in ("head", "negatives"):
+            return f"{group}={file.stem}"
+    return None
 
 
 def _keys(node: Any, path: str = "") -> Iterator[str]:

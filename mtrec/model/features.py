@@ -61,7 +61,7 @@ class Feature(keras.layers.Layer, ABC):
             return
         held = f"several values a row ({holds})" if values.ndim > 1 else holds
         raise UserError(
-            f"{named_by} must read a column of {self.reads}, one value a row; {self.column!r} "
+            f"`{named_by}` must read a column of {self.reads}, one value a row; {self.column!r} "
             f"holds {held}. Name another column, or make the feature categorical."
         )
 

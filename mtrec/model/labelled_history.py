@@ -40,7 +40,7 @@ class LabelledHistory(keras.layers.Layer):
         """
         if self.label not in dataset.labels:
             raise UserError(
-                f"{named_by}.label must be a label of the interactions "
+                f"`{named_by}.label` must be a label of the interactions "
                 f"({', '.join(dataset.labels)}); got {self.label}."
             )
         labels, items = (np.asarray(dataset.interactions[n])[fit] for n in (self.label, "item"))

@@ -83,21 +83,21 @@ class Recommender(keras.layers.Layer):
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
             for scope, group in tower.histories.items():
                 for name, history in group.items():
-                    path = f"`features.{side}.{scope}.{name}`"
+                    path = f"features.{side}.{scope}.{name}"
                     if (side, scope) != ("query", SHARED):
                         raise UserError(
-                            f"{path} is a history, which must stand under "
+                            f"`{path}` is a history, which must stand under "
                             f"`features.query.{SHARED}`. Move it there."
                         )
                     if self.query.dim != self.candidate.dim:
                         raise UserError(
                             f"`query.dim` must be `candidate.dim` ({self.candidate.dim}), "
-                            f"as {path} reads that tower's vectors; got {self.query.dim}. "
+                            f"as `{path}` reads that tower's vectors; got {self.query.dim}. "
                             "Set both alike."
                         )
                     if history.candidate not in pooled:
                         raise UserError(
-                            f"{path} must pool a feature of `features.candidate.{SHARED}` "
+                            f"`{path}` must pool a feature of `features.candidate.{SHARED}` "
                             f"({', '.join(pooled) or 'there is none'}); got {history.candidate!r}."
                         )
 
@@ -125,10 +125,10 @@ class Recommender(keras.layers.Layer):
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
             for scope, group in tower.labelled.items():
                 for name, labelled in group.items():
-                    path = f"`features.{side}.{scope}.{name}`"
+                    path = f"features.{side}.{scope}.{name}"
                     if side != "query" or scope == SHARED:
                         raise UserError(
-                            f"{path} is a labelled history, which must stand under "
+                            f"`{path}` is a labelled history, which must stand under "
                             "`features.query.<head>`. Move it there."
                         )
                     labelled.adapt(dataset, fit, named_by=path)

@@ -250,5 +250,5 @@ def _check_layers(scheme: str, layers: Sequence[int]) -> None:
     if not layers:
         raise UserError(
             f"`layers` of {scheme} must name at least one width, or several experts would be the "
-            "same; got none. Set `layers`=[64], or take mtrec.SharedBottom."
+            "same; got none. Set `layers`=[64], or take `mtrec.SharedBottom`."
         )

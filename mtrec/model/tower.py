@@ -122,10 +122,10 @@ class Tower(keras.layers.Layer):
     def _fit(
         self, feature: Feature, columns: Mapping[str, Column], trained: np.ndarray, path: str
     ) -> None:
-        named_by = f"`features.{path.replace('/', '.')}`"
+        named_by = f"features.{path.replace('/', '.')}"
         if feature.column not in columns:
             raise UserError(
-                f"{named_by} reads the column {feature.column!r}, which the {self.table} table "
+                f"`{named_by}` reads the column {feature.column!r}, which the {self.table} table "
                 f"lacks; it has {', '.join(columns)}."
             )
         values = held(columns[feature.column])

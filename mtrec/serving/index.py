@@ -257,7 +257,7 @@ class ScannBuilder:
         if recall < self.min_recall:
             raise UserError(
                 f"recall@{k} of the index must be at least `min_recall`={self.min_recall}; got"
-                f" {recall:.4f} with every leaf searched. Lower it, or take mtrec.ExactBuilder."
+                f" {recall:.4f} with every leaf searched. Lower it, or take `mtrec.ExactBuilder`."
             )
         return index
 

@@ -71,7 +71,7 @@ def test_one_long_text_costs_its_own_length(tmp_path):
     tracemalloc.start()
     before = pa.total_allocated_bytes()
     try:
-        columns = read_table_file(str(tmp_path / "items.csv"), option="data.items").features(
+        columns = read_table_file(str(tmp_path / "items.csv"), option="items").features(
             without="item_id", texts=[], bags=[], separator="|"
         )
         name = with_unknown(columns["name"])
@@ -99,10 +99,10 @@ def test_ids_of_more_than_2_gib_become_codes():
     column = pa.chunked_array([chunk] * 33).cast(pa.large_string())
     assert 33 * 2**26 > 2**31
     file = TableFile(
-        option="data.interactions", path="x", columns=["id"], rows=pa.table([column], ["id"])
+        option="interactions", path="x", columns=["id"], rows=pa.table([column], ["id"])
     )
 
-    ids = file.ids("id", named_by="data.item_key")
+    ids = file.ids("id", named_by="item_key")
 
     assert ids.codes.tolist() == [0, 1] * 33
     assert [len(value.as_py()) for value in ids.values] == [2**25] * 2

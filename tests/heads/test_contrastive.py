@@ -228,7 +228,7 @@ def test_a_batch_without_views_holds_none_and_is_otherwise_the_same(data):
 def test_one_feature_cannot_be_told_by_another():
     config = config_of(*SMALL, "+head@task.heads.similar=contrastive", "+task.weights.similar=0.1")
     data, parts = load(config.data)
-    with pytest.raises(UserError, match=r"`features.candidate.shared` must name at least two"):
+    with pytest.raises(UserError, match=r"data.features.candidate.shared must name at least two"):
         build.model(config, data, parts.fit)
     # One that is the head's own will do.
     assert recommender(data, {"rating": contrastive()}).masks["rating"].names == [

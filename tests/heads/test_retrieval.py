@@ -540,7 +540,7 @@ def test_a_loss_between_single_vectors_is_refused_for_several(loss):
     with pytest.raises(
         UserError,
         match=rf"`heads.best.query_vectors` must be 1 with `heads.best.loss`={type(loss).__name__}"
-        r", .*got 2. Set it to 1, or head@task.heads.best=bpr",
+        r", .*got 2. Set it to 1, or take BPR",
     ):
         several.adapt(data, all_rows(data), name="best", seed=1)
 

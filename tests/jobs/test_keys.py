@@ -39,6 +39,8 @@ CONFIG = {
         ("", "`pooling.heads` must", "model.pooling.heads must"),
         # An option that may be added.
         ("", "with `dense.clipnorm`", "with optimizer.dense.clipnorm"),
+        ("", "or take `mtrec.load_synthetic`", "or take data=synthetic"),
+        ("", "or take `mtrec.SharedBottom`", "or take model/sharing=shared_bottom"),
         # Of two that are alike it cannot be told.
         ("", "`epsilon` and `nvidia-smi` and `unknown`", None),
     ],

@@ -292,7 +292,7 @@ def test_seeds_differ_by_name_and_by_seed():
 )
 def test_a_column_of_the_wrong_kind_is_refused_by_name(feature, values, named):
     with pytest.raises(UserError, match=rf"^`features.query.shared.y` must read .*{named}"):
-        feature.check(values, named_by="data.features.query.shared.y")
+        feature.check(values, named_by="features.query.shared.y")
 
 
 @pytest.mark.parametrize(
@@ -307,4 +307,4 @@ def test_a_column_of_the_wrong_kind_is_refused_by_name(feature, values, named):
     ],
 )
 def test_a_column_of_the_right_kind_passes(feature, values):
-    feature.check(values, named_by="data.features.query.shared.y")
+    feature.check(values, named_by="features.query.shared.y")

@@ -231,8 +231,8 @@ def test_weights_start_from_the_seed_and_their_name_alone(make):
         (lambda: attention(heads=0), "`heads` must be at least 1; got 0"),
         (lambda: attention(hidden=0), "`hidden` must be at least 1; got 0"),
         (lambda: transformer(length=0), "`length` must be at least 1; got 0"),
-        (lambda: created(attention(heads=4)), r"must divide model.query.dim \(6\); got 4"),
-        (lambda: created(transformer(heads=4)), r"must divide model.query.dim \(6\); got 4"),
+        (lambda: created(attention(heads=4)), r"must divide the width of the tower \(6\); got 4"),
+        (lambda: created(transformer(heads=4)), r"must divide the width of the tower \(6\); got 4"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_name(make, sentence):

@@ -241,7 +241,7 @@ ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
         (
             {"shared": {"zip": Categorical(column="zip")}},
             ITEM,
-            r"data.features.query.shared.zip reads the column 'zip', .* has user_id, age, gender",
+            r"`features.query.shared.zip` reads the column 'zip', .* has user_id, age, gender",
         ),
         (
             {"shared": {"sex": Bucketized(column="gender", bins=2)}},
@@ -258,12 +258,12 @@ ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
         (
             {"rating": {"past": History(candidate="item_id", pooling=Mean())}},
             ITEM,
-            r"data.features.query.rating.past is a history, .* under data.features.query.shared",
+            r"`features.query.rating.past` is a history, .* under `features.query.shared`",
         ),
         (
             {"shared": {"gender": Categorical(column="gender")}},
             {"shared": {"past": History(candidate="item_id", pooling=Mean())}},
-            r"data.features.candidate.shared.past is a history",
+            r"`features.candidate.shared.past` is a history",
         ),
     ],
 )
@@ -334,5 +334,5 @@ def test_entries_that_share_an_item_say_the_same_by_their_places(data):
 
 @pytest.mark.parametrize(("side", "scope"), [("query", "shared"), ("candidate", "rating")])
 def test_a_labelled_history_stands_under_a_head_of_the_query_tower(data, side, scope):
-    with pytest.raises(UserError, match=rf"{side}.{scope}.rated is a labelled history, which must"):
+    with pytest.raises(UserError, match=rf"{side}.{scope}.rated` is a labelled history, which"):
         rated(data, scope=scope, side=side)

@@ -363,7 +363,7 @@ def test_a_model_without_gates_reports_none():
     ("make", "sentence"),
     [
         (lambda: MMoE(experts=0, **EXPERT), "`experts` must be at least 1; got 0"),
-        (lambda: MMoE(experts=2, **{**EXPERT, "layers": []}), "layers of MMoE must name"),
+        (lambda: MMoE(experts=2, **{**EXPERT, "layers": []}), "`layers` of MMoE must name"),
         (
             lambda: PLE(shared_experts=0, task_experts=0, levels=1, **EXPERT),
             r"`shared_experts \+ task_experts` must be at least 1",
@@ -374,7 +374,7 @@ def test_a_model_without_gates_reports_none():
         ),
         (
             lambda: STEM(shared_experts=1, task_experts=2, **{**EXPERT, "layers": []}),
-            "layers of STEM must name",
+            "`layers` of STEM must name",
         ),
     ],
 )

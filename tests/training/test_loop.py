@@ -316,7 +316,7 @@ def test_without_a_metric_to_select_by_the_last_epoch_is_kept(data, tmp_path):
 
 
 def test_without_validation_no_metric_can_select(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be null where validation holds out"):
+    with pytest.raises(UserError, match=r"`select_by` must be null where validation holds out"):
         Job(data).fit(tmp_path, validate=dict)
 
 
@@ -328,7 +328,7 @@ def test_a_metric_that_is_not_there_cannot_select(data, tmp_path):
 
 
 def test_a_metric_that_is_not_a_number_in_any_epoch_selects_none(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be a metric that validation can tell"):
+    with pytest.raises(UserError, match=r"`select_by` must be a metric that validation can tell"):
         Job(data, epochs=2).fit(tmp_path, [float("nan")] * 2)
 
 
