@@ -45,7 +45,7 @@ def joint(number, *, weight, method, **params):
         number,
         rmse=0.9,
         choices={"balance": method, "task": "joint"},
-        balance___target_=f"mtrec.training.balance.Class{method.title()}",
+        balance=method.title(),
         task__heads__rating__dim=16,
         task__heads__retrieval__dim=None,
         task__weights__rating=weight,
@@ -56,7 +56,7 @@ def joint(number, *, weight, method, **params):
 
 def single(number, head, **params):
     weights = {f"task__weights__{head}": 1.0, f"task__heads__{head}__dim": 16}
-    return run(number, rmse=0.9, balance___target_="mtrec.Fixed", **weights, **params)
+    return run(number, rmse=0.9, balance="Fixed", **weights, **params)
 
 
 def names(*runs):
@@ -90,9 +90,9 @@ def test_what_all_groups_share_is_not_named():
 def test_without_a_file_a_balancer_is_called_by_its_class():
     mine = {"task__weights__rating": 1.0, "task__weights__retrieval": 1.0}
     assert names(
-        run(1, rmse=0.9, balance___target_="mine.Even", **mine),
-        run(2, rmse=0.9, balance___target_="mine.Odd", **mine),
-    ) == ["balance=Even", "balance=Odd"]
+        run(1, rmse=0.9, balance="mine.Even", **mine),
+        run(2, rmse=0.9, balance="mine.Odd", **mine),
+    ) == ["balance=mine.Even", "balance=mine.Odd"]
 
 
 def test_a_head_of_weight_zero_is_not_trained():
@@ -147,16 +147,16 @@ def test_runs_on_other_data_are_not_compared_even_if_their_parameters_are_alike(
 def test_sections_are_called_by_their_files_and_splits():
     split, share = "data__split__kind", "data__split__validation_share"
     runs = [
-        run(1, rmse=0.9, data="a", data__load__interactions="x.csv", **{split: "random"}),
-        run(2, rmse=0.9, data="a", data__load__interactions="x.csv", **{split: "fold"}),
-        run(3, rmse=0.9, data="b", data__load__interactions="y.csv", **{split: "fold", share: 0}),
+        run(1, rmse=0.9, data="a", data__interactions="x.csv", **{split: "random"}),
+        run(2, rmse=0.9, data="a", data__interactions="x.csv", **{split: "fold"}),
+        run(3, rmse=0.9, data="b", data__interactions="y.csv", **{split: "fold", share: 0}),
         # The same test rows, for all that fewer are held out of the others.
-        run(4, rmse=0.9, data="b", data__load__interactions="y.csv", **{split: "fold", share: 0.1}),
+        run(4, rmse=0.9, data="b", data__interactions="y.csv", **{split: "fold", share: 0.1}),
     ]
     assert list(found_in(runs)) == [
-        "data.load.interactions=x.csv data.split.kind=random",
-        "data.load.interactions=x.csv data.split.kind=fold",
-        "data.load.interactions=y.csv",
+        "data.interactions=x.csv data.split.kind=random",
+        "data.interactions=x.csv data.split.kind=fold",
+        "data.interactions=y.csv",
     ]
 
 

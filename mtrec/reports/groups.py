@@ -1,5 +1,6 @@
 """Runs that differ by their seed alone, and short names for what sets such groups apart."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -11,10 +12,12 @@ if TYPE_CHECKING:
     from mtrec.tracking.finished import TrackedRun
 
 # Parameters that may differ between the runs of one group.
-REPEATED = ("seed", "index.seed", "tracking.run_name", "train.resume")
+REPEATED = ("seed",)
 WEIGHTS = "task.weights."
 # Stand for the choice of tasks, and for the digest of the data, among the parameters.
 _TASKS, _DATA = "tasks", "data"
+# Parameters of the data that say where it is from.
+_SOURCE = re.compile(r"data\.(?!split\.|features\.)")
 # Parameters of the data that leave the rows a run is judged on as they are.
 _FIT_ALONE = ("data.split.validation_share", "data.split.rating_share")
 
@@ -82,7 +85,7 @@ def sections(runs: "Sequence[TrackedRun]") -> list[Section]:
     for run in runs:
         members.setdefault((run.data, *map(run.params.get, keys)), []).append(run)
     first = [group[0] for group in members.values()]
-    files = sorted({key for run in first for key in run.params if key.startswith("data.load.")})
+    files = sorted({key for run in first for key in run.params if _SOURCE.match(key)})
     paths = _paths(first, [*files, *keys, _DATA])
     return [
         Section(name=" ".join(path), groups=grouped(group))
@@ -144,14 +147,10 @@ def _token(run: "TrackedRun", key: str) -> str:
         return "joint" if len(heads) > 1 else "".join(heads)
     if key == _DATA:
         return f"data={run.data[:8]}"
-    value = run.params.get(key)
-    if value is None:
+    if key not in run.params:
         return ""
-    group = key.removesuffix("._target_")
-    if group != key:
-        # By the name of the YAML file that it was chosen by, or else of its class.
-        value = run.choices.get(group, value.rsplit(".", 1)[-1])
-    return f"{group.removeprefix(WEIGHTS)}={value}"
+    # By the name of the YAML file that it was chosen by, or else of its class.
+    return f"{key.removeprefix(WEIGHTS)}={run.choices.get(key, run.params[key])}"
 
 
 def _heads(params: Mapping[str, str]) -> frozenset[str]:

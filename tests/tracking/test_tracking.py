@@ -229,7 +229,8 @@ def test_the_schema_of_a_dataset_is_one_that_mlflow_reads() -> None:
 def log_greeter(tracker):
     run_dir = tracker.run_dir
     return tracker.log_model(
-        name="greeter",
+        name="greeter: 1.0",
+        description="**greets**",
         code_path=run_dir / "code.py",
         artifacts={"words": run_dir / "words"},
         inputs={"user_id": "any"},
@@ -249,8 +250,8 @@ def test_a_resumed_job_logs_its_model_once(store: str, tmp_path: Path) -> None:
     run_id = run_id_of(tmp_path / "a")
     experiment = run_of(tmp_path / "a", store).info.experiment_id
     # The job was killed while it sent its model, and, gone on, once more after it had sent it.
-    client.create_logged_model(experiment, "greeter", run_id)
-    client.create_logged_model(experiment, "greeter", start(tmp_path / "b").run_dir.name)
+    client.create_logged_model(experiment, "greeter_ 1_0", run_id)
+    client.create_logged_model(experiment, "greeter_ 1_0", start(tmp_path / "b").run_dir.name)
     address = log_greeter(start(tmp_path / "a", run_id=run_id))
     assert log_greeter(start(tmp_path / "a", run_id=run_id)) == address
 
