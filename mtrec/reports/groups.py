@@ -1,6 +1,5 @@
 """Runs that differ by their seed alone, and short names for what sets such groups apart."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -15,9 +14,7 @@ if TYPE_CHECKING:
 REPEATED = ("seed",)
 WEIGHTS = "task.weights."
 # Stand for the choice of tasks, and for the digest of the data, among the parameters.
-_TASKS, _DATA = "tasks", "data"
-# Parameters of the data that say where it is from.
-_SOURCE = re.compile(r"data\.(?!split\.|features\.)")
+_TASKS, _DATA = "tasks", "digest"
 # Parameters of the data that leave the rows a run is judged on as they are.
 _FIT_ALONE = ("data.split.validation_share", "data.split.rating_share")
 
@@ -85,7 +82,9 @@ def sections(runs: "Sequence[TrackedRun]") -> list[Section]:
     for run in runs:
         members.setdefault((run.data, *map(run.params.get, keys)), []).append(run)
     first = [group[0] for group in members.values()]
-    files = sorted({key for run in first for key in run.params if _SOURCE.match(key)})
+    unlike = ("data.split.", "data.features.")
+    data = {key for run in first for key in run.params if key.startswith("data.")}
+    files = sorted(key for key in data if not key.startswith(unlike))
     paths = _paths(first, [*files, *keys, _DATA])
     return [
         Section(name=" ".join(path), groups=grouped(group))

@@ -11,7 +11,6 @@ _TARGET = "._target_"
 _KEEPING = re.compile(r"tracking\..*|train\.resume")
 # What stands in the config twice, once by an interpolation, and the parameter that it repeats.
 _REPEATS = (
-    (re.compile(r"data\.load\.(.*)"), r"data.\1"),
     (re.compile(r"data\.features\..*\.(pooling.*)"), r"model.\1"),
     (re.compile(r"index\.(seed)"), r"\1"),
     (re.compile(r"task\.(select_by)"), r"train.\1"),
