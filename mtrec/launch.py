@@ -99,9 +99,9 @@ def _run(found: "Job") -> None:
         raise
     tracker.finish("FINISHED")
     resume.mark_finished(directory)
-    ask = ", python -m mtrec.recommend run=latest user_id=..."
-    has_index = (directory / run_dir.INDEX).is_dir()
-    print(f"next: {ui.how_to_open(directory, config.tracking.uri)}{ask if has_index else ''}")
+    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
+    if (directory / run_dir.INDEX).is_dir():
+        print("ask: python -m mtrec.recommend run=latest user_id=...")
     print(f"run: {directory}")
 
 

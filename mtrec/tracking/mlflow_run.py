@@ -399,7 +399,8 @@ def _create_experiment(client: "MlflowClient", uri: str, name: str) -> "Experime
     place = (file.parent / "mlruns" / quote(name, safe="")).as_uri() if file else None
     # Another job that started at the same moment may have been quicker.
     with suppress(MlflowException):
-        client.create_experiment(name, artifact_location=place, tags={NOTE_TAG: experiment_note(name)})
+        note = {NOTE_TAG: experiment_note(name)}
+        client.create_experiment(name, artifact_location=place, tags=note)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         raise RuntimeError(f"the experiment {name} could not be created")
