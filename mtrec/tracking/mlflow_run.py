@@ -307,7 +307,7 @@ class _Run:
             if key.startswith("test/")
         ]
         about = {"model_id": model_id}
-        for put in run.inputs.dataset_inputs:
+        for put in run.inputs.dataset_inputs if run.inputs else []:
             about |= {"dataset_name": put.dataset.name, "dataset_digest": put.dataset.digest}
         metrics = [
             Metric(last.key, last.value, last.timestamp, last.step, **about)
