@@ -124,10 +124,10 @@ class Catalogue(Negatives):
         """
         if num_items > self._most_items:
             raise UserError(
-                "negatives=catalogue, of which every step encodes all, must have at most "
-                f"negatives.most_items={self._most_items} items; the catalogue has {num_items}. "
-                "Set head@task.heads.retrieval=softmax, whose negatives are the batch's targets, "
-                f"or task.heads.retrieval.negatives.most_items={num_items}."
+                f"The catalogue must have `most_items`={self._most_items} at most, because every "
+                f"step encodes all of it as negatives; it has {num_items}. Choose the head "
+                "`softmax`, whose negatives are the batch's targets, or set "
+                f"`most_items`={num_items}."
             )
         items = np.arange(1, num_items + 1, dtype=np.int32)
         self._pool = Pool(items, np.zeros(num_items, bool), np.zeros(num_items + 1, np.float32))

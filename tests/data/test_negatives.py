@@ -34,7 +34,7 @@ def test_the_catalogue_is_every_item_for_certain():
 
 
 def test_a_catalogue_that_is_too_large_for_every_step_is_refused_with_what_to_choose():
-    with pytest.raises(UserError, match=r"most_items=3 items; .* has 4\. Set head@.*=softmax"):
+    with pytest.raises(UserError, match=r"`most_items`=3 at most, .* it has 4\. .* `softmax`"):
         adapted(Catalogue(most_items=3), [], num_items=4)
 
 

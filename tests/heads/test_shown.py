@@ -146,7 +146,9 @@ def test_what_is_shown_again_in_vain_stays_what_the_user_has():
     judged = head()
     rows = [(1, 1, 1, 1), (1, 1, 0, 2), (1, 2, 1, 2), (1, 3, 0, 2)]
     data = with_taken(impressions(rows), {"a": judged})
-    source = batches(data, negatives=Catalogue(most_items=1000), chronological=True, history_share=1.0)
+    source = batches(
+        data, negatives=Catalogue(most_items=1000), chronological=True, history_share=1.0
+    )
     made = (source.step(epoch, 0)[0] for epoch in range(1, 50))
     batch = next(batch for batch in made if batch.rows.had.any())
     assert (batch.rows.weight > 0).sum() == 3
