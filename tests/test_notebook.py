@@ -97,7 +97,7 @@ def test_frames_of_any_kind_are_one_table_without_row_labels():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(None, "null"), ("my id", "'my id'"), (["a,b", "c"], "['a,b','c']"), ([1.0, 5.0], "[1.0,5.0]")],
+    [(None, "null"), ("my id", "'my id'"), (["a,b", "c"], "['a,b','c']"), ([1.0, 5], "[1.0,5]")],
 )
 def test_options_are_said_as_on_the_command_line(value, said):
     assert notebook._override("x", value) == f"data.x={said}"
