@@ -28,6 +28,9 @@ def load(
     labels: Sequence[str],
     negative: str | None,
     timestamp: str | None,
+    timestamp_format: str | None,
+    user_columns: Sequence[str],
+    item_columns: Sequence[str],
     title: str | None,
     rating_scale: Sequence[float] | None,
     bag_columns: Sequence[str],
@@ -52,6 +55,11 @@ def load(
         negative: Column of item ids in `interactions`: one that the user was shown with the row and
             did not take; an empty cell is a row without. `None`: no row has one.
         timestamp: Column of times in `interactions`, in seconds or as dates. `None`: all 0.
+        timestamp_format: How they are written, if not in seconds or as ISO 8601: what `strptime`
+            takes, such as `%m/%d/%Y`, or what they count since 1970 (D, ms or another unit).
+        user_columns: Columns of `interactions` that belong to the users, such as their age: each
+            has there the value that most of their rows have.
+        item_columns: Columns of `interactions` that belong to the items.
         title: Column of `items` that people read; `None` takes the ids.
         rating_scale: Lowest and highest rating; `None` takes those in the data.
         bag_columns: Text columns of `items` or `users` that hold several labels a cell.
@@ -62,20 +70,22 @@ def load(
     """
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
-    named = (user_key, item_key, rating, *labels, negative, timestamp)
+    named = (user_key, item_key, rating, *labels, negative, timestamp, *user_columns, *item_columns)
     wanted = [name for name in named if name is not None]
     log = read_table_file(interactions, option="data.interactions", columns=wanted)
     user_file = None if users is None else read_table_file(users, option="data.users")
     item_file = None if items is None else read_table_file(items, option="data.items")
-    _check_bags(bag_columns, user_file, item_file)
+    _check_bags(bag_columns, log, user_file, item_file)
     how = {"texts": [title], "bags": bag_columns, "separator": bag_separator}
     user_ids = {user_key: log.ids(user_key, named_by="data.user_key")}
     item_ids = {item_key: log.ids(item_key, named_by="data.item_key")}
     if negative is not None:
         item_ids[negative] = log.ids(negative, named_by="data.negative", optional=True)
-    user_columns, (user,) = _side(log, user_file, user_key, "data.user_key", user_ids, how)
-    item_columns, (item, *refused) = _side(log, item_file, item_key, "data.item_key", item_ids, how)
-    _check_title(title, item_columns)
+    of_users, (user,) = _side(log, user_file, user_key, "data.user_key", user_ids, how)
+    of_items, (item, *refused) = _side(log, item_file, item_key, "data.item_key", item_ids, how)
+    of_users |= _owned(log, user_columns, "data.user_columns", user, of_users, how)
+    of_items |= _owned(log, item_columns, "data.item_columns", item, of_items, how)
+    _check_title(title, of_items)
     rows: Columns = {
         "user": user,
         "item": item,
@@ -89,18 +99,20 @@ def load(
     for name in labels:
         rows[name] = log.ratings(name, named_by="data.labels", scale=None)
     if timestamp is not None:
-        rows["timestamp"] = log.times(timestamp, named_by="data.timestamp")
+        rows["timestamp"] = log.times(
+            timestamp, named_by="data.timestamp", form=timestamp_format
+        )
     dataset = Dataset(
         name=Path(interactions).name.split(".")[0],
-        users=user_columns,
-        items=item_columns,
+        users=of_users,
+        items=of_items,
         interactions=rows,
         user_key=user_key,
         item_key=item_key,
         title=item_key if title is None else title,
         rating_scale=scale or _observed_scale(rows["rating"]),
         source=interactions,
-        digest=digest_of(users=user_columns, items=item_columns, interactions=rows),
+        digest=digest_of(users=of_users, items=of_items, interactions=rows),
     )
     check(dataset)
     return dataset
@@ -127,6 +139,28 @@ def _side(
         columns |= file.features(without=key, **how)
     columns = {name: with_unknown(column) for name, column in columns.items()}
     return columns, [_rows(chosen, known, name, log, file) for name, chosen in ids.items()]
+
+
+def _owned(
+    log: TableFile,
+    names: Sequence[str],
+    named_by: str,
+    owner: np.ndarray,
+    columns: Columns,
+    how: Mapping[str, Any],
+) -> Columns:
+    """Returns the columns of the log that belong to users or items, whose `columns` are known."""
+    count = len(next(iter(columns.values()))) - 1
+    found: Columns = {}
+    for name in names:
+        log.column(name, named_by=named_by)
+        if name in columns:
+            raise UserError(
+                f"{named_by} must name columns that are nowhere else; {name!r} is in "
+                f"{log.path} and in the table that it would go to. Leave it out."
+            )
+        found |= log.common(name, owner - 1, count).features(without="", **how)
+    return {name: with_unknown(column) for name, column in found.items()}
 
 
 def _rows(chosen: Ids, known: Any, name: str, log: TableFile, file: TableFile | None) -> np.ndarray:
@@ -161,8 +195,8 @@ def _check_bags(bag_columns: Sequence[str], *files: TableFile | None) -> None:
     for name in bag_columns:
         if name not in known:
             raise UserError(
-                f"data.bag_columns must name columns of data.items or data.users; got {name!r}, "
-                f"they have {', '.join(known) or 'no columns'}. Correct or remove it."
+                f"data.bag_columns must name columns of the data; got {name!r}, there are "
+                f"{', '.join(known)}. Correct or remove it."
             )
 
 

@@ -3,8 +3,9 @@
 Rows are counted from 1, after the header.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
 _PARQUET = (".parquet", ".pq")
-_NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _ZONE = r"(Z|[-+]\d\d:?\d\d)$"
+_DELIMITERS = (",", "\t", ";", "|")
+# Seconds of what a number may count since 1970.
+UNITS = {"W": 604_800, "D": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 class Ids(NamedTuple):
@@ -76,14 +80,7 @@ class TableFile:
         whole = column
         if pa.types.is_floating(column.type):  # whole numbers beside a missing one, mostly
             whole = self._cast(column, pa.int64(), name, "a whole number or text")
-        kind = pa.dictionary(pa.int32(), pa.large_string())
-        coded = pa.chunked_array([_coded(chunk) for chunk in whole.chunks], kind)
-        coded = coded.unify_dictionaries()
-        codes = [c.indices.fill_null(-1).to_numpy().astype(np.int32) for c in coded.chunks]
-        ids = Ids(
-            codes=np.concatenate(codes) if codes else np.zeros(0, np.int32),
-            values=coded.chunk(0).dictionary if codes else pa.array([], pa.large_string()),
-        )
+        ids = _ids(whole)
         if not optional:
             self._refuse(ids.codes < 0, column, name, "an id", "Fill it in")
         return ids
@@ -105,14 +102,34 @@ class TableFile:
             self._refuse(outside, column, name, rule, "Correct it, set data.rating_scale")
         return _floats(numbers)
 
-    def times(self, name: str, *, named_by: str) -> np.ndarray:
-        """Returns a timestamp column as int64 seconds, from numbers, dates or ISO 8601 text."""
+    def times(self, name: str, *, named_by: str, form: str | None) -> np.ndarray:
+        """Returns a timestamp column as int64 seconds.
+
+        Args:
+            name: Its name.
+            named_by: The option that named it.
+            form: What `strptime` takes, such as `%m/%d/%Y`, or the unit in which numbers count since
+                1970: W, D, h, m, s, ms, us or ns. None takes seconds, dates and ISO 8601 text.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         column = _without_blanks(self.column(name, named_by=named_by))
         rule = "seconds since 1970 or a date such as 2024-05-31T12:00:00"
+        if form is not None:
+            rule = f"a time as data.timestamp_format={form} says"
         self._refuse(pc.is_null(column), column, name, rule, "Fill it in")
+        if form in UNITS:
+            numbers = self._cast(column, pa.float64(), name, rule)
+            self._refuse(pc.invert(pc.is_finite(numbers)), column, name, rule, "Correct it")
+            seconds = numbers.to_numpy(zero_copy_only=False) * UNITS[form]
+            return np.floor(seconds).astype(np.int64)
+        if form is not None:
+            text = column.cast(pa.large_string())
+            moments = pc.strptime(text, format=form, unit="s", error_is_null=True)
+            remedy = "Correct it or data.timestamp_format"
+            self._refuse(pc.is_null(moments), column, name, rule, remedy)
+            return moments.cast(pa.int64()).to_numpy(zero_copy_only=False)
         is_text = pa.types.is_large_string(column.type)
         if pa.types.is_temporal(column.type) or (is_text and not _all_numbers(column[:1])):
             zoned = is_text and pc.all(pc.match_substring_regex(column, _ZONE)).as_py()
@@ -147,6 +164,31 @@ class TableFile:
         if _is_list(column.type):
             return Bags.of_arrow(column)
         return Bags.of_arrow(pc.split_pattern(column.cast(pa.large_string()), separator))
+
+    def common(self, name: str, owner: np.ndarray, count: int) -> "TableFile":
+        """Returns a column's most frequent value of each owner, or else the earliest, as a file.
+
+        Args:
+            name: The column.
+            owner: Number of each row's owner, `[rows]` from 0 to `count - 1`.
+            count: Number of owners; one without a value has none here.
+        """
+        import pyarrow as pa
+
+        column = self.rows.column(name)
+        codes = np.zeros(len(owner), np.int32)
+        if not _is_list(column.type):
+            codes = _ids(column).codes
+        filled = np.flatnonzero(codes >= 0)
+        pairs = owner[filled].astype(np.int64) * (codes.max(initial=0) + 1) + codes[filled]
+        distinct, first, times = np.unique(pairs, return_index=True, return_counts=True)
+        of = distinct // (codes.max(initial=0) + 1)
+        best = np.lexsort((first, -times, of))
+        known, place = np.unique(of[best], return_index=True)
+        rows = np.full(count, -1)
+        rows[known] = filled[first[best[place]]]
+        kept = self.rows.select([name]).take(pa.array(rows, mask=rows < 0))
+        return replace(self, rows=kept)
 
     def features(
         self, *, without: str, texts: Sequence[str], bags: Sequence[str], separator: str
@@ -192,13 +234,23 @@ class TableFile:
             )
 
 
-def read_table_file(path: str, *, option: str, columns: Sequence[str] | None = None) -> TableFile:
-    """Reads a CSV file (`.csv`, `.tsv`, also `.gz`), a Parquet file or a folder of Parquet files.
+def read_table_file(
+    path: str,
+    *,
+    option: str,
+    columns: Sequence[str] | None = None,
+    most_rows: int | None = None,
+) -> TableFile:
+    """Reads a CSV file (also `.gz`), a Parquet file or a folder of Parquet files.
+
+    What stands between the cells of a CSV file is that of comma, tab, semicolon and bar which is
+    most frequent in its header.
 
     Args:
         path: Where it is.
         option: The option that named it.
         columns: Which columns to read; `None` reads them all.
+        most_rows: How many rows to read at least, if there are so many; `None` reads them all.
 
     Raises:
         UserError: Nothing is there, it cannot be read, or two columns have one name.
@@ -212,7 +264,7 @@ def read_table_file(path: str, *, option: str, columns: Sequence[str] | None = N
         )
     is_parquet = place.is_dir() or place.suffix in _PARQUET
     try:
-        names, rows = (_read_parquet if is_parquet else _read_csv)(place, columns)
+        names, rows = (_read_parquet if is_parquet else _read_csv)(place, columns, most_rows)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -222,27 +274,48 @@ def read_table_file(path: str, *, option: str, columns: Sequence[str] | None = N
     return TableFile(option=option, path=path, columns=names, rows=_plain(rows))
 
 
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:
+def _read_parquet(
+    path: Path, columns: Sequence[str] | None, most_rows: int | None
+) -> tuple[list[str], Any]:
     from pyarrow import dataset
 
     files = dataset.dataset(path, format="parquet")
-    return files.schema.names, files.to_table(columns=_among(files.schema.names, columns))
+    wanted = _among(files.schema.names, columns)
+    if most_rows is None:
+        return files.schema.names, files.to_table(columns=wanted)
+    return files.schema.names, files.head(most_rows, columns=wanted)
 
 
-def _read_csv(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:
+def _read_csv(
+    path: Path, columns: Sequence[str] | None, most_rows: int | None
+) -> tuple[list[str], Any]:
     import pyarrow as pa
     from pyarrow import csv
 
-    parse = csv.ParseOptions(
-        delimiter="\t" if ".tsv" in path.suffixes else ",", newlines_in_values=True
-    )
+    parse = csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True)
     with csv.open_csv(path, parse_options=parse) as reader:
         names = reader.schema.names
     # As text, so that `007` stays an id and a cell that is no number can be named.
     convert = csv.ConvertOptions(
         include_columns=_among(names, columns), column_types=dict.fromkeys(names, pa.string())
     )
-    return names, csv.read_csv(path, parse_options=parse, convert_options=convert)
+    if most_rows is None:
+        return names, csv.read_csv(path, parse_options=parse, convert_options=convert)
+    with csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
+        read, rows = [], 0
+        while rows < most_rows and (batch := next(reader, None)) is not None:
+            read.append(batch)
+            rows += len(batch)
+        return names, pa.Table.from_batches(read, reader.schema)
+
+
+def _delimiter(path: Path) -> str:
+    import pyarrow as pa
+
+    with pa.input_stream(path) as stream:
+        header = stream.read(1 << 16).decode(errors="replace").splitlines() or [""]
+    unquoted = re.sub(r'"[^"]*"', "", header[0])
+    return max(_DELIMITERS, key=unquoted.count)
 
 
 def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
@@ -270,6 +343,20 @@ def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _ids(column: Any) -> Ids:
+    """Codes of a column's values as text."""
+    import pyarrow as pa
+
+    kind = pa.dictionary(pa.int32(), pa.large_string())
+    coded = pa.chunked_array([_coded(chunk) for chunk in column.chunks], kind)
+    coded = coded.unify_dictionaries()
+    codes = [c.indices.fill_null(-1).to_numpy().astype(np.int32) for c in coded.chunks]
+    return Ids(
+        codes=np.concatenate(codes) if codes else np.zeros(0, np.int32),
+        values=coded.chunk(0).dictionary if codes else pa.array([], pa.large_string()),
+    )
 
 
 def _coded(chunk: Any) -> Any:
@@ -307,7 +394,7 @@ def _all_numbers(column: Any) -> bool:
     import pyarrow.compute as pc
 
     filled = _without_blanks(column).drop_null()
-    return len(filled) > 0 and pc.all(pc.match_substring_regex(filled, _NUMBER)).as_py()
+    return len(filled) > 0 and pc.all(pc.match_substring_regex(filled, NUMBER)).as_py()
 
 
 def _codes(column: Any) -> bool:
