@@ -3,13 +3,14 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mtrec.cluster import nodes
 from mtrec.config import ClusterConfig, Config
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from mtrec.training.loop import Metrics
 
 
-@command("config")
-def main(config: Config) -> float | None:
+@command("config", typed=False)
+def main(composed: DictConfig) -> float | None:
     """Runs the main job in Hydra's run directory, or goes on with it.
 
     Returns:
@@ -43,7 +44,10 @@ def main(config: Config) -> float | None:
     from mtrec.tracking import mlflow_run, run_dir
 
     hydra = HydraConfig.get()
-    refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
+    experiment = experiment_of(hydra.runtime.choices)
+    composed, inferred = _inferred(composed, hydra.overrides.task, experiment)
+    config = cast(Config, OmegaConf.to_object(composed))
+    refuse_unused(config, hydra.overrides.task, experiment)
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
     with run_dir.held(directory):
         found = resume.find_job(config, directory, hydra.overrides.task)
@@ -52,16 +56,32 @@ def main(config: Config) -> float | None:
             kept = f"; {waiting} records still wait for MLflow" if waiting else ""
             print(f"finished before{kept}; train.resume=never would start anew\nrun: {directory}")
         else:
-            _run(found)
+            _run(found, inferred)
     return selected_by(found.config, directory)
 
 
-def _run(found: "Job") -> None:
+def _inferred(
+    composed: DictConfig, overrides: Sequence[str], experiment: Mapping[str, Any]
+) -> tuple[DictConfig, str | None]:
+    """The config with what `data.infer` asks for, and that as YAML, which is printed."""
+    from mtrec.jobs.inferred import inferred
+    from mtrec.jobs.unused import asked_for
+
+    if not composed.data.get("infer"):
+        return composed, None
+    asked = asked_for(overrides, experiment)
+    found = inferred(composed, asked_for=asked, task_chosen=bool(experiment) or "task" in asked)
+    print(found.yaml)
+    return found.config, found.yaml
+
+
+def _run(found: "Job", inferred: str | None) -> None:
     """Runs a job, and says in MLflow how it ended."""
     from mtrec.jobs import resume
     from mtrec.jobs.load import load
     from mtrec.jobs.progress import stage
     from mtrec.tracking import mlflow_run, run_data, run_dir
+    from mtrec.tracking.whole import write_text
 
     config, directory, hydra = found.config, found.directory, HydraConfig.get()
     # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
@@ -71,6 +91,8 @@ def _run(found: "Job") -> None:
             resume.discard(directory)
         # First: it is what makes a directory a job's.
         run_dir.save_config(config, directory)
+        if inferred:
+            write_text(directory / run_dir.INFERRED, inferred)
         run_data.keep(dataset, parts, directory)
     tracker = mlflow_run.start(
         uri=config.tracking.uri,
@@ -81,6 +103,8 @@ def _run(found: "Job") -> None:
         tags=chosen(hydra.runtime.choices),
         run_dir=directory,
     )
+    if inferred:
+        tracker.log_file(directory / run_dir.INFERRED, "")
     try:
         with devices.visible(_gpus(config.cluster)):
             job(config, dataset, parts, directory, tracker)

@@ -206,7 +206,8 @@ def _only_key(
         and (p.kind == "text" or (p.whole and names.names_id(name)))
     ]
     (known,) = {*keys} - {entity}
-    of = owners(columns[keys[known]].codes, known) if keys[known] else None
+    other = keys[known]
+    of = owners(columns[other].codes, known) if other else None
     if of is not None:
         left = [name for name in left if belongs(of, columns[name].codes) is None]
     if of is None or len(left) != 1:
@@ -231,9 +232,7 @@ def _time(
         name = given["timestamp"]
         return name, _form(left.get(name), given, unsure)
     found = {name: forms for name, p in left.items() if (forms := _forms(p, []))}
-    owned = [
-        n for n in found if any(belongs(o, left[n].codes) is not None for o in of.values())
-    ]
+    owned = [n for n in found if any(belongs(o, left[n].codes) is not None for o in of.values())]
     # A property of users or items, such as a birthday, unless it is all there is.
     found = {n: f for n, f in found.items() if n not in owned or len(owned) == len(found)}
     named = [n for n in found if names.names_time(n)] or [*found]
@@ -297,7 +296,7 @@ def _forms(column: Profile, unsure: list[str]) -> tuple[str | None, ...]:
     if names.names_day(column.name):
         unsure.append(f"{column.name} counts days.")
         return ("D",)
-    unsure.append(f"{column.name} counts seconds or another unit of time: its order is what counts.")
+    unsure.append(f"{column.name} counts another unit of time: only its order tells.")
     return (None,)
 
 
@@ -364,4 +363,3 @@ def _owner(column: Profile, of: Mapping[str, Any], unsure: list[str]) -> str | N
     if column.kind in ("text", "moments") or names.names_context(column.name):
         return "request"
     return "request" if names.names_id(column.name) else None
-

@@ -47,6 +47,8 @@ def features_of(
 
 def _feature(column: Profile, num_owners: int) -> dict[str, Any] | None:
     """How a column is read; None if it says nothing that owners have in common."""
+    if column.kind == "text" and "://" in column.values[0].as_py():
+        return None
     # Texts of several words are read word by word.
     if column.kind == "text" and _words_each(column) >= 4:
         return {"_target_": "mtrec.Text", "max_words": 30, "min_count": 2}

@@ -40,9 +40,7 @@ class Labels(NamedTuple):
     positive: str | None
 
 
-def labels_of(
-    rows: Mapping[str, Profile], given: Mapping[str, Any], unsure: list[str]
-) -> Labels:
+def labels_of(rows: Mapping[str, Profile], given: Mapping[str, Any], unsure: list[str]) -> Labels:
     """The labels among columns that belong to the single rows.
 
     Args:
@@ -80,7 +78,7 @@ def labels_of(
     positive = max(taken)[1] if taken else None
     if positive:
         unsure.append(
-            f"{positive} marks what users took: the other rows are of items that were shown in vain."
+            f"{positive} marks what users took: the other rows are of items shown in vain."
         )
     return Labels(labels, rating, positive)
 

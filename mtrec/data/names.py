@@ -2,45 +2,50 @@
 
 import re
 
+
+def _set(words: str) -> set[str]:
+    return set(words.split())
+
+
 _ID = {"id", "key", "no", "num", "number", "nr", "code", "index", "idx", "uuid", "hash"}
 _TITLE = {"name", "title"}
-_USER = set(
+_USER = _set(
     "user customer member client visitor buyer shopper reader listener student viewer person "
-    "account profile reviewer patient household subscriber consumer player guest cust usr".split()
+    "account profile reviewer patient household subscriber consumer player guest cust usr"
 )
-_ITEM = set(
+_ITEM = _set(
     "item product movie film book article song track artist business video game app news "
     "restaurant recipe hotel listing offer stock good lecturer course ad content podcast episode "
-    "show anime joke beer wine venue poi post document".split()
+    "show anime joke beer wine venue poi post document"
 )
 # Ids in one word.
 _KEYS = {"user": {"uid"}, "item": {"iid", "sku", "asin", "isbn"}}
 _ENTITIES = {"user": _USER, "item": _ITEM}
-_REQUEST = set("order basket session invoice transaction cart ticket visit receipt request".split())
+_REQUEST = _set("order basket session invoice transaction cart ticket visit receipt request")
 _ALL = _USER | _ITEM | _REQUEST
 
-_TIME = set("time date timestamp datetime ts dt day datum when created at clock week".split())
-_RATING = set("rating rate rated stars star score grade overall preference".split())
+_TIME = _set("time date timestamp datetime ts dt day datum when created at clock week")
+_RATING = _set("rating rate rated stars star score grade overall preference")
 # How many, how much or how long.
-_AMOUNT = set(
+_AMOUNT = _set(
     "amount quantity qty count counts plays playcount views listens clicks visits spend spent "
     "sales revenue total cost paid turnover hours minutes seconds duration dwell length playtime "
-    "watchtime units weight ms value".split()
+    "watchtime units weight ms value"
 )
 # What a user did with an item that they were shown.
-_TAKEN = set(
+_TAKEN = _set(
     "click clicked purchase purchased buy bought conversion converted order ordered install "
-    "installed played watched viewed read consumed".split()
+    "installed played watched viewed read consumed"
 )
-_OPINION = set("like liked dislike favorite favourite recommended satisfied helpful share".split())
+_OPINION = _set("like liked dislike favorite favourite recommended satisfied helpful share")
 # What is known when one asks.
-_CONTEXT = set(
+_CONTEXT = _set(
     "hour weekday weekend month season device platform browser os store shop channel country city "
-    "region position rank slot page price discount promotion weather holiday language".split()
+    "region position rank slot page price discount promotion weather holiday language"
 )
-_CATEGORY = set(
+_CATEGORY = _set(
     "class subclass category subcategory cat code type group genre zip zipcode postcode pin dept "
-    "department brand region store id segment cluster sector gender sex status".split()
+    "department brand region store id segment cluster sector gender sex status"
 )
 
 

@@ -116,9 +116,10 @@ def _forms(values: Any) -> tuple[str | None, ...]:
         pass
 
     def reads(sample: Any, form: str) -> bool:
-        return pc.strptime(sample, format=form, unit="s", error_is_null=True).null_count == 0
+        read = pc.strptime(sample, format=form, unit="s", error_is_null=True)
+        # %Y would also read the year 23.
+        return not read.null_count and pc.min(pc.year(read)).as_py() >= 1900
 
-    # A year of four digits read as one of two would be a mistake.
     forms = (date + time for date in _DATES for time in _TIMES)
     return tuple(f for f in forms if reads(values[:20], f) and reads(values, f))
 

@@ -29,8 +29,8 @@ def load(
     negative: str | None,
     timestamp: str | None,
     timestamp_format: str | None,
-    user_columns: Sequence[str],
-    item_columns: Sequence[str],
+    user_columns: list[str],
+    item_columns: list[str],
     title: str | None,
     rating_scale: list[float] | None,
     bag_columns: list[str],
@@ -75,7 +75,7 @@ def load(
     log = read_table_file(interactions, option="data.interactions", columns=wanted)
     user_file = None if users is None else read_table_file(users, option="data.users")
     item_file = None if items is None else read_table_file(items, option="data.items")
-    _check_bags(bag_columns, log, user_file, item_file)
+    _check_bags(bag_columns, [*user_columns, *item_columns], user_file, item_file)
     how = {"texts": [title], "bags": bag_columns, "separator": bag_separator}
     user_ids = {user_key: log.ids(user_key, named_by="data.user_key")}
     item_ids = {item_key: log.ids(item_key, named_by="data.item_key")}
@@ -99,9 +99,7 @@ def load(
     for name in labels:
         rows[name] = log.ratings(name, named_by="data.labels", scale=None)
     if timestamp is not None:
-        rows["timestamp"] = log.times(
-            timestamp, named_by="data.timestamp", form=timestamp_format
-        )
+        rows["timestamp"] = log.times(timestamp, named_by="data.timestamp", form=timestamp_format)
     dataset = Dataset(
         name=Path(interactions).name.split(".")[0],
         users=of_users,
@@ -190,13 +188,13 @@ def _check_labels(labels: Sequence[str]) -> None:
             )
 
 
-def _check_bags(bag_columns: Sequence[str], *files: TableFile | None) -> None:
-    known = [name for file in files if file is not None for name in file.columns]
+def _check_bags(bag_columns: Sequence[str], owned: Sequence[str], *files: TableFile | None) -> None:
+    known = [*owned, *(name for file in files if file is not None for name in file.columns)]
     for name in bag_columns:
         if name not in known:
             raise UserError(
-                f"data.bag_columns must name columns of the data; got {name!r}, there are "
-                f"{', '.join(known)}. Correct or remove it."
+                f"data.bag_columns must name columns of items or users; got {name!r}, they have "
+                f"{', '.join(known) or 'no columns'}. Correct or remove it."
             )
 
 

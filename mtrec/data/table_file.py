@@ -108,7 +108,7 @@ class TableFile:
         Args:
             name: Its name.
             named_by: The option that named it.
-            form: What `strptime` takes, such as `%m/%d/%Y`, or the unit in which numbers count since
+            form: What `strptime` takes, such as `%m/%d/%Y`, or the unit that numbers count since
                 1970: W, D, h, m, s, ms, us or ns. None takes seconds, dates and ISO 8601 text.
         """
         import pyarrow as pa

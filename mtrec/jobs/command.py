@@ -17,7 +17,7 @@ from mtrec.libraries import quiet_libraries
 
 
 def command(
-    config_name: str, *, folder: str = ""
+    config_name: str, *, folder: str = "", typed: bool = True
 ) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
@@ -27,6 +27,7 @@ def command(
     Args:
         config_name: The YAML file that the command composes.
         folder: The folder of `conf/` that holds it.
+        typed: Whether the function takes the config as objects of its schema, or as composed.
     """
 
     def decorate(function: Callable[[Any], Any]) -> Callable[[], None]:
@@ -34,7 +35,7 @@ def command(
         def task(config: DictConfig) -> Any:
             quiet_libraries()
             try:
-                return function(OmegaConf.to_object(config))
+                return function(OmegaConf.to_object(config) if typed else config)
             except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
                 missing = re.search(r"mandatory value: (\S+)", str(error))
                 key = missing.group(1) if missing else error.full_key
