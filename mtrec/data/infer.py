@@ -93,8 +93,9 @@ def propose(
             f"{', '.join(context)}: one value a request or nothing to learn, so left out."
         )
     options |= {"user_key": keys["user"], "item_key": keys["item"], "title": title}
-    options |= {"timestamp": time, "timestamp_format": form}
-    options |= {"bag_columns": bags, "bag_separator": separator}
+    options |= {"timestamp": time, "bag_columns": bags}
+    options |= {"timestamp_format": form} if time else {}
+    options |= {"bag_separator": separator} if bags else {}
     options["rating"] = found.rating
     options["labels"] = [label.column for label in found.labels if label.column != found.rating]
     return Proposal(options, found.labels, found.positive, features, unsure)

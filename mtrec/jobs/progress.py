@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mtrec.data.copies import num_copies
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.jobs.command import console
 from mtrec.reports import figures
 from mtrec.tracking.run_dir import USERS
 from mtrec.tracking.tracker import Tracker
@@ -47,7 +47,7 @@ class Reporter:
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = console()
 
     def data(self, dataset: Dataset, parts: Split) -> None:
         """The data and its split."""

@@ -11,7 +11,7 @@ from mtrec.errors import UserError
 from mtrec.jobs import build
 from mtrec.jobs.inferred import inferred
 from mtrec.jobs.load import load
-from mtrec.jobs.unused import asked_for
+from mtrec.jobs.unused import asked_for, refuse_unused
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,7 @@ def test_the_yaml_is_an_experiment_that_composes_to_the_same_config(file, tmp_pa
     (tmp_path / "experiment" / "shop.yaml").write_text(found.yaml)
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         again = compose("config", [f"hydra.searchpath=[{tmp_path}]", "experiment=shop"])
+    refuse_unused(OmegaConf.to_object(again), [], OmegaConf.to_object(OmegaConf.create(found.yaml)))
     now, then = (OmegaConf.to_object(c) for c in (again, found.config))
     assert now.data.pop("infer") is False
     assert then.data.pop("infer") is True
