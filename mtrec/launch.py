@@ -3,11 +3,11 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -39,15 +39,15 @@ def main(composed: DictConfig) -> float | None:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
     from mtrec.jobs import resume
+    from mtrec.jobs.inferred import heeded
     from mtrec.jobs.schema import experiment_of
     from mtrec.jobs.unused import refuse_unused
     from mtrec.tracking import mlflow_run, run_dir
 
     hydra = HydraConfig.get()
-    experiment = experiment_of(hydra.runtime.choices)
-    composed, inferred = _inferred(composed, hydra.overrides.task, experiment)
+    composed, inferred = heeded(composed)
     config = cast(Config, OmegaConf.to_object(composed))
-    refuse_unused(config, hydra.overrides.task, experiment)
+    refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
     with run_dir.held(directory):
         found = resume.find_job(config, directory, hydra.overrides.task)
@@ -60,27 +60,14 @@ def main(composed: DictConfig) -> float | None:
     return selected_by(found.config, directory)
 
 
-def _inferred(
-    composed: DictConfig, overrides: Sequence[str], experiment: Mapping[str, Any]
-) -> tuple[DictConfig, str | None]:
-    """The config with what `data.infer` asks for, and that as YAML, which is printed."""
-    from mtrec.jobs.inferred import inferred
-    from mtrec.jobs.unused import asked_for
-
-    if not composed.data.get("infer"):
-        return composed, None
-    asked = asked_for(overrides, experiment)
-    found = inferred(composed, asked_for=asked, task_chosen=bool(experiment) or "task" in asked)
-    print(found.yaml)
-    return found.config, found.yaml
-
-
 def _run(found: "Job", inferred: str | None) -> None:
     """Runs a job, and says in MLflow how it ended."""
     from mtrec.jobs import resume
     from mtrec.jobs.load import load
+    from mtrec.jobs.naming import run_name
     from mtrec.jobs.progress import stage
-    from mtrec.tracking import mlflow_run, run_data, run_dir
+    from mtrec.tracking import mlflow_run, run_data, run_dir, ui
+    from mtrec.tracking.parameters import parameters
     from mtrec.tracking.whole import write_text
 
     config, directory, hydra = found.config, found.directory, HydraConfig.get()
@@ -97,9 +84,10 @@ def _run(found: "Job", inferred: str | None) -> None:
     tracker = mlflow_run.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
-        run_name=config.tracking.run_name or f"{hydra.runtime.choices['task']} seed {config.seed}",
+        run_name=config.tracking.run_name
+        or run_name(str(hydra.runtime.choices["task"]), config.seed, hydra.overrides.task),
         run_id=found.run_id,
-        params=asdict(config),
+        params=parameters(asdict(config)),
         tags=chosen(hydra.runtime.choices),
         run_dir=directory,
     )
@@ -120,9 +108,9 @@ def _run(found: "Job", inferred: str | None) -> None:
         raise
     tracker.finish("FINISHED")
     resume.mark_finished(directory)
-    ask = ", python -m mtrec.recommend run=latest user_id=..."
-    has_index = (directory / run_dir.INDEX).is_dir()
-    print(f"next: mlflow ui (choose Model training){ask if has_index else ''}")
+    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
+    if (directory / run_dir.INDEX).is_dir():
+        print("ask: python -m mtrec.recommend run=latest user_id=...")
     print(f"run: {directory}")
 
 
@@ -184,8 +172,7 @@ def job(
     with stage("export"):
         signatures = stages.export(trained, index)
         address = export.log(trained, index, tracker)
-    served = f"; in MLflow {address}" if address else ""
-    reporter.console.print(f"model: SavedModel with {', '.join(signatures)}{served}")
+    reporter.model(signatures, address)
 
 
 def train(

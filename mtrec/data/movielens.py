@@ -66,7 +66,7 @@ def load(*, variant: str, data_dir: str | None, archive: str | None, cache_dir: 
     return cached(
         cache_dir=cache_dir,
         key=key,
-        build=lambda: _build(name, variant, data_dir, archive),
+        build=lambda _: _build(name, variant, data_dir, archive),
     )
 
 

@@ -35,7 +35,7 @@ def check(dataset: Dataset) -> None:
             "Set data.interactions to a file with at least one row a user."
         )
     for table, key in (("users", dataset.user_key), ("items", dataset.item_key)):
-        _check_ids(table, key, getattr(dataset, table)[key])
+        check_ids(table, key, getattr(dataset, table)[key][1:])
         for name, column in getattr(dataset, table).items():
             _check_finite(table, name, column)
     _check_rows("user", dataset.interactions["user"], dataset.num_users)
@@ -43,11 +43,17 @@ def check(dataset: Dataset) -> None:
     for name in ("user", "item"):
         _check_several(name, dataset.interactions[name])
     _check_ratings(dataset.interactions["rating"], dataset.rating_scale)
-    _check_times(dataset.interactions["timestamp"])
+    check_times(dataset.interactions["timestamp"])
 
 
-def _check_ids(table: str, key: str, ids: Texts) -> None:
-    known = ids[1:]
+def check_ids(table: str, key: str, known: Texts) -> None:
+    """Raises for the first id that is there twice, is empty or has a line break.
+
+    Args:
+        table: `users` or `items`.
+        key: The column.
+        known: The ids of its rows, from the first on.
+    """
     coded = known.arrow().dictionary_encode()
     codes, distinct = coded.indices.to_numpy(), len(coded.dictionary)
     if distinct < len(codes):
@@ -100,7 +106,14 @@ def _check_several(name: str, rows: np.ndarray) -> None:
         )
 
 
-def _check_times(times: np.ndarray) -> None:
+def check_times(times: np.ndarray, *, before: int = 0, path: str = "") -> None:
+    """Raises for the first time that is before 1900 or after 2100.
+
+    Args:
+        times: Seconds since 1970, `[rows]`.
+        before: How many rows of the file come before them.
+        path: The file, if they are of one.
+    """
     outside = np.flatnonzero((times < _EARLIEST) | (times > _LATEST))
     if not len(outside):
         return
@@ -110,7 +123,8 @@ def _check_times(times: np.ndarray) -> None:
     remedy = f"Divide them, if they are {likely[0]}" if likely else "Correct it"
     raise UserError(
         "column 'timestamp' of data.interactions must hold seconds since 1970, from the year 1900 "
-        f"to 2100; got {received} in row {outside[0] + 1}. {remedy}, or set data.timestamp=null to "
+        f"to 2100; got {received} in row {before + outside[0] + 1}{path and f' of {path}'}. "
+        f"{remedy}, or set data.timestamp=null to "
         "do without times."
     )
 

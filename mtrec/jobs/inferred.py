@@ -4,13 +4,16 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mtrec.config import conf_directory
+from mtrec.data.files import Files
 from mtrec.data.infer import Proposal, propose
 from mtrec.data.infer_labels import Label
-from mtrec.data.table_file import read_table_file
 from mtrec.errors import UserError
+from mtrec.jobs.schema import experiment_of
+from mtrec.jobs.unused import asked_for
 
 # Rows of each file that are looked at.
 MOST_ROWS = 1_000_000
@@ -31,21 +34,36 @@ class Inferred(NamedTuple):
     yaml: str
 
 
-def inferred(config: DictConfig, *, asked_for: Container[str], task_chosen: bool) -> Inferred:
+def heeded(composed: DictConfig) -> tuple[DictConfig, str | None]:
+    """The config of a command with what its `data.infer` asks for, and that as YAML.
+
+    The YAML is printed; it is None without `data.infer`.
+    """
+    if not composed.data.get("infer"):
+        return composed, None
+    hydra = HydraConfig.get()
+    experiment = experiment_of(hydra.runtime.choices)
+    asked = asked_for(hydra.overrides.task, experiment)
+    found = inferred(composed, asked=asked, task_chosen=bool(experiment) or "task" in asked)
+    print(found.yaml)
+    return found.config, found.yaml
+
+
+def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) -> Inferred:
     """Looks at the files of `data=table`, and sets what was not asked for.
 
     Args:
         config: The composed config.
-        asked_for: The keys that the command line or an experiment gives: they stay.
+        asked: The keys that the command line or an experiment gives: they stay.
         task_chosen: Whether the heads are given; otherwise they are what the labels ask for.
 
     Raises:
         UserError: Something must be said that cannot be guessed.
     """
     data = config.data
-    given = {n: _plain(data[n]) for n in _OPTIONS if f"data.{n}" in asked_for and n in data}
+    given = {n: _plain(data[n]) for n in _OPTIONS if f"data.{n}" in asked and n in data}
     tables = {
-        name: read_table_file(data[name], option=f"data.{name}", most_rows=MOST_ROWS).rows
+        name: Files.of(data[name], option=f"data.{name}").whole(most_rows=MOST_ROWS).rows
         for name in ("interactions", "users", "items")
         if data[name] is not None
     }
@@ -55,23 +73,21 @@ def inferred(config: DictConfig, *, asked_for: Container[str], task_chosen: bool
     chosen = {label.name: label for label in found.labels}
     if task_chosen:
         chosen = _chosen(config, found)
-    part = {"data": _without(_data(found, chosen), asked_for, "data.")}
+    part = {"data": _without(_data(found, chosen), asked, "data.")}
     if not task_chosen:
-        part["task"] = _without(_task(found), asked_for, "task.")
+        part["task"] = _without(_task(found), asked, "task.")
     merged = config.copy()
     with open_dict(merged):
         if not task_chosen:
-            _choose_heads(merged, chosen, asked_for)
+            _choose_heads(merged, chosen, asked)
         merged.merge_with(part)
     return Inferred(merged, _yaml(part, config, found, {} if task_chosen else chosen))
 
 
-def _choose_heads(
-    config: DictConfig, chosen: Mapping[str, Label], asked_for: Container[str]
-) -> None:
+def _choose_heads(config: DictConfig, chosen: Mapping[str, Label], asked: Container[str]) -> None:
     """Puts the heads for labels in the place of those that nobody asked for."""
     for name in set(config.task.heads) - {"retrieval", *chosen}:
-        if f"head@task.heads.{name}" not in asked_for:
+        if f"head@task.heads.{name}" not in asked:
             del config.task.heads[name], config.task.weights[name]
     for name, label in chosen.items():
         node = OmegaConf.load(conf_directory() / "head" / f"{_HEADS[label.head]}.yaml")
@@ -139,14 +155,14 @@ def _label_node(found: Proposal, label: Label) -> dict[str, Any]:
     return node if label.at_least is None else {**node, "at_least": label.at_least}
 
 
-def _without(part: Mapping[str, Any], asked_for: Container[str], path: str) -> dict[str, Any]:
+def _without(part: Mapping[str, Any], asked: Container[str], path: str) -> dict[str, Any]:
     """What of a part of the config was not asked for otherwise."""
     kept: dict[str, Any] = {}
     for name, value in part.items():
         key = f"{path}{name}"
-        if key in asked_for or f"head@{key}" in asked_for:
+        if key in asked or f"head@{key}" in asked:
             continue
-        kept[name] = _without(value, asked_for, f"{key}.") if isinstance(value, dict) else value
+        kept[name] = _without(value, asked, f"{key}.") if isinstance(value, dict) else value
     return kept
 
 

@@ -14,18 +14,24 @@ def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
     """Loads, checks and splits the data.
 
     Args:
-        config: The data group: a `_target_` and what it takes, and beside it `split`,
-            `features`, and perhaps `infer`, which was heeded before.
+        config: The data group: a `_target_` and what it takes, and beside it `split`, `features`
+            and perhaps `infer`, which is heeded before.
 
     Raises:
         UserError: If the data cannot be had, or is not what `mtrec.data.validate` asks for.
     """
-    others = ("_target_", "split", "features", "infer")
-    options = {name: value for name, value in config.items() if name not in others}
-    dataset = get_object(config["_target_"])(**options)
-    check(dataset)
+    dataset = whole(config)
     how = config["split"]
     takes = {name: how[name] for name in options_of(how["kind"])}
     parts = split(dataset, kind=how["kind"], **takes)
     kept = keep_ratings(dataset, parts.fit, rating_share=how["rating_share"], seed=how["seed"])
     return kept, parts
+
+
+def whole(config: Mapping[str, Any]) -> Dataset:
+    """Loads and checks the data; see `load`."""
+    others = ("_target_", "split", "features", "infer")
+    options = {name: value for name, value in config.items() if name not in others}
+    dataset = get_object(config["_target_"])(**options)
+    check(dataset)
+    return dataset

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from mtrec.tracking.finished import TrackedRun
 
 # Parameters that may differ between the runs of one group.
-REPEATED = ("seed", "index.seed", "tracking.run_name", "train.resume")
+REPEATED = ("seed",)
 WEIGHTS = "task.weights."
 # Stand for the choice of tasks, and for the digest of the data, among the parameters.
-_TASKS, _DATA = "tasks", "data"
+_TASKS, _DATA = "tasks", "digest"
 # Parameters of the data that leave the rows a run is judged on as they are.
 _FIT_ALONE = ("data.split.validation_share", "data.split.rating_share")
 
@@ -146,14 +146,10 @@ def _token(run: "TrackedRun", key: str) -> str:
         return "joint" if len(heads) > 1 else "".join(heads)
     if key == _DATA:
         return f"data={run.data[:8]}"
-    value = run.params.get(key)
-    if value is None:
+    if key not in run.params:
         return ""
-    group = key.removesuffix("._target_")
-    if group != key:
-        # By the name of the YAML file that it was chosen by, or else of its class.
-        value = run.choices.get(group, value.rsplit(".", 1)[-1])
-    return f"{group.removeprefix(WEIGHTS)}={value}"
+    # By the name of the YAML file that it was chosen by, or else of its class.
+    return f"{key.removeprefix(WEIGHTS)}={run.choices.get(key, run.params[key])}"
 
 
 def _heads(params: Mapping[str, str]) -> frozenset[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UsersOf = Callable[["TrackedRun"], "pd.DataFrame | None"]
 
 # Parameters that come with the choice of tasks, or say nothing to a single task.
-FOLLOWS_FROM_TASK = (WEIGHTS, "task.select_by", "train.select_by", "balance.")
+FOLLOWS_FROM_TASK = (WEIGHTS, "train.select_by", "balance")
 
 
 @dataclass(frozen=True)
@@ -195,12 +195,12 @@ def twin_of(group: Group, head: str, groups: Sequence[Group]) -> Group | None:
 
 def _settings(group: Group, head: str) -> dict[str, str]:
     """The parameters that shape one head, whatever is trained beside it."""
-    own = f"task.heads.{head}."
+    own = f"task.heads.{head}"
     return {
         key: value
         for key, value in group.params.items()
         if not key.startswith(FOLLOWS_FROM_TASK)
-        and (key.startswith(own) or not key.startswith("task.heads."))
+        and (f"{key}.".startswith(f"{own}.") or not key.startswith("task.heads."))
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtrec.errors import UserError
 from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, connect
 from mtrec.tracking.outbox import first_line
+from mtrec.tracking.records import named_again
 from mtrec.tracking.store import resolve_uri, shown, sqlite_file
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class TrackedRun:
         name: What it is called.
         choices: The option chosen of each config group, such as `balance`.
         params: Its parameters as text.
-        metrics: The last value of each metric.
+        metrics: The last value of each metric; those of the validation are of the epoch that was
+            selected.
         data: Digest of the data it was trained and judged on; empty where it logged none.
     """
 
@@ -115,7 +117,7 @@ def _finished_runs(client: "MlflowClient", experiment: str) -> list[TrackedRun]:
                 if key.startswith(CHOICE_TAG)
             },
             params=dict(run.data.params),
-            metrics=dict(run.data.metrics),
+            metrics=named_again(run.data.metrics),
             data=next((put.dataset.digest for put in _dataset_inputs(run)), ""),
         )
         for run in jobs

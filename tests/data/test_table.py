@@ -52,6 +52,8 @@ def load(folder, **changed):
         "rating_scale": [1, 5],
         "bag_columns": ["tags"],
         "bag_separator": "|",
+        "cache_dir": str(folder / "cache"),
+        "memory_budget_mib": 512,
     }
     return table.load(**{**arguments, **changed})
 
@@ -69,10 +71,11 @@ def test_three_csv_files_become_one_dataset(folder):
     np.testing.assert_array_equal(data.items["weight"], np.float32([np.nan, 3, 4, np.nan]))
     # Leading zeros mark a code; as numbers they would be lost.
     assert data.items["postcode"].tolist() == ["", "02139", "55105", "00501"]
-    assert data.interactions["user"].tolist() == [2, 1, 2]
-    assert data.interactions["item"].tolist() == [2, 1, 1]
-    np.testing.assert_array_equal(data.interactions["rating"], np.float32([4, np.nan, 1.5]))
-    assert data.interactions["timestamp"].tolist() == [1700000000, 1700000001, 1700000002]
+    # Sorted by user, then by time.
+    assert data.interactions["user"].tolist() == [1, 2, 2]
+    assert data.interactions["item"].tolist() == [1, 2, 1]
+    np.testing.assert_array_equal(data.interactions["rating"], np.float32([np.nan, 4, 1.5]))
+    assert data.interactions["timestamp"].tolist() == [1700000001, 1700000000, 1700000002]
     assert {name: column.dtype.name for name, column in data.interactions.items()} == {
         "user": "int32",
         "item": "int32",
@@ -139,7 +142,7 @@ def test_a_folder_of_parquet_files_a_compressed_csv_and_tabs_are_read_too(folder
         bag_columns=[],
     )
 
-    assert data.interactions["user"].tolist() == [2, 1, 2]
+    assert data.interactions["user"].tolist() == [1, 2, 2]
     assert data.items["name"].tolist() == ["", "x,y", "z"]
 
 
@@ -178,7 +181,8 @@ def test_numeric_and_categorical_parquet_ids_are_text(folder):
 def test_times_are_seconds_or_dates(folder, first, second):
     (folder / "log.csv").write_text(f"who,what,stars,when\n007,a,1,{first}\nanna,b,2,{second}\n")
 
-    assert load(folder).interactions["timestamp"].tolist() == [1717156800, 1717156801]
+    # Anna is the first user.
+    assert load(folder).interactions["timestamp"].tolist() == [1717156801, 1717156800]
 
 
 def test_parquet_dates_are_times(folder):
@@ -281,7 +285,7 @@ def test_text_that_its_writer_left_unmarked_is_text(folder):
     rows = {"who": [b"007", b"anna"], "what": ["a", "b"], "stars": [1.0, 2.0], "when": [1, 2]}
     pyarrow.parquet.write_table(pa.table(rows), folder / "log.parquet")
     data = load(folder, interactions=str(folder / "log.parquet"))
-    assert data.interactions["user"].tolist() == [2, 1]
+    assert data.interactions["user"].tolist() == [1, 2]  # Anna is the first user
 
 
 def test_users_and_items_are_two_columns(folder):
@@ -307,19 +311,19 @@ def test_further_labels_are_columns_of_the_interactions(folder):
     data = load(folder, labels=["clicked"])
 
     assert data.labels == ["rating", "clicked"]
-    np.testing.assert_array_equal(data.interactions["clicked"], np.float32([1, np.nan]))
+    np.testing.assert_array_equal(data.interactions["clicked"], np.float32([np.nan, 1]))
 
 
 def test_items_that_were_shown_and_not_taken_are_rows_of_the_items(folder):
     (folder / "log.csv").write_text("who,what,stars,when,passed\n007,b,4,1,c\nanna,a,,2, \n")
     data = load(folder, negative="passed")
 
-    assert data.interactions["negative"].tolist() == [3, 0]
+    assert data.interactions["negative"].tolist() == [0, 3]  # Anna is the first user
     assert data.labels == ["rating"]
     # Without a table of items, they are items like those that were taken.
     data = load(folder, negative="passed", items=None, title=None, bag_columns=[])
     assert data.items["what"].tolist() == ["", "b", "a", "c"]
-    assert data.interactions["negative"].tolist() == [3, 0]
+    assert data.interactions["negative"].tolist() == [0, 3]
 
 
 def test_an_item_that_was_shown_must_be_known_where_items_are_given(folder):
@@ -356,7 +360,9 @@ def test_times_are_read_as_they_are_written(folder, form, cells, seconds):
     (folder / "log.csv").write_text(text)
     data = load(folder, timestamp_format=form)
 
-    assert data.interactions["timestamp"].tolist() == seconds
+    # The second row is anna's, who comes first.
+    first, second, third = seconds
+    assert data.interactions["timestamp"].tolist() == [second, *sorted((first, third))]
 
 
 def test_a_time_that_is_written_otherwise_is_named(folder):
@@ -391,7 +397,7 @@ def test_columns_of_the_log_that_belong_to_users_or_items_go_to_their_tables(fol
     with pytest.raises(UserError, match=r"the column 'shoe' that data.item_columns names"):
         load(folder, item_columns=["shoe"])
     (folder / "log.csv").write_text(LOG.replace("ignored", "group"))
-    with pytest.raises(UserError, match=r"'group' is in .* and in the table"):
+    with pytest.raises(UserError, match=r"data.user_columns .* they have 'group' twice"):
         load(folder, user_columns=["group"])
 
 

@@ -33,7 +33,7 @@ def file(tmp_path_factory):
 def found_in(file, *overrides, experiment=None):
     given = ["data=table", f"data.interactions={file}", "data.infer=true", *overrides]
     asked = asked_for(given, experiment or {})
-    return inferred(composed(*given), asked_for=asked, task_chosen="task" in asked)
+    return inferred(composed(*given), asked=asked, task_chosen="task" in asked)
 
 
 def test_a_log_becomes_a_model_of_all_its_labels(file):

@@ -30,7 +30,7 @@ def run(task, *, seed, recall=None, rmse=None, method="fixed", weight=0.2, **par
     heads = HEADS[task]
     known = {f"task.weights.{head}": "1.0" for head in heads}
     known |= {f"task.heads.{head}.dim": "16" for head in heads}
-    known |= {"balance._target_": method, "seed": str(seed), "train.select_by": task}
+    known |= {"balance": method, "seed": str(seed), "train.select_by": task}
     if task == "joint":
         known["task.weights.rating"] = str(weight)
     known |= {key.replace("__", "."): str(value) for key, value in params.items()}
