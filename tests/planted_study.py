@@ -35,6 +35,7 @@ def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):
                     choices={},
                     params=params,
                     metrics=metrics,
+                    url="",
                     data="",
                 )
             )

@@ -17,6 +17,7 @@ def run(number, *, rmse, choices=None, data="", **params):
         choices=choices or {},
         params={name.replace("__", "."): str(value) for name, value in params.items()},
         metrics={} if rmse is None else {RMSE: rmse},
+        url=f"http://ui/{number}",
         data=data,
     )
 

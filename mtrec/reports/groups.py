@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from mtrec.errors import UserError
+from mtrec.heads.metrics import lower_is_better
 
 if TYPE_CHECKING:
     from mtrec.tracking.finished import TrackedRun
@@ -117,6 +118,22 @@ def find(groups: Sequence[Group], name: str | None) -> Group:
             return group
     names = "; ".join(group.name for group in groups)
     raise UserError(f"baseline must be one of: {names}. Got {name}.")
+
+
+def best(groups: Sequence[Group], metric: str) -> Group | None:
+    """The group that validation would choose for a metric of the test part.
+
+    Args:
+        groups: Groups that were judged on the same rows.
+        metric: Such as `test/rating/rmse`; what is read is `val/rating/rmse`.
+
+    Returns:
+        The one with the best mean; None where no run has the metric on the validation part.
+    """
+    validated = "/".join(["val", *metric.split("/")[1:]])
+    sign = -1.0 if lower_is_better(metric) else 1.0
+    means = [(mean, group) for group in groups if (mean := group.mean(validated)) is not None]
+    return max(means, key=lambda pair: sign * pair[0])[1] if means else None
 
 
 def _names(runs: "Sequence[TrackedRun]", keys: Sequence[str]) -> list[str]:

@@ -422,7 +422,7 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
     manifest = run.directory / INDEX / MANIFEST
     tracker.log_file(manifest, INDEX)
     return tracker.log_model(
-        name=f"{run.dataset.name} {'+'.join(run.model.heads)}",
+        name=f"{run.dataset.name} {' and '.join(run.model.heads)}",
         description=_description(run, index),
         code_path=Path(__file__).with_name("mlflow_model.py"),
         artifacts={"model": run.directory / MODEL, "index_manifest": manifest},

@@ -27,11 +27,14 @@ def how_to_open(run_dir: Path, uri: str | None) -> str:
             path = page(connect(uri).get_run(run_id).info.experiment_id, run_id)
         except Exception:  # whatever MLflow and the libraries below it raise
             path = f"#/experiments?{_VIEW}"
-    if uri.startswith("http"):
-        return f"{shown(uri).rstrip('/')}/{path}"
     default = uri == resolve_uri(None)
     serve = "mlflow ui" if default else f"mlflow ui --backend-store-uri {shown(uri)}"
-    return f"{serve}, then http://127.0.0.1:5000/{path}"
+    return f"{'' if uri.startswith('http') else f'{serve}, then '}{server(uri)}/{path}"
+
+
+def server(uri: str) -> str:
+    """The address of the UI of a resolved store: where `mlflow ui` serves a database."""
+    return shown(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
 
 
 def page(experiment_id: str, run_id: str) -> str:
