@@ -17,6 +17,7 @@ from mtrec.config import ClusterConfig, Config
 from mtrec.distributed import devices
 from mtrec.errors import PreemptedError
 from mtrec.jobs.command import command
+from mtrec.jobs.keys import told_in_keys
 from mtrec.libraries import first_import, import_tensorflow
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
     return {f"{CHOICE_TAG}{group}": option for group, option in plain.items() if option}
 
 
+@told_in_keys("index")
 def job(
     config: Config, dataset: "Dataset", parts: "Split", directory: Path, tracker: "Tracker"
 ) -> None:

@@ -58,8 +58,8 @@ def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[Path], Da
             dataset = read_columns(directory)
     if dataset is None:
         raise UserError(
-            f"data.cache_dir must keep what is written to it; the columns in {directory} came back "
-            "changed. Set data.cache_dir to a directory on another disk."
+            f"`cache_dir` must keep what is written to it; the columns in {directory} came back "
+            "changed. Set `cache_dir` to a directory on another disk."
         )
     return dataset
 
@@ -129,8 +129,8 @@ def _locked(directory: Path) -> Iterator[None]:
         held = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise UserError(
-            f"data.cache_dir must be a directory that can be written; {directory} is not "
-            f"({error.strerror}). Set data.cache_dir to one that is."
+            f"`cache_dir` must be a directory that can be written; {directory} is not "
+            f"({error.strerror}). Set `cache_dir` to one that is."
         ) from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -154,8 +154,8 @@ def _build(build: Callable[[Path], Dataset], directory: Path) -> None:
         written.rename(directory)
     except OSError as error:
         raise UserError(
-            f"data.cache_dir must have room for the prepared columns; writing {directory} "
-            f"failed ({error.strerror}). Set data.cache_dir to a disk with room."
+            f"`cache_dir` must have room for the prepared columns; writing {directory} "
+            f"failed ({error.strerror}). Set `cache_dir` to a disk with room."
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -23,7 +23,7 @@ class Files:
     """Where the rows of a table lie, in the order of the files' names.
 
     Attributes:
-        option: The option that named them, such as `data.items`.
+        option: The option that named them, such as `items`.
         path: What it named.
         system: The fsspec file system that has them.
         places: The files, as `system` calls them.
@@ -62,8 +62,8 @@ class Files:
             raise _unreadable(option, path, error) from error
         if not found:
             raise UserError(
-                f"{option} must be CSV, Parquet or Arrow files; nothing is at {path}. "
-                f"Correct {option}."
+                f"`{option}` must be CSV, Parquet or Arrow files; nothing is at {path}. "
+                f"Correct `{option}`."
             )
         return cls(option=option, path=path, system=system, places=found)
 
@@ -242,8 +242,8 @@ def _reported(option: str, path: str) -> Iterator[None]:
 def _unreadable(option: str, path: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(
-        f"{option} must be a CSV file in UTF-8, a Parquet or an Arrow file; {path} cannot be read "
-        f"({reason}). Write it again, or set {option} to another file."
+        f"`{option}` must be a CSV file in UTF-8, a Parquet or an Arrow file; {path} cannot be "
+        f"read ({reason}). Write it again, or set `{option}` to another file."
     )
 
 

@@ -104,7 +104,7 @@ def propose(
 def _refuse_without_names(columns: Mapping[str, Profile]) -> None:
     if not any(names.words(name) for name in columns):
         raise UserError(
-            "The first row of data.interactions must hold the names of its columns; got "
+            "The first row of `interactions` must hold the names of its columns; got "
             f"{', '.join(columns)}. Put a row such as user_id,item_id,rating before it."
         )
 
@@ -127,8 +127,8 @@ def _keys(
     for entity, key in keys.items():
         if key is not None and key not in columns:
             raise UserError(
-                f"data.{entity}_key must name a column of data.interactions; got {key!r}, it has "
-                f"{', '.join(columns)}. Set data.{entity}_key to one of them."
+                f"`{entity}_key` must name a column of `interactions`; got {key!r}, it has "
+                f"{', '.join(columns)}. Set `{entity}_key` to one of them."
             )
     for entity in keys:
         keys[entity] = keys[entity] or _shared_key(entity, columns, tables[entity])
@@ -174,8 +174,8 @@ def _named_key(
     ]
     if len(finest) != 1:
         raise UserError(
-            f"data.{entity}_key must be given, as several columns may hold the ids of {entity}s: "
-            f"{', '.join(found)}. Set data.{entity}_key to one of them."
+            f"`{entity}_key` must be given, as several columns may hold the ids of {entity}s: "
+            f"{', '.join(found)}. Set `{entity}_key` to one of them."
         )
     unsure.append(f"{finest[0]} are the {entity}s, and not {', '.join({*found} - {*finest})}.")
     return finest[0]
@@ -214,9 +214,9 @@ def _only_key(
     if of is None or len(left) != 1:
         could_be = f" ({', '.join(left)} might)" if left else ""
         raise UserError(
-            f"data.{entity}_key must be given, as no column of data.interactions says by its name "
+            f"`{entity}_key` must be given, as no column of `interactions` says by its name "
             f"that it holds the ids of {entity}s{could_be}; it has {', '.join(columns)}. Set "
-            f"data.{entity}_key to one of them."
+            f"`{entity}_key` to one of them."
         )
     unsure.append(f"{left[0]} are the {entity}s, as nothing else could be.")
     return left[0]
@@ -247,8 +247,8 @@ def _time(
         return None, None
     if len(named) > 1:
         raise UserError(
-            f"data.timestamp must be given, as several columns hold times: {', '.join(named)}. Set "
-            "data.timestamp to the one at which an interaction happened."
+            f"`timestamp` must be given, as several columns hold times: {', '.join(named)}. Set "
+            "`timestamp` to the one at which an interaction happened."
         )
     (name,) = named
     if not names.names_time(name):
@@ -257,7 +257,7 @@ def _time(
 
 
 def _form(column: Profile | None, given: Mapping[str, Any], unsure: list[str]) -> str | None:
-    """How times are written, as `data.timestamp_format`.
+    """How times are written, as ``timestamp_format``.
 
     Raises:
         UserError: There are several readings, such as of `11/1/2000`, and none is far more likely.
@@ -272,16 +272,16 @@ def _form(column: Profile | None, given: Mapping[str, Any], unsure: list[str]) -
     likely = spans[0][1]
     if not 0 < 4 * spans[0][0] < spans[1][0]:
         raise UserError(
-            f"data.timestamp_format must be given, as {column.values[0].as_py()!r} and all other "
+            f"`timestamp_format` must be given, as {column.values[0].as_py()!r} and all other "
             f"values of {column.name!r} can be read as {' or as '.join(map(str, forms))}. Set "
-            f"data.timestamp_format='{likely}'."
+            f"`timestamp_format`='{likely}'."
         )
     unsure.append(f"{column.name} are written as {likely}, as it brings them closest together.")
     return likely
 
 
 def _forms(column: Profile, unsure: list[str]) -> tuple[str | None, ...]:
-    """What `data.timestamp_format` may be of a column; nothing if it holds no times."""
+    """What ``timestamp_format`` may be of a column; nothing if it holds no times."""
     if column.kind == "moments":
         return column.forms
     if not column.whole or not column.num_values:

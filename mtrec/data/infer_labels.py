@@ -86,8 +86,8 @@ def labels_of(rows: Mapping[str, Profile], given: Mapping[str, Any], unsure: lis
 def _only(levelled: Sequence[str]) -> str:
     if len(levelled) > 1:
         raise UserError(
-            f"data.rating must be given, as several columns may hold it: {', '.join(levelled)}. "
-            "Set data.rating to one of them, or data.rating=null if none does."
+            f"`rating` must be given, as several columns may hold it: {', '.join(levelled)}. "
+            "Set `rating` to one of them, or `rating`=null if none does."
         )
     return levelled[0]
 

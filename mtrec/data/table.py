@@ -83,19 +83,17 @@ def load(
     Raises:
         UserError: A file, a column or a cell is not as it must be; the message names it.
     """
-    require("data.memory_budget_mib", memory_budget_mib, least=256)
+    require("`memory_budget_mib`", memory_budget_mib, least=256)
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
     if user_key == item_key:
         raise UserError(
-            f"data.user_key and data.item_key must name two columns; got {user_key!r} for both. "
+            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
             "Correct one of them."
         )
     sources = {"interactions": interactions, "items": items, "users": users}
     files = {
-        name: Files.of(path, option=f"data.{name}")
-        for name, path in sources.items()
-        if path is not None
+        name: Files.of(path, option=name) for name, path in sources.items() if path is not None
     }
     options: dict[str, Any] = {
         "user_key": user_key,
@@ -191,7 +189,7 @@ class _Preparation:
             if options["timestamp"] is not None and time_type is None:
                 time_type = chunk.time_type(
                     options["timestamp"],
-                    named_by="data.timestamp",
+                    named_by="timestamp",
                     form=options["timestamp_format"],
                 )
             count = len(chunk.rows)
@@ -203,28 +201,26 @@ class _Preparation:
     def _typed(self, chunk: TableFile, time_type: Any, count: int) -> Columns:
         options = self._options
         columns: Columns = {
-            side: chunk.ids(key, named_by=f"data.{side}_key") for side, key in self._keys.items()
+            side: chunk.ids(key, named_by=f"{side}_key") for side, key in self._keys.items()
         }
         if options["negative"] is not None:
-            columns["negative"] = chunk.ids(
-                options["negative"], named_by="data.negative", optional=True
-            )
+            columns["negative"] = chunk.ids(options["negative"], named_by="negative", optional=True)
         columns["rating"] = np.full(count, np.nan, np.float32)
         if options["rating"] is not None:
             columns["rating"] = chunk.ratings(
-                options["rating"], named_by="data.rating", scale=options["scale"]
+                options["rating"], named_by="rating", scale=options["scale"]
             )
         columns["timestamp"] = np.zeros(count, np.int64)
         if options["timestamp"] is not None:
             columns["timestamp"] = chunk.times(
-                options["timestamp"], time_type, named_by="data.timestamp"
+                options["timestamp"], time_type, named_by="timestamp"
             )
             check_times(columns["timestamp"], before=chunk.first, path=chunk.path)
         for name in options["labels"]:
-            columns[name] = chunk.ratings(name, named_by="data.labels", scale=None)
+            columns[name] = chunk.ratings(name, named_by="labels", scale=None)
         for side in self._keys:
             for name in options[f"{side}_columns"]:
-                column = chunk.cells(name, named_by=f"data.{side}_columns")
+                column = chunk.cells(name, named_by=f"{side}_columns")
                 columns[f"{side}.{name}"] = column
         return columns
 
@@ -236,7 +232,7 @@ class _Preparation:
         if file is None:
             found: Columns = {key: log.number(side, columns, None)}
         else:
-            given = Texts.of_arrow(file.ids(key, named_by=f"data.{side}_key"))
+            given = Texts.of_arrow(file.ids(key, named_by=f"{side}_key"))
             check_ids(f"{side}s", key, given)
             found = {key: given} | self._features(file, without=key)
             try:
@@ -247,7 +243,7 @@ class _Preparation:
         for name in self._options[f"{side}_columns"]:
             values = log.most_frequent(f"{side}.{name}", of=side, count=len(found[key]) - 1)
             rows = plain(pa.table({name: values}))
-            owned = TableFile("data.interactions", self._log.path, [name], rows, first=0)
+            owned = TableFile("interactions", self._log.path, [name], rows, first=0)
             found[name] = with_unknown(self._features(owned, without="")[name])
         return found
 
@@ -265,7 +261,7 @@ class _Preparation:
         row = before + error.row - self._firsts[chunk] + 1
         name = self._options[{"negative": "negative"}.get(error.column, f"{error.column}_key")]
         return UserError(
-            f"column {name!r} of data.interactions must hold ids that {file.option} has; got "
+            f"column {name!r} of `interactions` must hold ids that `{file.option}` has; got "
             f"{error.received!r} in row {row} of {path}. "
             f"Add it to {file.path}, or leave the row out."
         )
@@ -275,7 +271,7 @@ def _check_labels(labels: Sequence[str]) -> None:
     for name in (*Dataset.KEYS, "rating"):
         if name in labels:
             raise UserError(
-                f"data.labels must not name a column {name!r}, as interactions have one of their "
+                f"`labels` must not name a column {name!r}, as interactions have one of their "
                 "own. Rename it in the file."
             )
 
@@ -284,7 +280,7 @@ def _check_owned(side: str, columns: Sequence[str]) -> None:
     for name in columns:
         if columns.count(name) > 1:
             raise UserError(
-                f"data.{side}_columns must name columns that the {side}s have from nowhere else; "
+                f"`{side}_columns` must name columns that the {side}s have from nowhere else; "
                 f"they have {name!r} twice. Leave it out."
             )
 
@@ -293,7 +289,7 @@ def _check_bags(bag_columns: Sequence[str], known: Sequence[str]) -> None:
     for name in bag_columns:
         if name not in known:
             raise UserError(
-                f"data.bag_columns must name columns of items or users; got {name!r}, they have "
+                f"`bag_columns` must name columns of items or users; got {name!r}, they have "
                 f"{', '.join(known)}. Correct or remove it."
             )
 
@@ -301,16 +297,16 @@ def _check_bags(bag_columns: Sequence[str], known: Sequence[str]) -> None:
 def _check_title(title: str | None, columns: Sequence[str]) -> None:
     if title is not None and title not in columns:
         raise UserError(
-            f"data.title must name a column of the items; got {title!r}, they have "
-            f"{', '.join(columns)}. Set data.title to one of them."
+            f"`title` must name a column of the items; got {title!r}, they have "
+            f"{', '.join(columns)}. Set `title` to one of them."
         )
 
 
 def _checked_scale(given: Sequence[float]) -> tuple[float, float]:
     if len(given) != 2 or not given[0] < given[1]:
         raise UserError(
-            f"data.rating_scale must be the lowest and the highest rating; got {list(given)}. "
-            "Set data.rating_scale=[1,5]."
+            f"`rating_scale` must be the lowest and the highest rating; got {list(given)}. "
+            "Set `rating_scale`=[1,5]."
         )
     return float(given[0]), float(given[1])
 
@@ -322,7 +318,7 @@ def _observed_scale(ratings: np.ndarray) -> tuple[float, float]:
         return _NO_RATING_SCALE
     if low == high:
         raise UserError(
-            f"data.rating_scale must be given where all ratings are alike; every one is {low:g}. "
-            "Set data.rating_scale=[1,5], or data.rating=null if they mean nothing."
+            f"`rating_scale` must be given where all ratings are alike; every one is {low:g}. "
+            "Set `rating_scale`=[1,5], or `rating`=null if they mean nothing."
         )
     return low, high

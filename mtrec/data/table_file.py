@@ -23,7 +23,7 @@ class TableFile:
     """Rows of a file, all of them or a chunk.
 
     Attributes:
-        option: The option that named the file, such as `data.items`.
+        option: The option that named the file, such as `items`.
         path: The file.
         columns: Names of all its columns.
         rows: A `pyarrow.Table` of the columns that were asked for; those of a CSV file are text.
@@ -51,8 +51,8 @@ class TableFile:
         column = self._named(name, named_by)
         if _is_list(column.type):
             raise UserError(
-                f"column {name!r} of {self.option}, which {named_by} names, must hold one value a "
-                f"row; in {self.path} it holds lists. Set {named_by} to another."
+                f"column {name!r} of `{self.option}`, which `{named_by}` names, must hold one "
+                f"value a row; in {self.path} it holds lists. Set `{named_by}` to another."
             )
         return column
 
@@ -63,8 +63,8 @@ class TableFile:
     def _named(self, name: str, named_by: str) -> Any:
         if name not in self.columns:
             raise UserError(
-                f"{self.option} must have the column {name!r} that {named_by} names; {self.path} "
-                f"has {', '.join(self.columns)}. Set {named_by} to one of them."
+                f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
+                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them."
             )
         return self.rows.column(name)
 
@@ -102,7 +102,7 @@ class TableFile:
             low, high = scale
             outside = pc.fill_null(pc.or_(pc.less(numbers, low), pc.greater(numbers, high)), False)
             rule = f"from {low:g} to {high:g}, or empty,"
-            self._refuse(outside, column, name, rule, "Correct it, set data.rating_scale")
+            self._refuse(outside, column, name, rule, "Correct it, set `rating_scale`")
         return _floats(numbers)
 
     def time_type(self, name: str, *, named_by: str, form: str | None) -> Any:
@@ -138,7 +138,7 @@ class TableFile:
         column = _without_blanks(self.column(name, named_by=named_by))
         rule = "seconds since 1970 or a date such as 2024-05-31T12:00:00"
         if isinstance(kind, str):
-            rule = f"a time as data.timestamp_format={kind} says"
+            rule = f"a time as `timestamp_format`={kind} says"
         self._refuse(pc.is_null(column), column, name, rule, "Fill it in")
         if not len(column):
             return np.zeros(0, np.int64)
@@ -221,8 +221,8 @@ class TableFile:
             cell = column[int(rows[0])].as_py()
             received = "an empty cell" if cell in (None, "") else repr(cell)
             raise UserError(
-                f"column {name!r} of {self.option} must be {rule} in every row; got {received} in "
-                f"row {self.first + rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
+                f"column {name!r} of `{self.option}` must be {rule} in every row; got {received} "
+                f"in row {self.first + rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
             )
 
 

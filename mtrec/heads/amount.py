@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import Batch
 from mtrec.errors import UserError
 from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, PerUser, Report
@@ -30,7 +31,7 @@ class Amount(PairHead):
         self.highest = float(np.log1p(labels.max(initial=0)))
         return self.train_mean
 
-    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """The squared error of the logarithm."""
         return tf.square(output - tf.math.log1p(label))
 

@@ -12,6 +12,7 @@ from mtrec.data.files import Files
 from mtrec.data.infer import Proposal, propose
 from mtrec.data.infer_labels import Label
 from mtrec.errors import UserError
+from mtrec.jobs.keys import in_keys
 from mtrec.jobs.schema import experiment_of
 from mtrec.jobs.unused import asked_for
 
@@ -62,14 +63,14 @@ def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) ->
     """
     data = config.data
     given = {n: _plain(data[n]) for n in _OPTIONS if f"data.{n}" in asked and n in data}
-    tables = {
-        name: Files.of(data[name], option=f"data.{name}").whole(most_rows=MOST_ROWS).rows
-        for name in ("interactions", "users", "items")
-        if data[name] is not None
-    }
-    found = propose(
-        tables["interactions"], users=tables.get("users"), items=tables.get("items"), given=given
-    )
+    with in_keys({"data": _plain(data)}, "data"):
+        tables = {
+            name: Files.of(data[name], option=name).whole(most_rows=MOST_ROWS).rows
+            for name in ("interactions", "users", "items")
+            if data[name] is not None
+        }
+        log = tables.pop("interactions")
+        found = propose(log, **{"users": None, "items": None, **tables}, given=given)
     chosen = {label.name: label for label in found.labels}
     if task_chosen:
         chosen = _chosen(config, found)

@@ -158,7 +158,7 @@ def test_columns_are_never_unpickled(tmp_path):
 def test_a_cache_directory_that_is_a_file_is_refused_by_its_option(tmp_path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(UserError, match=r"data\.cache_dir must be a directory"):
+    with pytest.raises(UserError, match=r"`cache_dir` must be a directory"):
         cached(cache_dir=str(tmp_path / "file"), key=KEY, build=small)
 
 

@@ -68,7 +68,7 @@ def test_one_long_text_costs_its_own_length(tmp_path):
     names = ["x" * 20_000, *(f"item {number}" for number in range(1999))]
     rows = "".join(f"{number},{name}\n" for number, name in enumerate(names))
     (tmp_path / "items.csv").write_text("item_id,name\n" + rows)
-    files = Files.of(str(tmp_path / "items.csv"), option="data.items")  # and what it imports
+    files = Files.of(str(tmp_path / "items.csv"), option="items")  # and what it imports
     tracemalloc.start()
     before = pa.total_allocated_bytes()
     try:

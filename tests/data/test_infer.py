@@ -65,7 +65,7 @@ def test_a_name_falls_apart_into_its_words():
 
 
 def test_a_log_whose_names_say_nothing_asks_for_the_key():
-    with pytest.raises(UserError, match=r"data.user_key must be given.* it has s, d, y. Set"):
+    with pytest.raises(UserError, match=r"`user_key` must be given.* it has s, d, y. Set"):
         proposed(renamed(log(y=LEVELS), user_id="s", item_id="d"))
     given = {"user_key": "s", "item_key": "d"}
     found = proposed(renamed(log(y=LEVELS), user_id="s", item_id="d"), given=given)
@@ -82,7 +82,7 @@ def test_the_only_ids_left_are_the_other_key_and_that_is_said():
 
 def test_two_columns_that_may_be_the_item_are_asked_about():
     other = RNG.integers(0, 20, ROWS)
-    with pytest.raises(UserError, match=r"data.item_key must be given.* item_id, product_id"):
+    with pytest.raises(UserError, match=r"`item_key` must be given.* item_id, product_id"):
         proposed(log(product_id=other))
     # A product that has several articles is no rival of its articles.
     found = proposed(log(item_id=[], article_id=ITEM, product_id=ITEM // 3))
@@ -131,7 +131,7 @@ def test_of_several_times_a_birthday_and_a_release_are_not_the_one():
     day = np.datetime64("1990-01-01")
     found = proposed(log(birth_date=day + USER * 400, when=TIME, released_date=day + ITEM * 300))
     assert found.options["timestamp"] == "when"
-    with pytest.raises(UserError, match=r"data.timestamp must be given.* ordered_at, shipped_at"):
+    with pytest.raises(UserError, match=r"`timestamp` must be given.* ordered_at, shipped_at"):
         proposed(log(ordered_at=TIME, shipped_at=RNG.permutation(TIME)))
     assert proposed(log(timestamp=TIME, date=TIME // 86400 * 86400)).options["timestamp"] == (
         "timestamp"
@@ -208,7 +208,7 @@ def test_true_and_false_are_two_values():
 
 def test_of_several_silent_ratings_one_is_asked_for_and_a_named_one_wins():
     other = RNG.permutation(LEVELS)
-    with pytest.raises(UserError, match=r"data.rating must be given.* aa, bb"):
+    with pytest.raises(UserError, match=r"`rating` must be given.* aa, bb"):
         proposed(log(aa=LEVELS, bb=other))
     found = proposed(log(aa=LEVELS, stars=other))
     assert found.options["rating"] == "stars"

@@ -207,22 +207,22 @@ def test_a_true_nan_in_parquet_is_refused_while_a_missing_value_is_no_rating(fol
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        (",4,", ",great,", r"column 'stars' of data\.interactions .* got 'great' in row 1 of"),
+        (",4,", ",great,", r"column 'stars' of `interactions` .* got 'great' in row 1 of"),
         (",1.5,", ",inf,", r"column 'stars' .* got 'inf' in row 3"),
         (",1.5,", ",nan,", r"column 'stars' .* got 'nan' in row 3"),
         (",1.5,", ",1e39,", r"column 'stars' .* must be a finite number .* got '1e39' in row 3"),
         (",1.5,", ",5.5,", r"column 'stars' .* must be from 1 to 5, .* got '5\.5' in row 3"),
-        (",1.5,", ",0,", r"column 'stars' .* got '0' in row 3 .*data\.rating_scale"),
+        (",1.5,", ",0,", r"column 'stars' .* got '0' in row 3 .*`rating_scale`"),
         ("1700000001", "", r"column 'when' .* got an empty cell in row 2"),
         ("1700000001", "noon", r"column 'when' .* got 'noon' in row 2"),
         ("1700000001", "1e300", r"column 'when' .* got '1e300' in row 2"),
         ("anna,a", ",a", r"column 'who' .* got an empty cell in row 2"),
-        ("anna,a", "bob,a", r"column 'who' .* data\.users has; got 'bob' in row 2 of .*log\.csv"),
-        ("007,b", "007,z", r"column 'what' .* data\.items has; got 'z' in row 1 .*Add it to"),
-        ("who,", "user,", r"data\.interactions must have the column 'who' that data\.user_key"),
-        ("stars,", "score,", r"must have the column 'stars' that data\.rating names; .* has who,"),
+        ("anna,a", "bob,a", r"column 'who' .* `users` has; got 'bob' in row 2 of .*log\.csv"),
+        ("007,b", "007,z", r"column 'what' .* `items` has; got 'z' in row 1 .*Add it to"),
+        ("who,", "user,", r"`interactions` must have the column 'who' that `user_key`"),
+        ("stars,", "score,", r"must have the column 'stars' that `rating` names; .* has who,"),
         ("what,stars", "who,stars", r"two of its columns have one name"),
-        (",x\n", "\n", r"data\.interactions must be a CSV .* cannot be read"),
+        (",x\n", "\n", r"`interactions` must be a CSV .* cannot be read"),
     ],
 )
 def test_what_is_wrong_in_the_interactions_is_named(folder, old, new, named):
@@ -235,11 +235,11 @@ def test_what_is_wrong_in_the_interactions_is_named(folder, old, new, named):
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("c,Un", "a,Un", r"column 'what' of data\.items .* 'a' is in rows 1 and 3"),
-        ("b,1984", ",1984", r"column 'what' of data\.items .* an empty cell in row 2"),
-        ("what,", "id,", r"data\.items must have the column 'what' that data\.item_key"),
-        ("name", "label", r"data\.title must name a column of the items; got 'name'"),
-        ("tags", "topics", r"data\.bag_columns must name columns .* got 'tags'"),
+        ("c,Un", "a,Un", r"column 'what' of `items` .* 'a' is in rows 1 and 3"),
+        ("b,1984", ",1984", r"column 'what' of `items` .* an empty cell in row 2"),
+        ("what,", "id,", r"`items` must have the column 'what' that `item_key`"),
+        ("name", "label", r"`title` must name a column of the items; got 'name'"),
+        ("tags", "topics", r"`bag_columns` must name columns .* got 'tags'"),
     ],
 )
 def test_what_is_wrong_in_the_items_is_named(folder, old, new, named):
@@ -271,7 +271,7 @@ def test_files_that_are_not_tables_are_named(folder):
     [
         (pa.array([b"\xff", b"a"]), r"cannot be read \(Invalid UTF8"),
         (pa.array([{"a": 1}, {"a": 2}]), r"column 'who' holds struct<a: int64>, no text, numbers"),
-        (pa.array([["a"], ["b"]]), r"column .who. .*, which data\.user_key names, must hold one"),
+        (pa.array([["a"], ["b"]]), r"column .who. .*, which `user_key` names, must hold one"),
     ],
 )
 def test_a_column_that_holds_no_ids_is_named(folder, values, named):
@@ -289,20 +289,20 @@ def test_text_that_its_writer_left_unmarked_is_text(folder):
 
 
 def test_users_and_items_are_two_columns(folder):
-    with pytest.raises(UserError, match=r"user_key and data\.item_key must name two columns"):
+    with pytest.raises(UserError, match=r"`user_key` and `item_key` must name two columns"):
         load(folder, user_key="what", users=None)
 
 
 @pytest.mark.parametrize("scale", [[5, 1], [3, 3], [1, 3, 5]])
 def test_a_scale_that_is_none_is_refused(folder, scale):
-    with pytest.raises(UserError, match=r"data\.rating_scale must be the lowest and the highest"):
+    with pytest.raises(UserError, match=r"`rating_scale` must be the lowest and the highest"):
         load(folder, rating_scale=scale)
 
 
 def test_ratings_that_are_all_alike_need_a_scale(folder):
     (folder / "log.csv").write_text("who,what,stars,when\n007,a,1,5\nanna,a,1,6\n")
 
-    with pytest.raises(UserError, match=r"data\.rating_scale must be given .* every one is 1\."):
+    with pytest.raises(UserError, match=r"`rating_scale` must be given .* every one is 1\."):
         load(folder, rating_scale=None)
 
 
@@ -329,14 +329,14 @@ def test_items_that_were_shown_and_not_taken_are_rows_of_the_items(folder):
 def test_an_item_that_was_shown_must_be_known_where_items_are_given(folder):
     (folder / "log.csv").write_text("who,what,stars,when,passed\n007,b,4,1,c\nanna,a,,2,z\n")
 
-    with pytest.raises(UserError, match=r"column 'passed' .* data\.items has; got 'z' in row 2"):
+    with pytest.raises(UserError, match=r"column 'passed' .* `items` has; got 'z' in row 2"):
         load(folder, negative="passed")
 
 
 def test_a_label_that_is_not_there_or_has_a_name_that_is_taken_is_refused(folder):
-    with pytest.raises(UserError, match=r"the column 'clicked' that data\.labels names"):
+    with pytest.raises(UserError, match=r"the column 'clicked' that `labels` names"):
         load(folder, labels=["clicked"])
-    with pytest.raises(UserError, match=r"data\.labels must not name a column 'user'"):
+    with pytest.raises(UserError, match=r"`labels` must not name a column 'user'"):
         load(folder, labels=["user"])
 
 
@@ -367,7 +367,7 @@ def test_times_are_read_as_they_are_written(folder, form, cells, seconds):
 
 def test_a_time_that_is_written_otherwise_is_named(folder):
     (folder / "log.csv").write_text(LOG.replace("1700000001", "13/13/2000"))
-    with pytest.raises(UserError, match=r"'when' .* as data.timestamp_format=%m/%d/%Y says"):
+    with pytest.raises(UserError, match=r"'when' .* as `timestamp_format`=%m/%d/%Y says"):
         load(folder, timestamp_format="%m/%d/%Y")
     with pytest.raises(UserError, match=r"got '13/13/2000' in row 2"):
         load(folder, timestamp_format="s")
@@ -394,10 +394,10 @@ def test_columns_of_the_log_that_belong_to_users_or_items_go_to_their_tables(fol
     # Beside the columns of a file, and nothing of an item that has no row.
     data = load(folder, **{**owned, "bag_columns": ["tags"]})
     assert data.items["kind"].tolist() == ["", "cider", "tea|green", ""]
-    with pytest.raises(UserError, match=r"the column 'shoe' that data.item_columns names"):
+    with pytest.raises(UserError, match=r"the column 'shoe' that `item_columns` names"):
         load(folder, item_columns=["shoe"])
     (folder / "log.csv").write_text(LOG.replace("ignored", "group"))
-    with pytest.raises(UserError, match=r"data.user_columns .* they have 'group' twice"):
+    with pytest.raises(UserError, match=r"`user_columns` .* they have 'group' twice"):
         load(folder, user_columns=["group"])
 
 

@@ -106,3 +106,10 @@ def test_a_given_task_keeps_its_heads_and_learns_what_is_there(file):
     config = found_in(file, "task=joint", "data.rating=LIKED").config
     assert config.data.rating == "LIKED"
     assert "age_group" in config.data.features.query.rating
+
+
+def test_what_cannot_be_guessed_is_asked_for_by_its_key(file, tmp_path):
+    silent = tmp_path / "silent.csv"
+    silent.write_text(file.read_text("utf-8-sig").replace("CUSTOMER_ID", "C"))
+    with pytest.raises(UserError, match=r"^data.user_key must be given.* Set data.user_key to"):
+        found_in(silent)
