@@ -1,56 +1,65 @@
 """Exact search of a catalogue, and how near another search comes to it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from mtrec.heads.max_similarity import score_all
+from mtrec.heads.max_similarity import score_all_in_numpy
 
 # Scores held at a time, 128 MB.
 SCORES_AT_ONCE = 2**25
 
 
+def rows_at_once(candidates: int) -> int:
+    """Queries whose scores with all candidates are held at a time."""
+    return max(1, SCORES_AT_ONCE // candidates)
+
+
 def exact_top_k(
-    vectors: tf.Tensor, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scores and positions `[B, k]`, best first; ties go to the lower position.
+    vectors: np.ndarray, queries: np.ndarray, k: int, *, exclude: Sequence[np.ndarray] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores and positions `[B, k]` best first; ties go to the lower position.
 
-    Scores are formed in chunks, so that memory stays bounded.
-
-    Args:
-        vectors: The candidates, `[C, D]`.
-        queries: `[B, D]`, or `[B, K, D]` of K vectors each.
-        k: Number of candidates for each query.
-        excluded: `[E, 2]` int32: the row of a query and a position that it leaves out.
+    Scores of queries `[B, D]` or `[B, K, D]` are formed in chunks, so that memory stays bounded.
     """
-    queries = tf.convert_to_tensor(queries)
-    rows = max(1, SCORES_AT_ONCE // vectors.shape[0])
-    chunks = tf.maximum(1, -(-tf.shape(queries)[0] // rows))
-
-    def body(
-        chunk: tf.Tensor, scores: tf.TensorArray, positions: tf.TensorArray
-    ) -> tuple[tf.Tensor, tf.TensorArray, tf.TensorArray]:
-        first = chunk * rows
-        mine = tf.boolean_mask(excluded, excluded[:, 0] // rows == chunk) - [first, 0]
-        products = score_all(queries[first : first + rows], vectors)  # [b, C]
-        nothing = tf.fill(tf.shape(mine)[:1], products.dtype.as_numpy_dtype("-inf"))
-        best = tf.math.top_k(tf.tensor_scatter_nd_update(products, mine, nothing), k)
-        return chunk + 1, scores.write(chunk, best.values), positions.write(chunk, best.indices)
-
-    scores, positions = (
-        tf.TensorArray(dtype, size=chunks, element_shape=[None, None], infer_shape=False)
-        for dtype in (queries.dtype, tf.int32)
-    )
-    found = tf.while_loop(lambda chunk, *_: chunk < chunks, body, (0, scores, positions))
-    return found[1].concat(), found[2].concat()
+    scores = np.empty((len(queries), k), np.float32)
+    positions = np.empty((len(queries), k), np.int32)
+    rows = min(len(queries), rows_at_once(len(vectors)))
+    held = np.empty((rows, len(vectors)), np.float32)
+    for start in range(0, len(queries), max(1, rows)):
+        chunk = slice(start, start + rows)
+        asked = queries[chunk]
+        products = score_all_in_numpy(asked, vectors, out=held[: len(asked)])  # [b, C]
+        for row, seen in enumerate(exclude[chunk]):
+            products[row, seen] = -np.inf
+        scores[chunk], positions[chunk] = top_k(products, k)
+    return scores, positions
 
 
-def pairs_of(exclude: Sequence[np.ndarray]) -> np.ndarray:
-    """Positions that each query leaves out, as `excluded` of `exact_top_k`."""
-    rows = np.repeat(np.arange(len(exclude)), list(map(len, exclude)))
-    positions = np.concatenate([np.zeros(0, np.int32), *exclude])
-    return np.stack([rows, positions], axis=1).astype(np.int32)
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest of each row, best first, and their columns: `[B, C] -> [B, k]` each.
+
+    Ties go to the lower column. NaN counts as higher than all others, and comes last.
+    """
+    total, width = scores.shape
+    # Columns that are the same modulo G make a group. The k-th highest of the groups' maxima has at
+    # least k scores from it up, which are in few groups: of the rest one pass is all.
+    groups = min(max(32 * k, math.isqrt(4 * k * width)), width)
+    whole = width - width % groups
+    maxima = scores[:, :whole].reshape(total, -1, groups).max(axis=1)
+    np.maximum(maxima[:, : width - whole], scores[:, whole:], out=maxima[:, : width - whole])
+    bound = np.partition(maxima, groups - k, axis=1)[:, [groups - k]]
+    row, group = np.nonzero(~(maxima < bound))
+    column = group[:, np.newaxis] + np.arange(0, width, groups)
+    inside = column < width
+    found = scores[row[:, np.newaxis], np.where(inside, column, 0)]
+    kept = inside & ~(found < bound[row])
+    row, column, found = row[np.nonzero(kept)[0]], column[kept], found[kept]
+    best_first = np.lexsort((column, -found, row))
+    first = np.searchsorted(row, np.arange(total))
+    best = best_first[first[:, np.newaxis] + np.arange(k)]
+    return found[best], column[best]
 
 
 def recall_of(found: np.ndarray, best: np.ndarray) -> float:

@@ -13,10 +13,13 @@ from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError, require
-from mtrec.heads import slices
+from mtrec.heads import metrics, slices
 from mtrec.heads.cross import Cross
 from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.heads.moving_biases import MovingBiases
+
+# Interactions that are measured at a time.
+ROWS_AT_ONCE = 65_536
 
 
 class PairHead(Head):
@@ -61,13 +64,13 @@ class PairHead(Head):
         sampling_rate: float = 1.0,
     ) -> None:
         if members < 1:
-            raise UserError(f"The members of a head must be at least 1; got {members}.")
+            raise UserError(f"`members` must be at least 1; got {members}.")
         if cross < 0:
-            raise UserError(f"The cross layers of a head must be at least 0; got {cross}.")
-        require("The dim of a head", dim, least=1)
-        require("The l2 of a head", l2, least=0)
+            raise UserError(f"`cross` must be at least 0; got {cross}.")
+        require("`dim`", dim, least=1)
+        require("`l2`", l2, least=0)
         for width in layers:
-            require("Each of the layers of a head", width, least=1)
+            require("Each of `layers`", width, least=1)
         super().__init__(dim=dim * members, sampling_rate=sampling_rate)
         self.label = label
         self.members = members
@@ -220,9 +223,13 @@ class PairHead(Head):
         """`output`: the members' mean for each interaction which carries the label."""
         known = np.isfinite(held_out.labels[self.label])
         owner, item = held_out.owner[known], held_out.item[known]
-        pairs = tf.gather(query, owner), tf.gather(candidate, item - 1)
-        rows = held_out.users[owner], item, held_out.time[known]
-        return {"output": self.mean_output(*pairs, *rows).numpy()}
+        users, time = held_out.users[owner], held_out.time[known]
+        output = [np.zeros(0, np.float32)]
+        for part in metrics.chunks(len(item), ROWS_AT_ONCE):
+            pairs = query[owner[part]], candidate[item[part] - 1]
+            told = self.mean_output(*pairs, users[part], item[part], time[part])
+            output.append(told.numpy())
+        return {"output": np.concatenate(output)}
 
     def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Owner, item row and label of the interactions that carry the label, `[N]` each."""

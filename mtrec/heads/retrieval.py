@@ -1,6 +1,6 @@
 """Retrieval: which items a user will choose, out of the whole catalogue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
-from mtrec.heads.max_similarity import score_all_in_numpy
+from mtrec.heads.ranks import ByModel, ByPopularity, rank_all
 from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows
 
 # Before the names of what the baseline was measured to do.
@@ -33,7 +33,7 @@ class Retrieval(Head):
         loss: The loss over rows and pool.
         label: A column of the interactions that says which rows are positive; null for all. Items
             of rows below were shown in vain: they are told from the positive ones of their query
-            (with `train.batch_of=rows`, which has one row, by way of the pool alone). Rows without
+            (with `batch_of=rows`, which has one row, by way of the pool alone). Rows without
             the label say nothing.
         at_least: Labels from here on are positive.
         has: By which rows users have items: `positive`, or `all`, such as films that were rated
@@ -69,10 +69,10 @@ class Retrieval(Head):
     ) -> None:
         super().__init__(dim=dim, sampling_rate=sampling_rate)
         if query_vectors < 1:
-            raise UserError(f"The query_vectors of a head must be at least 1; got {query_vectors}.")
+            raise UserError(f"`query_vectors` must be at least 1; got {query_vectors}.")
         self.query_vectors = query_vectors
         self.normalize = normalize
-        require("The temperature of a head", temperature, above=0)
+        require("`temperature`", temperature, above=0)
         self.temperature = temperature
         self.negatives = negatives
         self.loss = loss
@@ -81,11 +81,10 @@ class Retrieval(Head):
         self.at_least = at_least
         self.has = has
         if has not in ("positive", "all"):
-            raise UserError(f"has of a retrieval head must be positive or all; got {has}.")
+            raise UserError(f"`has` must be positive or all; got {has}.")
         if has == "all" and label is None:
             raise UserError(
-                "has of a retrieval head must be positive without a label, as all rows are; got "
-                "all. Set label too."
+                "`has` must be positive without a label, as all rows are; got all. Set `label` too."
             )
         self.weight_by = weight_by
 
@@ -98,21 +97,21 @@ class Retrieval(Head):
         """
         if self.query_vectors > 1 and self.loss.one_vector:
             raise UserError(
-                f"task.heads.{name}.query_vectors must be 1 with task.heads.{name}.loss="
+                f"`heads.{name}.query_vectors` must be 1 with `heads.{name}.loss`="
                 f"{type(self.loss).__name__}, which is made for scores that are dot products; "
-                f"got {self.query_vectors}. Set it to 1, or head@task.heads.{name}=bpr, hinge, or "
-                "softmax without same_tower."
+                f"got {self.query_vectors}. Set it to 1, or take BPR, Hinge, or Softmax without "
+                "same_tower."
             )
         if self.label is not None:
             labels = self.known(dataset, fit, self.label, name)
             if not (labels >= self.at_least).any():
                 raise UserError(
-                    f"task.heads.{name}.at_least must be reached by some rows to fit; their "
+                    f"`heads.{name}.at_least` must be reached by some rows to fit; their "
                     f"highest {self.label} is {np.nanmax(labels):g}; got {self.at_least:g}."
                 )
             if dataset.taken is None:
                 raise UserError(
-                    f"The data must say by which rows users have items, since task.heads.{name} "
+                    f"The data must say by which rows users have items, since `heads.{name}` "
                     "has a label. Give the model, batches and evaluator what "
                     "mtrec.heads.retrieval.with_taken(dataset, heads) returns."
                 )
@@ -120,7 +119,7 @@ class Retrieval(Head):
             weights = self.known(dataset, fit, self.weight_by, name)
             if np.nanmin(weights, initial=0.0) < 0:
                 raise UserError(
-                    f"task.heads.{name}.weight_by must name a column of numbers of at least 0; "
+                    f"`heads.{name}.weight_by` must name a column of numbers of at least 0; "
                     f"{self.weight_by} holds {np.nanmin(weights):g}."
                 )
 
@@ -178,12 +177,10 @@ class Retrieval(Head):
         """
         held_out = self._positive(held_out)
         query, candidate = (np.asarray(self.embed(side)) for side in (query, candidate))
-        measured = _rank_all(held_out, lambda rows: score_all_in_numpy(query[rows], candidate))
+        measured = rank_all(held_out, ByModel(query, candidate))
         if full:
             counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
-            popular = _rank_all(
-                held_out, lambda rows: np.tile(counts.astype(np.float32), (len(query[rows]), 1))
-            )
+            popular = rank_all(held_out, ByPopularity(counts))
             measured |= {f"{_POPULAR}{name}": values for name, values in popular.items()}
         return measured
 
@@ -272,28 +269,6 @@ class _Ranked:
     def averages(self) -> dict[str, float]:
         averages = {name: float(values.mean()) for name, values in self.per_user().items()}
         return averages | self.beyond | metrics.factorized_top_k(self.ranks_of_all)
-
-
-def _rank_all(held_out: HeldOut, scores_of: Callable[[slice], np.ndarray]) -> dict[str, np.ndarray]:
-    """Ranks every new held-out item, in chunks of users that keep B x C scores in 64 MiB."""
-    num_items = held_out.dataset.num_items
-    starts = np.searchsorted(held_out.owner, np.arange(len(held_out.users) + 1))
-    ranks, ranks_of_all, top = [], [], []
-    for rows in metrics.chunks(len(held_out.users), max(1, 2**24 // num_items)):
-        scores = scores_of(rows)
-        users = held_out.users[rows]
-        parts = [slice(starts[u], starts[u + 1]) for u in range(rows.start, rows.stop)]
-        items = [held_out.item[part] - 1 for part in parts]
-        ranks_of_all.append(metrics.ranks(scores, items, users))
-        entries, owners = held_out.known.entries(users)
-        scores[owners, held_out.known.items[entries] - 1] = -np.inf
-        items = [held_out.item[part][held_out.new[part]] - 1 for part in parts]
-        ranks.append(metrics.ranks(scores, items, users))
-        scores = scores[[len(new) > 0 for new in items]]
-        best = metrics.top_k(scores, min(10, num_items))
-        top.append(np.where(np.isfinite(np.take_along_axis(scores, best, axis=1)), best + 1, 0))
-    measured = {"ranks": ranks, "ranks_of_all": ranks_of_all, "top": top}
-    return {name: np.concatenate(parts).astype(np.int32) for name, parts in measured.items()}
 
 
 def _slices(held_out: HeldOut, found: _Ranked, popular: _Ranked) -> list[dict[str, Any]]:

@@ -3,13 +3,13 @@
 It is made of TensorFlow ops: `mtrec.recommend` runs them at once, the SavedModel holds them traced.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from mtrec.data.inputs import QueryInputs
 from mtrec.model.recommender import Recommender
+from mtrec.serving.search_module import SearchFunction
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Answerer:
     model: Recommender
     retrieval: str
     rating: str | None
-    search: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    search: SearchFunction
 
     def embed(self, inputs: QueryInputs) -> tf.Tensor:
         """What the index is asked with, `[Q, D]` or `[Q, K, D]`."""

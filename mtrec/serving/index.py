@@ -22,9 +22,15 @@ import tensorflow as tf
 
 from mtrec.data.columns import Texts
 from mtrec.errors import UserError
-from mtrec.heads.exact_search import pairs_of, recall_of
+from mtrec.heads.exact_search import exact_top_k, recall_of
 from mtrec.serving.manifest import Manifest, read_manifest, write_manifest
-from mtrec.serving.search_module import SearchModule, TreeSearch
+from mtrec.serving.search_module import (
+    ExactModule,
+    Found,
+    SearchFunction,
+    SearchModule,
+    TreeSearch,
+)
 from mtrec.tracking.run_dir import INDEX, OURS
 from mtrec.tracking.whole import replacing
 
@@ -47,9 +53,7 @@ class Index:
     def __init__(
         self, *, vectors: np.ndarray, ids: Texts, manifest: Manifest, searcher: Any
     ) -> None:
-        with tf.device("CPU:0"):
-            self._held = tf.constant(vectors)
-        self.vectors = np.asarray(self._held)  # of the same memory
+        self.vectors = vectors
         self.ids = ids
         self.manifest = manifest
         self._searcher = searcher
@@ -74,25 +78,23 @@ class Index:
         _check_search(len(self.vectors), len(queries), k, exclude)
         if not len(queries):
             return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
-        scores, positions = self.at_once(queries, k, pairs_of(exclude))
+        scores, positions = self.at_once(queries, k, _pairs(exclude))
         return scores.numpy(), positions.numpy()
 
-    def at_once(
-        self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def at_once(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """`SearchModule.search` in this process, on the CPU."""
         with tf.device("CPU:0"):
             return self._here().search(queries, k, excluded)
 
     def _here(self) -> SearchModule:
-        tree = None if self._searcher is None else _here(self._searcher)
-        return SearchModule(vectors=self._held, manifest=self.manifest, tree=tree)
+        tree = None if self._searcher is None else _tree_here(self._searcher)
+        return SearchModule(exact=_exact_here(self.vectors), manifest=self.manifest, tree=tree)
 
     def as_module(self) -> SearchModule:
-        """Returns the same search with variables, for a SavedModel."""
+        """Returns the search with variables, for a SavedModel."""
         tree = None if self._searcher is None else _TreeModule(self._searcher)
         vectors = tree.vectors if tree else tf.Variable(self.vectors, trainable=False)
-        return SearchModule(vectors=vectors, manifest=self.manifest, tree=tree)
+        return SearchModule(exact=ExactModule(vectors), manifest=self.manifest, tree=tree)
 
     def save(self, directory: Path) -> None:
         """Writes the index aside and renames it to `directory`, in place of one that was there.
@@ -187,13 +189,11 @@ class ScannBuilder:
         for name in ("target_recall", "min_recall"):
             if not 0 < getattr(self, name) <= 1:
                 raise UserError(
-                    f"index.{name} must be above 0 and at most 1; got {getattr(self, name)}."
+                    f"`{name}` must be above 0 and at most 1; got {getattr(self, name)}."
                 )
         for name, least in (("exact_below", 0), ("k", 1), ("num_queries", 1), ("seed", 0)):
             if getattr(self, name) < least:
-                raise UserError(
-                    f"index.{name} must be at least {least}; got {getattr(self, name)}."
-                )
+                raise UserError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
 
     def __call__(
         self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
@@ -235,15 +235,15 @@ class ScannBuilder:
             # Of the tree alone: rows that it cannot fill, and that `search` answers exactly, say
             # nothing of a search for fewer, which the same leaves do fill.
             with tf.device("CPU:0"):
-                found, _ = index._here().in_tree(queries, k, pairs_of([]))
+                found, _ = index._here().in_tree(queries, k, _pairs(()))
             recall = recall_of(found.numpy(), best)
             index.manifest = replace(manifest, recall_at_k=recall)
             if recall >= max(self.target_recall, self.min_recall):
                 return index
         if recall < self.min_recall:
             raise UserError(
-                f"recall@{k} of the index must be at least index.min_recall={self.min_recall}; got"
-                f" {recall:.4f} with every leaf searched. Set index=exact or lower the minimum."
+                f"recall@{k} of the index must be at least `min_recall`={self.min_recall}; got"
+                f" {recall:.4f} with every leaf searched. Lower it, or take `mtrec.ExactBuilder`."
             )
         return index
 
@@ -299,6 +299,13 @@ def _check_search(size: int, queries: int, k: int, exclude: Sequence[np.ndarray]
             )
 
 
+def _pairs(exclude: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions that each query leaves out, as `SearchModule.search` takes them, `[E, 2]`."""
+    rows = np.repeat(np.arange(len(exclude)), list(map(len, exclude)))
+    positions = np.concatenate([np.zeros(0, np.int32), *exclude])
+    return np.stack([rows, positions], axis=1).astype(np.int32)
+
+
 def _num_leaves(size: int) -> int:
     return round(size**0.5)
 
@@ -323,15 +330,22 @@ def _load_tree(directory: Path) -> Any:
     return scann_ops_pybind.ScannSearcher(tree)
 
 
-def _here(searcher: Any) -> TreeSearch:
-    """A tree that ScaNN's own binding searches at once."""
+def _exact_here(vectors: np.ndarray) -> SearchFunction:
+    def search(queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+        rows, positions = np.asarray(excluded).T
+        ends = np.cumsum(np.bincount(rows, minlength=len(queries)))
+        seen = np.split(positions[np.argsort(rows, kind="stable")], ends[:-1])
+        found = exact_top_k(vectors, np.asarray(queries), int(k), exclude=seen)
+        return tf.constant(found[0]), tf.constant(found[1])
 
-    def search(
-        queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
+    return search
+
+
+def _tree_here(searcher: Any) -> TreeSearch:
+    def search(queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor) -> Found:
         how = (int(number) for number in (k, reorder, leaves))
         positions, scores = searcher.search_batched(np.asarray(queries), *how)
-        return scores, positions.astype(np.int32)
+        return tf.constant(scores), tf.constant(positions.astype(np.int32))
 
     return search
 
@@ -368,7 +382,7 @@ class _TreeModule(tf.Module):
 
     def __call__(
         self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> Found:
         """Searches; see `TreeSearch`."""
         from scann.scann_ops.py.scann_ops import searcher_from_module
 

@@ -1,21 +1,34 @@
 """The search of an index in TensorFlow ops: run at once by `Index`, traced by an export."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 import tensorflow as tf
 
-from mtrec.heads.exact_search import exact_top_k
-from mtrec.heads.max_similarity import merge
+from mtrec.heads.max_similarity import merge, score_all
 from mtrec.serving.manifest import Manifest
 
+Found: TypeAlias = tuple[tf.Tensor, tf.Tensor]
+# Queries, k and what they leave out to scores and positions, as `SearchModule.search`.
+SearchFunction: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Found]
+# Queries `[B, D]`, k, how many to reorder and leaves to search to scores `[B, <=k]` and positions;
+# what ScaNN's tree could not fill is NaN or left out.
+TreeSearch: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], Found]
 
-class TreeSearch(Protocol):
-    """ScaNN's tree, on either host; `mtrec.serving.index` hands it over."""
 
-    def __call__(
-        self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores `[B, <=k]` and positions; what it could not fill is NaN or left out."""
+class ExactModule(tf.Module):
+    """Scores every candidate, in a graph."""
+
+    def __init__(self, vectors: tf.Variable) -> None:
+        super().__init__()
+        self._vectors = vectors
+
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+        """See `SearchModule.search`."""
+        scores = score_all(queries, self._vectors)  # [B, C]
+        nothing = tf.fill(tf.shape(excluded)[:1], scores.dtype.as_numpy_dtype("-inf"))
+        best = tf.math.top_k(tf.tensor_scatter_nd_update(scores, excluded, nothing), k)
+        return best.values, best.indices
 
 
 class SearchModule(tf.Module):
@@ -24,22 +37,20 @@ class SearchModule(tf.Module):
     A process that loads a SavedModel of it must import `scann` first, unless the index is exact.
 
     Args:
-        vectors: The candidates, `[C, D]`.
+        exact: Searches all candidates.
         manifest: What the index is.
         tree: The tree to search; None when exact.
     """
 
     def __init__(
-        self, *, vectors: tf.Tensor | tf.Variable, manifest: Manifest, tree: TreeSearch | None
+        self, *, exact: SearchFunction, manifest: Manifest, tree: TreeSearch | None
     ) -> None:
         super().__init__()
-        self._vectors = vectors
+        self._exact = exact
         self._manifest = manifest
         self._tree = tree
 
-    def search(
-        self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """Returns the k best candidates of each query that it does not exclude, best first.
 
         Args:
@@ -57,14 +68,14 @@ class SearchModule(tf.Module):
         with tf.control_dependencies([self._check(queries, k, excluded)]):
             k = tf.identity(k)
         if self._tree is None:
-            return exact_top_k(self._vectors, queries, k, excluded)
+            return self._exact(queries, k, excluded)
         scores, positions = self.in_tree(queries, k, excluded)
         # Rows that the tree cannot fill are searched exactly: S of them, which is seldom any.
         short = tf.cast(tf.where(tf.math.is_inf(scores[:, -1])), tf.int32)  # [S, 1]
         order = tf.range(1, tf.shape(short)[0] + 1)
         owner = tf.gather(tf.scatter_nd(short, order, tf.shape(scores)[:1]) - 1, excluded[:, 0])
         theirs = tf.boolean_mask(tf.stack([owner, excluded[:, 1]], axis=1), owner >= 0)
-        exact = exact_top_k(self._vectors, tf.gather_nd(queries, short), k, theirs)
+        exact = self._exact(tf.gather_nd(queries, short), k, theirs)
         return (
             tf.tensor_scatter_nd_update(scores, short, exact[0]),
             tf.tensor_scatter_nd_update(positions, short, exact[1]),
@@ -94,9 +105,7 @@ class SearchModule(tf.Module):
         rows, positions = tf.cast(rows, tf.int64), tf.cast(positions, tf.int64)
         return rows * self._manifest.catalogue_size + positions
 
-    def in_tree(
-        self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def in_tree(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """Searches ScaNN, deeper by what may be excluded; a place it cannot fill scores -inf."""
         assert self._tree
         size, settings = self._manifest.catalogue_size, self._manifest.settings

@@ -140,7 +140,7 @@ class Served:
                 raise UserError(
                     f"What is served of a pair must have names of its own; the head {name} and "
                     f"another one, or what every pair is served with, are both told as "
-                    f"{', '.join(sorted(both))}. Give the head another name in task.heads."
+                    f"{', '.join(sorted(both))}. Give the head another name."
                 )
             outputs |= found
         return outputs

@@ -12,7 +12,7 @@ from mtrec.data.batches import Batches
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.errors import UserError
 from mtrec.heads import metrics
-from mtrec.heads.exact_search import exact_top_k, pairs_of
+from mtrec.heads.exact_search import exact_top_k
 from mtrec.model.encode import USERS_AT_ONCE, embed_items, embed_users
 from mtrec.model.recommender import Recommender
 
@@ -80,8 +80,7 @@ class Miner:
         for part in metrics.chunks(len(users), USERS_AT_ONCE):
             query = embed_users(self._model, users[part], self._batches.known)[self._ranks]
             out = [taken - 1 for taken in self._batches.not_to_mine(users[part])]
-            with tf.device("CPU:0"):  # on every worker alike, whatever trains there
-                scores, places = exact_top_k(items, np.asarray(head.embed(query)), k, pairs_of(out))
+            scores, places = exact_top_k(items, np.asarray(head.embed(query)), k, exclude=out)
             best[part] = np.where(np.isfinite(scores), places + 1, 0)
         return best
 
@@ -94,6 +93,6 @@ def _searched_with(model: Recommender) -> tuple[str, int]:
             return name, negatives.mined
     mined = max(negatives.mined for negatives in pooled.values())
     raise UserError(
-        f"negatives.mined must be 0 where no head with negatives ranks items by what it embeds; "
+        "`negatives.mined` must be 0 where no head with negatives ranks items by what it embeds; "
         f"{', '.join(pooled)} do not; got {mined}. Set it to 0, or `ranks` of a head of your own."
     )
