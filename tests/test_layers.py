@@ -23,6 +23,15 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"}
 
 
+MOST_ENTRIES = 19
+MOST_FLOORS = 9
+MOST_ARROWS = 80
+LEAST_INSIDE = 0.3  # of all imports, those of commands and of the ground among them
+LONGEST_FILE = 400
+TOO_LONG = {"serving/export.py", "tracking/mlflow_run.py"}  # to be cut
+LONGEST_FUNCTION = 60
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -71,3 +80,36 @@ def test_no_package_imports_by_its_face() -> None:
         tree = ast.parse(face.read_text("utf-8"))
         assert ast.get_docstring(tree), face
         assert len(tree.body) == 1, f"{face} imports something: imports would no longer be lazy"
+
+
+def test_the_house_stays_small() -> None:
+    packages = [room for room in LAYER if (PACKAGE / room).is_dir()]
+    found = imports()
+    arrows = {(own, room) for _, own, room in found if own != room}
+    inside = sum(own == room for _, own, room in found) / len(found)
+    print(
+        f"{len(LAYER)} entries, {len(packages)} packages, {len(LAYERS)} floors, "
+        f"{len(arrows)} arrows, {inside:.1%} of {len(found)} imports inside a package"
+    )
+    assert len(LAYER) <= MOST_ENTRIES
+    assert len(packages) <= 10
+    assert len(LAYERS) <= MOST_FLOORS
+    assert len(arrows) <= MOST_ARROWS
+    assert inside >= LEAST_INSIDE
+
+
+def test_files_and_functions_stay_short() -> None:
+    files, functions = {}, {}
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        files[str(path.relative_to(PACKAGE))] = len(text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                where = f"{path.relative_to(PACKAGE)}:{node.name}"
+                functions[where] = node.end_lineno - node.lineno + 1
+    for kind in (files, functions):
+        print(sorted(kind.items(), key=lambda item: -item[1])[:8])
+    print(sum(files.values()), "lines")
+    assert {name for name, lines in files.items() if lines > LONGEST_FILE} <= TOO_LONG
+    assert {name: lines for name, lines in functions.items() if lines > LONGEST_FUNCTION} == {}
