@@ -26,10 +26,10 @@ WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"
 MOST_ENTRIES = 19
 MOST_FLOORS = 9
 MOST_ARROWS = 80
-LEAST_INSIDE = 0.3  # of all imports, those of commands and of the ground among them
+LEAST_INSIDE = 0.36  # of a package's imports of packages
 LONGEST_FILE = 400
 TOO_LONG = {"serving/export.py", "tracking/mlflow_run.py"}  # to be cut
-LONGEST_FUNCTION = 60
+LONGEST_FUNCTION = 60  # without its docstring
 
 
 def room_of(path: Path) -> str:
@@ -86,10 +86,12 @@ def test_the_house_stays_small() -> None:
     packages = [room for room in LAYER if (PACKAGE / room).is_dir()]
     found = imports()
     arrows = {(own, room) for _, own, room in found if own != room}
-    inside = sum(own == room for _, own, room in found) / len(found)
+    of_packages = [own == room for _, own, room in found if {own, room} <= set(packages)]
+    inside = sum(of_packages) / len(of_packages)
     print(
-        f"{len(LAYER)} entries, {len(packages)} packages, {len(LAYERS)} floors, "
-        f"{len(arrows)} arrows, {inside:.1%} of {len(found)} imports inside a package"
+        f"{len(LAYER)} entries, {len(packages)} packages, {len(LAYERS)} floors, {len(arrows)} "
+        f"arrows; inside a package: {sum(of_packages)} of {len(of_packages)} imports between "
+        f"packages ({inside:.1%}), of {len(found)} in all"
     )
     assert len(LAYER) <= MOST_ENTRIES
     assert len(packages) <= 10
@@ -107,7 +109,9 @@ def test_files_and_functions_stay_short() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 where = f"{path.relative_to(PACKAGE)}:{node.name}"
-                functions[where] = node.end_lineno - node.lineno + 1
+                said = ast.get_docstring(node, clean=False)
+                lines = node.end_lineno - node.lineno + 1
+                functions[where] = lines - (len(said.splitlines()) if said else 0)
     for kind in (files, functions):
         print(sorted(kind.items(), key=lambda item: -item[1])[:8])
     print(sum(files.values()), "lines")

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.data.schedule import Schedule
 from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
