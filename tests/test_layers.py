@@ -17,6 +17,7 @@ LAYERS = (
     {"jobs"},
     {"cluster"},
     COMMANDS,
+    {"notebook"},
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 # What a notebook uses without Hydra.
