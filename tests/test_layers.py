@@ -23,12 +23,12 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 # What a notebook uses without Hydra.
 WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"}
 
-MOST_ENTRIES = 19
+MOST_ENTRIES = 20
 MOST_FLOORS = 10
 MOST_ARROWS = 86
 LEAST_INSIDE = 0.36  # of a package's imports of packages
 LONGEST_FILE = 400
-TOO_LONG = {"serving/export.py", "tracking/mlflow_run.py"}  # to be cut
+TOO_LONG = {"tracking/mlflow_run.py"}  # to be cut
 LONGEST_FUNCTION = 60  # without its docstring
 
 
