@@ -148,6 +148,7 @@ def test_the_signature_has_a_typed_column_for_each_column_of_users(served):
         "income": "DataType.double",
         "since": "DataType.double",
         "tags": "Array(string)",
+        "cover": "Array(double)",
     }
 
 
