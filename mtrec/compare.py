@@ -187,8 +187,8 @@ def summary(found: "Tradeoff", suffix: str) -> dict[str, float]:
 
 def tradeoff_note(found: "Tradeoff", title: str) -> str:
     """A trade-off in Markdown."""
-    lines = [f"**{title}**", "", "| runs | " + " | ".join(a.metric.removeprefix("test/") for a in found.axes)]
-    lines[-1] += " | |"
+    metrics = " | ".join(axis.metric.removeprefix("test/") for axis in found.axes)
+    lines = [f"**{title}**", "", f"| runs | {metrics} | |"]
     lines.append("|:--|--:|--:|:--|")
     chosen = {axis.metric: found.best(axis) for axis in found.axes}
     for point in found.points:
