@@ -3,21 +3,20 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from mtrec.config import Config, conf_directory
+from mtrec.config import conf_directory
 from mtrec.errors import UserError
 from mtrec.jobs.schema import register
 from mtrec.libraries import quiet_libraries
 
 
 @contextmanager
-def composed(overrides: Sequence[str], directory: Path) -> Iterator[Config]:
+def composed(overrides: Sequence[str], directory: Path) -> Iterator[DictConfig]:
     """The config that the command has with these overrides; meanwhile, Hydra says that it runs.
 
     Args:
@@ -40,6 +39,6 @@ def composed(overrides: Sequence[str], directory: Path) -> Iterator[Config]:
         with open_dict(found):
             del found["hydra"]
         try:
-            yield cast(Config, OmegaConf.to_object(found))
+            yield found
         finally:
             HydraConfig.instance().cfg = None
