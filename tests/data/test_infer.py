@@ -281,3 +281,12 @@ def test_what_is_given_stays():
     assert found.options["labels"] == ["quantity"]
     assert found.options["timestamp"] is None
     assert found.features["user"] == {}
+
+
+def test_lists_of_fractions_are_vectors():
+    rows = {
+        "item_id": [str(i) for i in range(ITEMS)],
+        "cover": [[0.5, i / 7] for i in range(ITEMS)],
+    }
+    found = proposed(log(rating=LEVELS), items=pa.table(rows))
+    assert found.features["item"] == {"cover": {"_target_": "mtrec.Vectors", "column": "cover"}}
