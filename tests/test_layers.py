@@ -10,10 +10,9 @@ COMMANDS = {"launch", "prepare", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
     {"data", "distributed"},
-    {"config"},
-    {"heads", "tracking"},
-    {"model", "reports"},
-    {"training", "serving"},
+    {"config", "heads"},
+    {"model", "tracking"},
+    {"reports", "serving", "training"},
     {"jobs"},
     {"cluster"},
     COMMANDS,
@@ -24,7 +23,7 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"}
 
 MOST_ENTRIES = 20
-MOST_FLOORS = 10
+MOST_FLOORS = 9
 MOST_ARROWS = 90
 LEAST_INSIDE = 0.36  # of a package's imports of packages
 LONGEST_FILE = 400
