@@ -43,6 +43,7 @@ from mtrec.distributed import devices
 from mtrec.distributed.heartbeat import Heart
 from mtrec.errors import PreemptedError, UserError, user_error
 from mtrec.libraries import import_tensorflow, quiet_libraries
+from mtrec.progress import Stage, followed_by
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
@@ -107,8 +108,8 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     for name, value in settings.environment(cluster).items():
         os.environ.setdefault(name, value)
     local = cluster.address == "local"
-    # Ray takes over the handler of SIGTERM, with which a job is asked to save and stop.
-    handler = signal.getsignal(signal.SIGTERM)
+    # Ray takes over the handlers of signals, with which a job is asked to save and stop.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     if not local:
         settings.check_answers(cluster.address)
     try:
@@ -125,8 +126,12 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
             f"{' '.join(str(error).split())} Start a cluster with the same versions, or use "
             "cluster=ray_local."
         ) from error
+    except BaseException:
+        ray.shutdown()
+        raise
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     try:
         yield
     finally:
@@ -245,10 +250,10 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
     from mtrec.jobs import worker
 
     dataset, parts = ray.get(job["data"])
-    listener = _Correspondent(job["mailbox"])
     rank = ray.train.get_context().get_world_rank()
+    listener = _Correspondent(job["mailbox"], rank)
     listener.say(f"worker {rank} on {socket.gethostname()}, process {os.getpid()}")
-    with _watched(job["mailbox"], rank):
+    with _watched(job["mailbox"], rank), followed_by(listener):
         try:
             history = worker.train(job["config"], dataset, parts, job["directory"], listener)
         except PreemptedError as error:
@@ -310,6 +315,9 @@ class _Trainer(DataParallelTrainer):
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if type(callback).__name__ not in left_out]
 
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leaves SIGINT to the job, which saves."""
+
 
 class _TfConfig(BackendConfig):
     """Ray's own TensorFlow backend, but for `TF_USE_LEGACY_KERAS`, which it sets."""
@@ -340,10 +348,32 @@ def _set_tf_config(addresses: list[str], rank: int) -> None:
 
 
 class _Correspondent:
-    """The listener that the chief has: it writes to the mailbox."""
+    """The listener of a worker, and who follows its stages: it writes to the mailbox.
 
-    def __init__(self, mailbox: Any) -> None:
+    Of stages the chief alone tells, and of how far they have come now and then.
+    """
+
+    def __init__(self, mailbox: Any, rank: int) -> None:
         self._mailbox = mailbox
+        self._chief = rank == 0
+        self._asked_at = self._told_at = -math.inf
+        self._stop = False
+
+    def begin(self, stage: Stage) -> None:
+        self._tell("begin", stage)
+
+    def advance(self, done: float, total: float, unit: str) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= _PULSE_SECONDS or done >= total:
+            self._told_at = now
+            self._tell("advance", done, total, unit)
+
+    def end(self, peak: int) -> None:
+        self._tell("end", peak)
+
+    def _tell(self, what: str, *content: Any) -> None:
+        if self._chief:
+            ray.get(self._mailbox.put.remote("stage", (what, *content)))
 
     def on_epoch(self, metrics: "Metrics") -> None:
         ray.get(self._mailbox.put.remote("epoch", metrics))
@@ -352,18 +382,39 @@ class _Correspondent:
         ray.get(self._mailbox.put.remote("line", text))
 
     def should_stop(self) -> bool:
-        return bool(ray.get(self._mailbox.should_stop.remote()))
+        # Asked after each of many short steps.
+        now = time.monotonic()
+        if now - self._asked_at >= _POLL_SECONDS:
+            self._asked_at = now
+            self._stop = bool(ray.get(self._mailbox.should_stop.remote()))
+        return self._stop
 
 
 @contextmanager
 def _relayed(mailbox: Any, listener: "Listener") -> Iterator[None]:
     """Hands letters to the listener, and its wish to stop to the workers, from a thread."""
     finished = threading.Event()
+    depth = 0
+
+    def close() -> None:
+        nonlocal depth
+        while depth:
+            listener.end(0)
+            depth -= 1
+
+    def on_stage(told: tuple[Any, ...]) -> None:
+        nonlocal depth
+        what, *content = told
+        if what == "begin" and not content[0].part:
+            close()  # what a worker that died had begun
+        getattr(listener, what)(*content)
+        depth += {"begin": 1, "end": -1}.get(what, 0)
 
     def deliver() -> None:
         handlers: dict[str, Callable[[Any], None]] = {
             "epoch": listener.on_epoch,
             "line": listener.say,
+            "stage": on_stage,
         }
         for kind, content in ray.get(mailbox.take.remote()):
             handlers[kind](content)
@@ -382,3 +433,4 @@ def _relayed(mailbox: Any, listener: "Listener") -> Iterator[None]:
         finished.set()
         thread.join()
         deliver()
+        close()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from mtrec import progress
 from mtrec.distributed import heartbeat
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
@@ -88,11 +89,17 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(best, order, 1)
 
 
-def chunks(total: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat."""
+def chunks(total: int, size: int, unit: str = "users") -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat.
+
+    Raises:
+        PreemptedError: See `mtrec.progress.advance`, which is told of each.
+    """
     for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
+        stop = min(start + size, total)
+        yield slice(start, stop)
         heartbeat.beat()
+        progress.advance(stop, total, unit)
 
 
 def ranking(ranks_: np.ndarray, owner: np.ndarray, num_users: int) -> dict[str, np.ndarray]:

@@ -1,18 +1,15 @@
 """What a job tells people while it runs: lines on the terminal and the run in MLflow."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mtrec.data.copies import num_copies
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.jobs.terminal import Terminal
 from mtrec.reports import figures
 from mtrec.tracking.run_dir import USERS
 from mtrec.tracking.tracker import Tracker
@@ -29,25 +26,18 @@ SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae", "auc", "lo
 SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "auc")
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Times a stage and prints when it is done."""
-    started, cpu = time.perf_counter(), time.process_time()
-    yield
-    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-    print(f"{name}: {wall:.1f} s ({cpu:.1f} CPU s)")
-
-
 class Reporter:
     """Prints progress and results, and logs them to MLflow.
 
     Args:
         tracker: The MLflow run of the job.
+        terminal: Who follows its stages.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, terminal: Terminal) -> None:
         self.tracker = tracker
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.terminal = terminal
+        self.console = terminal.console
 
     def data(self, dataset: Dataset, parts: Split) -> None:
         """The data and its split."""
@@ -65,20 +55,9 @@ class Reporter:
             )
         self.tracker.log_dataset(dataset, split_counts=counts | {"copies": copies})
 
-    @contextmanager
-    def training(self, epochs: int, should_stop: Callable[[], bool]) -> "Iterator[Listener]":
-        """A progress bar over epochs; yields who listens to the training."""
-        bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        with bar:
-            yield _TrainingLog(self.tracker, bar, epochs, should_stop)
+    def training(self, epochs: int) -> "Listener":
+        """Who listens to the training."""
+        return _TrainingLog(self.tracker, self.terminal, epochs)
 
     def evaluation(
         self, history: "list[Metrics]", metrics: "Metrics", reports: "Mapping[str, Report]"
@@ -111,26 +90,23 @@ class Reporter:
 class _TrainingLog:
     """Prints and logs each epoch once, however often workers start again."""
 
-    def __init__(
-        self, tracker: Tracker, bar: Progress, epochs: int, should_stop: Callable[[], bool]
-    ) -> None:
-        self.should_stop = should_stop
+    def __init__(self, tracker: Tracker, terminal: Terminal, epochs: int) -> None:
+        self.begin, self.advance, self.end = terminal.begin, terminal.advance, terminal.end
+        self.should_stop = terminal.should_stop
         self._tracker = tracker
-        self._bar = bar
+        self._console = terminal.console
         self._epochs = epochs
-        self._task = bar.add_task("training", total=epochs)
         self._seen: set[int] = set()
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text)
+        self._console.print(text)
 
     def on_epoch(self, metrics: "Metrics") -> None:
         epoch = int(metrics["epoch"])
         if epoch in self._seen:
             return
         self._seen.add(epoch)
-        self._bar.console.print(_epoch_line(metrics, self._epochs))
-        self._bar.advance(self._task)
+        self._console.print(_epoch_line(metrics, self._epochs))
         logged = {name: value for name, value in metrics.items() if "/" in name}
         self._tracker.log_metrics(logged, step=epoch)
 
