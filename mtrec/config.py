@@ -1,80 +1,24 @@
 """The typed schema of `conf/`, with the checks that need more than one field.
 
 Values live in the YAML files; a field here has a type and no default. Nodes that name a `_target_`
-are plug points: the constructor they name is their schema.
+are plug points: the signature of what they name is their schema.
 """
 
+import inspect
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, make_dataclass
+from difflib import get_close_matches
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtrec.data.split import KINDS, keep_ratings, split
 from mtrec.errors import UserError, require
-
-
-@dataclass
-class SplitConfig:
-    """How rows are divided; see `mtrec.data.split`."""
-
-    kind: str
-    seed: int
-    train_share: float
-    fold: int
-    validation_share: float
-    rating_share: float
-
-
-@dataclass
-class DataConfig:
-    """A data source: what loads it, how it is split, and the features of both towers."""
-
-    load: dict[str, Any]
-    split: SplitConfig
-    features: dict[str, Any]
-
-
-@dataclass
-class MovieLensConfig(DataConfig):
-    """MovieLens through TensorFlow Datasets; see `mtrec.data.movielens.load`."""
-
-    data_dir: str | None
-    archive: str | None
-    cache_dir: str
-
-
-@dataclass
-class SyntheticConfig(DataConfig):
-    """Planted factors; see `mtrec.data.synthetic.load`."""
-
-    num_users: int
-    num_items: int
-    num_interactions: int
-    num_factors: int
-    popularity_exponent: float
-    most_repeats: int
-    noise: float
-    rating_share: float
-    rating_agreement: float
-    seed: int
-
-
-@dataclass
-class TableConfig(DataConfig):
-    """A user's own CSV or Parquet files; see `mtrec.data.table.load`."""
-
-    interactions: str
-    items: str | None
-    users: str | None
-    user_key: str
-    item_key: str
-    rating: str | None
-    labels: list[str]
-    negative: str | None
-    timestamp: str | None
-    title: str | None
-    rating_scale: list[float] | None
-    bag_columns: list[str]
-    bag_separator: str
 
 
 @dataclass
@@ -256,10 +200,24 @@ class TrackingConfig(StoreConfig):
 
 @dataclass
 class Config:
-    """The whole config of `python -m mtrec.launch`."""
+    """The whole config of `python -m mtrec.launch`.
+
+    Attributes:
+        seed: The seed of everything that training draws.
+        data: The `_target_` that loads it and the options of that, how it is split, and the
+            features of both towers.
+        task: See `TaskConfig`.
+        model: See `ModelConfig`.
+        balance: A `mtrec.training.balance.Balancer`.
+        optimizer: One for `tables`, one for `dense` weights.
+        train: See `TrainConfig`.
+        cluster: See `ClusterConfig`.
+        index: A `mtrec.serving.index.IndexBuilder`.
+        tracking: See `TrackingConfig`.
+    """
 
     seed: int
-    data: DataConfig
+    data: dict[str, Any]
     task: TaskConfig
     model: ModelConfig
     balance: dict[str, Any]
@@ -271,6 +229,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require("seed", self.seed, least=0)
+        self.data = _typed_data(self.data)
         for which in ("tables", "dense"):
             rate = self.optimizer[which]["learning_rate"]
             if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
@@ -346,6 +305,58 @@ class DoctorConfig:
     disk: DiskConfig
     cluster: ClusterConfig
     tracking: StoreConfig
+
+
+def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data group, typed by the signatures of what loads and what splits it."""
+    target = data.get("_target_")
+    try:
+        loader = get_object(str(target))
+    except Exception as error:  # Hydra's, or whatever the user's own module raises
+        raise UserError(
+            f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
+        ) from error
+    nodes = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=dict) for n in ("split", "features")]
+    options = {name: value for name, value in data.items() if name != "_target_"}
+    typed = _typed("data", options, [*_parameters(loader), *nodes])
+    splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in _parameters(f)]
+    keywords = [p for p in splits if p.kind is Parameter.KEYWORD_ONLY]
+    return {"_target_": target, **typed, "split": _typed("data.split", typed["split"], keywords)}
+
+
+def _parameters(function: Any) -> list[Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def _typed(key: str, options: Mapping[str, Any], takes: list[Parameter]) -> dict[str, Any]:
+    """Options by name, each as the parameter of that name takes it.
+
+    Raises:
+        UserError: If an option is no parameter, is of another type, or is lacking.
+    """
+    known = {parameter.name: parameter for parameter in takes}
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {key}.{near[0]}?" if near else "Leave it out."
+            raise UserError(f"{key} must be given {', '.join(known)}; got {key}.{name}. {remedy}")
+    for name, parameter in known.items():
+        if parameter.default is Parameter.empty and name not in options:
+            raise UserError(f"{key}.{name} must be given: pass +{key}.{name}=...")
+    return {n: _as(known[n].annotation, value, f"{key}.{n}") for n, value in options.items()}
+
+
+def _as(kind: Any, value: Any, key: str) -> Any:
+    """A value as OmegaConf takes it for a field of that type: 1 may be a text, too."""
+    if kind is Parameter.empty:
+        return value
+    node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))
+    try:
+        typed: Any = OmegaConf.to_object(OmegaConf.merge(node, {"value": value}))
+    except OmegaConfBaseException as error:
+        name = kind.__name__ if isinstance(kind, type) else kind
+        raise UserError(f"{key} must be of the type {name}; got {value!r}.") from error
+    return typed.value
 
 
 def conf_directory() -> Path:

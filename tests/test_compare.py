@@ -147,16 +147,16 @@ def test_runs_on_other_data_are_not_compared_even_if_their_parameters_are_alike(
 def test_sections_are_called_by_their_files_and_splits():
     split, share = "data__split__kind", "data__split__validation_share"
     runs = [
-        run(1, rmse=0.9, data="a", data__load__interactions="x.csv", **{split: "random"}),
-        run(2, rmse=0.9, data="a", data__load__interactions="x.csv", **{split: "fold"}),
-        run(3, rmse=0.9, data="b", data__load__interactions="y.csv", **{split: "fold", share: 0}),
+        run(1, rmse=0.9, data="a", data__interactions="x.csv", **{split: "random"}),
+        run(2, rmse=0.9, data="a", data__interactions="x.csv", **{split: "fold"}),
+        run(3, rmse=0.9, data="b", data__interactions="y.csv", **{split: "fold", share: 0}),
         # The same test rows, for all that fewer are held out of the others.
-        run(4, rmse=0.9, data="b", data__load__interactions="y.csv", **{split: "fold", share: 0.1}),
+        run(4, rmse=0.9, data="b", data__interactions="y.csv", **{split: "fold", share: 0.1}),
     ]
     assert list(found_in(runs)) == [
-        "data.load.interactions=x.csv data.split.kind=random",
-        "data.load.interactions=x.csv data.split.kind=fold",
-        "data.load.interactions=y.csv",
+        "data.interactions=x.csv data.split.kind=random",
+        "data.interactions=x.csv data.split.kind=fold",
+        "data.interactions=y.csv",
     ]
 
 

@@ -55,7 +55,7 @@ def test_every_choice_composes_and_what_it_names_can_be_made(choice: str) -> Non
     for side in ("query", "candidate"):
         instantiate(
             getattr(config.model, side),
-            features=config.data.features[side],
+            features=config.data["features"][side],
             sharing=config.model.sharing[side],
         )
     for node in (config.balance, config.index, *config.optimizer.values()):
@@ -82,9 +82,10 @@ def test_the_config_of_every_command_composes(name: str, folder: str) -> None:
 def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
     config = config_of()
     assert set(config.task.active()) == {"retrieval", "rating"}
-    assert config.data.load["variant"] == "100k"
-    assert (config.data.split.kind, config.data.split.seed) == ("random", 42)
-    assert config.data.split.train_share == pytest.approx(0.8)
+    assert config.data["variant"] == "100k"
+    how = config.data["split"]
+    assert (how["kind"], how["seed"]) == ("random", 42)
+    assert how["train_share"] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,32 @@ def test_a_value_out_of_range_is_refused_by_name(override: str, sentence: str) -
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.num_users=many", "data.num_users must be of the type int; got 'many'."),
+        ("data.num_users=null", "data.num_users must be of the type int; got None."),
+        ("data.split.train_share=most", "data.split.train_share must be of the type float; got"),
+        ("+data.num_user=3", "got data.num_user. Did you mean data.num_users?"),
+        ("+data.split.shard=3", "got data.split.shard. Leave it out."),
+        ("~data.noise", "data.noise must be given: pass +data.noise=..."),
+        ("~data.split.fold", "data.split.fold must be given: pass +data.split.fold=..."),
+        ("data._target_=mtrec.load_tables", "data._target_ must name a function that returns"),
+    ],
+)
+def test_the_signature_of_a_loader_and_of_a_split_is_their_schema(override, sentence):
+    with pytest.raises(UserError) as refused:
+        config_of("data=synthetic", override)
+    assert sentence in str(refused.value)
+
+
+def test_an_option_of_a_loader_has_the_type_that_its_signature_says():
+    config = config_of("data=table", "data.interactions=7", "data.rating_scale=[1,5]")
+    assert config.data["interactions"] == "7"
+    assert [type(bound) for bound in config.data["rating_scale"]] == [float, float]
+    assert type(config.data["split"]["rating_share"]) is float
+
+
 def test_patience_needs_a_metric_that_one_epoch_is_better_by() -> None:
     with pytest.raises(UserError, match=r"train.patience must be null with train.select_by=null"):
         config_of("train.patience=2", "train.select_by=null")
@@ -121,7 +148,7 @@ def test_the_pooling_chosen_is_that_of_the_history(data: str) -> None:
     rows = REQUIRED.get(f"data={data}", [])
     chosen = ["model/pooling=transformer", "model.pooling.length=7"]
     config = config_of(f"data={data}", *rows, *chosen)
-    history = instantiate(config.data.features["query"])["shared"]["history"]
+    history = instantiate(config.data["features"]["query"])["shared"]["history"]
     assert isinstance(history.pooling, Transformer)
     assert history.pooling.length == 7
 

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
 COMMANDS = {"launch", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
-    {"config", "data", "distributed"},
+    {"data", "distributed"},
+    {"config"},
     {"heads", "tracking"},
     {"model", "reports"},
     {"training", "serving"},

@@ -96,7 +96,7 @@ def options_of(kind: str) -> tuple[str, ...]:
     return tuple(inspect.signature(KINDS[kind]).parameters)[1:]
 
 
-def keep_ratings(dataset: Dataset, fit: np.ndarray, *, share: float, seed: int) -> Dataset:
+def keep_ratings(dataset: Dataset, fit: np.ndarray, *, rating_share: float, seed: int) -> Dataset:
     """Returns the data with a share of the ratings of the rows `fit`; all other rows keep theirs.
 
     Which rows keep their rating depends on the seed and on `fit` alone, and a smaller share keeps
@@ -105,31 +105,32 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, share: float, seed: int) 
     Args:
         dataset: The data.
         fit: Rows that gradients come from.
-        share: Share of their ratings to keep.
+        rating_share: Share of their ratings to keep.
         seed: Seed of the choice.
 
     Raises:
         UserError: If the share is not above 0 and at most 1, or leaves no rating,
             or there is none to begin with.
     """
-    if not 0 < share <= 1:
+    if not 0 < rating_share <= 1:
         raise UserError(
-            f"data.split.rating_share must be above 0 and at most 1; got {share}. "
+            f"data.split.rating_share must be above 0 and at most 1; got {rating_share}. "
             "Set data.split.rating_share=1, or task=retrieval to do without ratings."
         )
-    if share == 1:
+    if rating_share == 1:
         return dataset
     rating = np.array(dataset.interactions["rating"])
     rated = np.random.default_rng(seed).permutation(fit[np.isfinite(rating[fit])])
-    kept = round(share * len(rated))
+    kept = round(rating_share * len(rated))
     if not len(rated):
         raise UserError(
-            f"data.split.rating_share must be 1 where no row to fit has a rating; got {share}."
+            "data.split.rating_share must be 1 where no row to fit has a rating; "
+            f"got {rating_share}."
         )
     if not kept:
         raise UserError(
-            f"data.split.rating_share={share} must leave a rating among the {len(rated)} of the "
-            f"rows to fit. Set data.split.rating_share={1 / len(rated):.2g} or more."
+            f"data.split.rating_share={rating_share} must leave a rating among the {len(rated)} of "
+            f"the rows to fit. Set data.split.rating_share={1 / len(rated):.2g} or more."
         )
     rating[rated[kept:]] = np.nan
     # The digest stays that of the source: what rows are judged on is the same.

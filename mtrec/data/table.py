@@ -25,12 +25,12 @@ def load(
     user_key: str,
     item_key: str,
     rating: str | None,
-    labels: Sequence[str],
+    labels: list[str],
     negative: str | None,
     timestamp: str | None,
     title: str | None,
-    rating_scale: Sequence[float] | None,
-    bag_columns: Sequence[str],
+    rating_scale: list[float] | None,
+    bag_columns: list[str],
     bag_separator: str,
 ) -> Dataset:
     """Returns the dataset that CSV or Parquet files hold.

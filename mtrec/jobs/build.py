@@ -41,7 +41,7 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
     query, candidate = (
         instantiate(
             getattr(config.model, side),
-            features=config.data.features[side],
+            features=config.data["features"][side],
             sharing=config.model.sharing[side],
         )
         for side in ("query", "candidate")

@@ -132,9 +132,7 @@ def _differences(config: Config, directory: Path) -> Iterator[str]:
     # The topmost keys first: others may be interpolated from them.
     for key in sorted(now.keys() | begun.keys(), key=lambda key: (key.count("."), key)):
         there, here = begun.get(key, "nothing"), now.get(key, "nothing")
-        # What only names a source's own fields is resolved in `data.load`.
-        own_field = key.startswith("data.") and key not in now
-        if there != here and not _may_differ(key) and not own_field:
+        if there != here and not _may_differ(key):
             yield f"{key} was {there} and is {here}"
 
 

@@ -14,10 +14,7 @@ from mtrec.config import (
     CompareConfig,
     Config,
     DoctorConfig,
-    MovieLensConfig,
     RecommendConfig,
-    SyntheticConfig,
-    TableConfig,
 )
 from mtrec.errors import UserError
 from mtrec.heads.metrics import lower_is_better
@@ -41,12 +38,6 @@ def register() -> None:
     store.store(name="schema_recommend", node=RecommendConfig)
     store.store(name="schema_compare", node=CompareConfig)
     store.store(name="schema_doctor", node=DoctorConfig)
-    for name, node in (
-        ("movielens", MovieLensConfig),
-        ("synthetic", SyntheticConfig),
-        ("table", TableConfig),
-    ):
-        store.store(group="data", name=f"schema_{name}", node=node)
 
 
 def experiment_of(choices: Mapping[str, str | None]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mtrec.config import ClusterConfig, Config, ModelConfig, SplitConfig
+from mtrec.config import Config
 from mtrec.data.split import options_of
 from mtrec.errors import UserError
 
@@ -19,39 +19,38 @@ class _Decided(NamedTuple):
     """By which field a node is decided, and the names of its fields that are read then."""
 
     by: str
-    read: Callable[[Any], set[str]]
+    read: Callable[[Mapping[str, Any]], set[str]]
 
 
-def _of_split(split: SplitConfig) -> set[str]:
+def _of_split(split: Mapping[str, Any]) -> set[str]:
     # A share of the ratings is drawn with the seed, whatever the kind.
-    drawn = {"seed"} if split.rating_share < 1 else set()
-    return {"kind", "rating_share", *options_of(split.kind), *drawn}
+    drawn = {"seed"} if split["rating_share"] < 1 else set()
+    return {"kind", "rating_share", *options_of(split["kind"]), *drawn}
 
 
-def _of_cluster(cluster: ClusterConfig) -> set[str]:
-    if cluster.kind == "local":
+def _of_cluster(cluster: Mapping[str, Any]) -> set[str]:
+    if cluster["kind"] == "local":
         return {"kind", "num_workers", "devices_per_worker", "use_gpu"}
-    return set(vars(cluster))
+    return set(cluster)
 
 
-def _of_model(model: ModelConfig) -> set[str]:
-    unread = set() if model.table_placement == "auto" else {"shard_above_mib"}
-    return set(vars(model)) - unread
+def _of_model(model: Mapping[str, Any]) -> set[str]:
+    return set(model) - (set() if model["table_placement"] == "auto" else {"shard_above_mib"})
 
 
-_NODES: dict[type, _Decided] = {
-    SplitConfig: _Decided("kind", _of_split),
-    ClusterConfig: _Decided("kind", _of_cluster),
-    ModelConfig: _Decided("table_placement", _of_model),
+_NODES = {
+    "data.split": _Decided("kind", _of_split),
+    "cluster": _Decided("kind", _of_cluster),
+    "model": _Decided("table_placement", _of_model),
 }
 
 
-def _decided(node: Any) -> _Decided | None:
+def _decided(key: str, fields: Mapping[str, Any]) -> _Decided | None:
     """What decides the fields of a node, if one of them does."""
-    if isinstance(node, dict):
-        unlabelled = node.get("_target_") == "mtrec.Retrieval" and node.get("label") is None
-        return _Decided("label", lambda head: set(head) - {"at_least"}) if unlabelled else None
-    return _NODES.get(type(node))
+    unlabelled = fields.get("_target_") == "mtrec.Retrieval" and fields.get("label") is None
+    if unlabelled:
+        return _Decided("label", lambda head: set(head) - {"at_least"})
+    return _NODES.get(key)
 
 
 def _fields(node: Any) -> Mapping[str, Any]:
@@ -96,9 +95,9 @@ def _refuse(config: Config, key: str, line: str, *, decided_elsewhere: Container
     node: Any = config
     path = key.split(".")
     for depth, name in enumerate(path):
-        decided, fields = _decided(node), _fields(node)
-        if decided and name in fields and name not in decided.read(node):
-            where = ".".join(path[:depth])
+        where, fields = ".".join(path[:depth]), _fields(node)
+        decided = _decided(where, fields)
+        if decided and name in fields and name not in decided.read(fields):
             if f"{where}.{decided.by}" in decided_elsewhere:
                 return
             value = fields[decided.by]

@@ -82,7 +82,9 @@ def sections(runs: "Sequence[TrackedRun]") -> list[Section]:
     for run in runs:
         members.setdefault((run.data, *map(run.params.get, keys)), []).append(run)
     first = [group[0] for group in members.values()]
-    files = sorted({key for run in first for key in run.params if key.startswith("data.load.")})
+    unlike = ("data.split.", "data.features.")
+    data = {key for run in first for key in run.params if key.startswith("data.")}
+    files = sorted(key for key in data if not key.startswith(unlike))
     paths = _paths(first, [*files, *keys, _DATA])
     return [
         Section(name=" ".join(path), groups=grouped(group))

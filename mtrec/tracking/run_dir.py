@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mtrec.config import Config, DataConfig
+from mtrec.config import Config
 from mtrec.errors import UserError
 from mtrec.tracking.outbox import first_line
 from mtrec.tracking.targets import check_targets
@@ -114,18 +114,16 @@ def load_config(directory: Path, *, trusted: Sequence[str] = ()) -> Config:
         )
     saved = cast(DictConfig, OmegaConf.load(directory / CONFIG))
     try:
-        # Values of the data source are resolved in `load`; its own fields are not needed again.
-        saved.data = {field.name: saved.data[field.name] for field in fields(DataConfig)}
         typed = OmegaConf.merge(OmegaConf.structured(Config), saved)
-        config = cast(Config, OmegaConf.to_object(typed))
+        # What an interpolation makes of a text may name something too.
+        values = OmegaConf.to_container(typed, resolve=True)
+        check_targets(values, source=directory / CONFIG, trusted=trusted)
+        return cast(Config, OmegaConf.to_object(typed))
     except (OmegaConfBaseException, TypeError) as error:
         raise UserError(
             f"{directory / CONFIG} must be as a job wrote it, and is not: {first_line(error)}. "
             "Run the job again."
         ) from error
-    # What an interpolation makes of a text may name something too.
-    check_targets(asdict(config), source=directory / CONFIG, trusted=trusted)
-    return config
 
 
 def save_metrics(metrics: dict[str, float], directory: Path) -> None:

@@ -209,7 +209,7 @@ def test_leave_one_out_without_a_user_of_three_rows_is_refused():
 def kept(share, *, seed=42, fit=range(60)):
     data = dataset([1] * 100, range(100))
     data.interactions["rating"][:10] = np.nan
-    found = keep_ratings(data, np.array(fit), share=share, seed=seed)
+    found = keep_ratings(data, np.array(fit), rating_share=share, seed=seed)
     return data, found, set(np.flatnonzero(np.isfinite(found.interactions["rating"])))
 
 

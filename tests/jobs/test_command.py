@@ -9,11 +9,12 @@ COMMAND = """
 from hydra.utils import instantiate
 
 from mtrec.jobs.command import command
+from mtrec.jobs.load import load
 
 
 @command("config")
 def main(config):
-    instantiate(config.data.load)
+    load(config.data)
     instantiate(config.task.heads["retrieval"])
     print("made")
 

@@ -31,4 +31,4 @@ def test_a_run_directory_goes_on_with_the_placement_of_the_command(begun):
     found = resume.find_job(config_of(*command), directory, command)
     assert found.directory == begun
     assert found.config.model.table_placement == "sharded"
-    assert found.config.data.load["_target_"] == config_of(*SMALL).data.load["_target_"]
+    assert found.config.data == config_of(*SMALL).data
