@@ -80,9 +80,7 @@ def stage(
     if follower is None:
         yield
         return
-    begun = Stage(
-        name=name, total=total, unit=unit, part=part, saves=saves, stoppable=stoppable
-    )
+    begun = Stage(name=name, total=total, unit=unit, part=part, saves=saves, stoppable=stoppable)
     _note_peak()
     _open.append((begun, 0))
     follower.begin(begun)

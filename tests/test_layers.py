@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
 COMMANDS = {"launch", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
-    {"data", "distributed"},
+    {"data", "distributed", "progress"},
     {"config"},
     {"heads", "tracking"},
     {"model", "reports"},

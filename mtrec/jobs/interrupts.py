@@ -23,7 +23,7 @@ _LOOK_SECONDS = 0.2
 
 _number: int | None = None
 _holds = False
-_last_words: Callable[[], None] = lambda: None
+_last_words: Callable[[], None] | None = None
 
 
 def asked() -> int | None:
@@ -37,7 +37,7 @@ def hold(holds: bool) -> None:
     _holds = holds
 
 
-def say_at_the_end(words: Callable[[], None]) -> None:
+def say_at_the_end(words: Callable[[], None] | None) -> None:
     """Takes what is to be done where the process has to be ended from a thread."""
     global _last_words
     _last_words = words
@@ -52,7 +52,7 @@ def heard() -> Iterator[None]:
         return
     _number = None
     hold(False)
-    say_at_the_end(lambda: None)
+    say_at_the_end(None)
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
@@ -98,9 +98,10 @@ def _watch(read: int) -> None:
         if _holds:
             deadline = time.monotonic() + _PATIENCE_SECONDS
         elif time.monotonic() > deadline:
-            words = threading.Thread(target=_last_words, daemon=True)
-            words.start()
-            words.join(_WORDS_SECONDS)
+            if _last_words:
+                words = threading.Thread(target=_last_words, daemon=True)
+                words.start()
+                words.join(_WORDS_SECONDS)
             _end(_number)
 
 

@@ -46,7 +46,7 @@ def refuse_flags(arguments: Sequence[str]) -> None:
         both = " and ".join(f"--{name}" for name in chosen)
         raise UserError(f"a command must have one of {both}; got both. Leave one out.")
     if flags.resolve and not (flags.cfg or flags.help):
-        raise UserError("--resolve must stand beside --cfg; got it alone. Write --cfg job --resolve.")
+        raise UserError("--resolve must stand beside --cfg; got it alone. Write --cfg job too.")
 
 
 _SEE = "--help lists what there is."
@@ -150,7 +150,8 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
     if not isinstance(node, DictConfig):
         return f"{full} must be an option that there is; got {got}. {_SEE}"
     where = full.removesuffix(name)
-    everywhere = [key for key in _keys(node._get_root()) if "._" not in key]
+    ours = not full.startswith("hydra.")
+    everywhere = [k for k in _keys(node._get_root(), ours=ours) if "._" not in k]
     beside = [key for key in everywhere if key.startswith(where) and "." not in key[len(where) :]]
     near = difflib.get_close_matches(full, beside, n=1, cutoff=0.7)
     near = near or [key for key in everywhere if key.rsplit(".", 1)[-1] == name][:3]
@@ -161,23 +162,23 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
     return f"{full} is no option{of}; got {got}. {_SEE}"
 
 
-def _keys(node: Any, path: str = "") -> Iterator[str]:
-    """All keys below a node, their paths joined by dots."""
+def _keys(node: Any, path: str = "", *, ours: bool) -> Iterator[str]:
+    """All keys below a node, their paths joined by dots: ours, or those of Hydra."""
     if not isinstance(node, DictConfig) or OmegaConf.is_missing(node, "") or node._is_none():
         return
     for key, value in node.items_ex(resolve=False):
-        if key != "hydra":
+        if path or (key == "hydra") != ours:
             yield f"{path}{key}"
-            yield from _keys(value, f"{path}{key}.")
+            yield from _keys(value, f"{path}{key}.", ours=ours)
 
 
 def _wrong_kind(error: ValidationError) -> str:
     text = _one_line(error)
     found = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text)
-    key = error.full_key
+    key = str(error.full_key)
     if found:
         kind = _KINDS.get(found[2], found[2])
-        return f"{key} must be {kind}; got {found[1] or 'nothing'}. Give one."
+        return f"{key} must be {kind}; got {str(found[1]) or 'nothing'}. Give one."
     if found := re.search(r"Value '(.*)' is not a valid bool", text):
         return f"{key} must be true or false; got {found[1]}. Give one of both."
     if "not Optional" in text:
@@ -191,7 +192,10 @@ def _missing_choice(error: MissingConfigException) -> str:
     missing = error.missing_cfg_file or ""
     if missing in _EXTRAS:
         needs, extra = _EXTRAS[missing]
-        return f"{needs} must have the extra {extra}, which is not installed. pip install 'mtrec[{extra}]'."
+        return (
+            f"{needs} must have the extra {extra}, which is not installed. Run "
+            f"pip install 'mtrec[{extra}]'."
+        )
     group, _, option = missing.rpartition("/")
     choices = [choice for choice in error.options or () if not choice.startswith("schema")]
     if not choices:
@@ -225,5 +229,3 @@ def unusable(error: OSError) -> UserError:
         f"hydra.run.dir must be a directory that can be made and written to; {error.filename} "
         f"cannot ({error.strerror}). Give another hydra.run.dir."
     )
-
-

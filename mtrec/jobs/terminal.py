@@ -162,9 +162,7 @@ class Terminal:
 
     def _show(self) -> None:
         """Shows the innermost stage in the bar."""
-        interrupts.hold(
-            any(each.stage.saves and each.now is not None for each in self._open)
-        )
+        interrupts.hold(any(each.stage.saves and each.now is not None for each in self._open))
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
         if self._open:

@@ -30,7 +30,7 @@ JOB = (
 
 
 def forked(directory, *overrides, stage=None, after=0.0, number=0):
-    """Runs a job; returns exit status, text, seconds from signal to end, and those of each stage."""
+    """Runs a job; returns status, text, seconds from signal to end, and those of each stage."""
     (directory / "text").write_text("")
     began = time.time()
     pid = os.fork()
@@ -133,7 +133,8 @@ def main(moments, overrides):
                     resumed = f", again: {again} {statuses(directory)}"
                 wrong += not good
                 verdict = "ok" if good else "WRONG"
-                print(f"{verdict} {stage} {after:.1f} s: {status}, {took} s, {killed}, {last}{resumed}", flush=True)
+                when = f"{verdict} {stage} {after:.1f} s"
+                print(f"{when}: {status}, {took} s, {killed}, {last}{resumed}", flush=True)
                 if not good:
                     print(text[-3000:])
     return wrong
