@@ -1,14 +1,19 @@
 """Exact search of a catalogue, and how near another search comes to it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from mtrec.heads.max_similarity import score_all_in_numpy
 
 # Scores held at a time, 128 MB.
 SCORES_AT_ONCE = 2**25
+
+
+def rows_at_once(candidates: int) -> int:
+    """Queries whose scores with all candidates are held at a time."""
+    return max(1, SCORES_AT_ONCE // candidates)
 
 
 def exact_top_k(
@@ -20,15 +25,41 @@ def exact_top_k(
     """
     scores = np.empty((len(queries), k), np.float32)
     positions = np.empty((len(queries), k), np.int32)
-    rows = max(1, SCORES_AT_ONCE // len(vectors))
-    for start in range(0, len(queries), rows):
+    rows = min(len(queries), rows_at_once(len(vectors)))
+    held = np.empty((rows, len(vectors)), np.float32)
+    for start in range(0, len(queries), max(1, rows)):
         chunk = slice(start, start + rows)
-        products = score_all_in_numpy(queries[chunk], vectors)  # [b, C]
+        asked = queries[chunk]
+        products = score_all_in_numpy(asked, vectors, out=held[: len(asked)])  # [b, C]
         for row, seen in enumerate(exclude[chunk]):
             products[row, seen] = -np.inf
-        best = tf.math.top_k(products, k)
-        scores[chunk], positions[chunk] = best.values, best.indices
+        scores[chunk], positions[chunk] = top_k(products, k)
     return scores, positions
+
+
+def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest of each row, best first, and their columns: `[B, C] -> [B, k]` each.
+
+    Ties go to the lower column. NaN counts as higher than all others, and comes last.
+    """
+    total, width = scores.shape
+    # Columns that are the same modulo G make a group. The k-th highest of the groups' maxima has at
+    # least k scores from it up, which are in few groups: of the rest one pass is all.
+    groups = min(max(32 * k, math.isqrt(4 * k * width)), width)
+    whole = width - width % groups
+    maxima = scores[:, :whole].reshape(total, -1, groups).max(axis=1)
+    np.maximum(maxima[:, : width - whole], scores[:, whole:], out=maxima[:, : width - whole])
+    bound = np.partition(maxima, groups - k, axis=1)[:, [groups - k]]
+    row, group = np.nonzero(~(maxima < bound))
+    column = group[:, np.newaxis] + np.arange(0, width, groups)
+    inside = column < width
+    found = scores[row[:, np.newaxis], np.where(inside, column, 0)]
+    kept = inside & ~(found < bound[row])
+    row, column, found = row[np.nonzero(kept)[0]], column[kept], found[kept]
+    best_first = np.lexsort((column, -found, row))
+    first = np.searchsorted(row, np.arange(total))
+    best = best_first[first[:, np.newaxis] + np.arange(k)]
+    return found[best], column[best]
 
 
 def recall_of(found: np.ndarray, best: np.ndarray) -> float:

@@ -12,7 +12,6 @@ Shapes: `B` queries, or one that has one vector as `[B, D]`; `K` vectors of a qu
 """
 
 from collections.abc import Callable
-from functools import reduce
 
 import numpy as np
 import tensorflow as tf
@@ -60,11 +59,14 @@ def score_all(query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.reshape(scores, [-1, vectors, tf.shape(candidate)[0]]), axis=1)
 
 
-def score_all_in_numpy(query: np.ndarray, candidate: np.ndarray) -> np.ndarray:
-    """`score_all` of arrays, with no more than two of the K scores of a pair held at a time."""
+def score_all_in_numpy(query: np.ndarray, candidate: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """`score_all` of arrays into `out`, with no more than one of a pair's other scores beside."""
     if query.ndim == 2:
-        return query @ candidate.T
-    return reduce(np.maximum, (vector @ candidate.T for vector in np.moveaxis(query, 1, 0)))
+        return np.matmul(query, candidate.T, out=out)
+    np.matmul(query[:, 0], candidate.T, out=out)
+    for vector in np.moveaxis(query[:, 1:], 1, 0):
+        np.maximum(out, vector @ candidate.T, out=out)
+    return out
 
 
 def score_pairs(query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:

@@ -1,11 +1,6 @@
-"""Metrics as pure functions of NumPy arrays.
+"""Metrics as pure functions of NumPy arrays."""
 
-Ranks start at 0. A held-out item's rank is the number of candidates that score higher, and among
-candidates with exactly its score its place is drawn at random: ties are never counted as hits, and
-a model that scores everything alike finds k of C items in its top k, as chance does.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 

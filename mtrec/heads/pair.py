@@ -12,10 +12,13 @@ from mtrec.data.dataset import Dataset
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError, require
-from mtrec.heads import slices
+from mtrec.heads import metrics, slices
 from mtrec.heads.cross import Cross
 from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.heads.moving_biases import MovingBiases
+
+# Interactions that are measured at a time.
+ROWS_AT_ONCE = 65_536
 
 
 class PairHead(Head):
@@ -219,9 +222,13 @@ class PairHead(Head):
         """`output`: the members' mean for each interaction which carries the label."""
         known = np.isfinite(held_out.labels[self.label])
         owner, item = held_out.owner[known], held_out.item[known]
-        pairs = tf.gather(query, owner), tf.gather(candidate, item - 1)
-        rows = held_out.users[owner], item, held_out.time[known]
-        return {"output": self.mean_output(*pairs, *rows).numpy()}
+        users, time = held_out.users[owner], held_out.time[known]
+        output = [np.zeros(0, np.float32)]
+        for part in metrics.chunks(len(item), ROWS_AT_ONCE, "rows"):
+            pairs = query[owner[part]], candidate[item[part] - 1]
+            told = self.mean_output(*pairs, users[part], item[part], time[part])
+            output.append(told.numpy())
+        return {"output": np.concatenate(output)}
 
     def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Owner, item row and label of the interactions that carry the label, `[N]` each."""

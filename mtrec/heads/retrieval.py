@@ -1,6 +1,6 @@
 """Retrieval: which items a user will choose, out of the whole catalogue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
-from mtrec.heads.max_similarity import score_all_in_numpy
+from mtrec.heads.ranks import ByModel, ByPopularity, rank_all
 from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows
 
 # Before the names of what the baseline was measured to do.
@@ -178,12 +178,10 @@ class Retrieval(Head):
         """
         held_out = self._positive(held_out)
         query, candidate = (np.asarray(self.embed(side)) for side in (query, candidate))
-        measured = _rank_all(held_out, lambda rows: score_all_in_numpy(query[rows], candidate))
+        measured = rank_all(held_out, ByModel(query, candidate))
         if full:
             counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
-            popular = _rank_all(
-                held_out, lambda rows: np.tile(counts.astype(np.float32), (len(query[rows]), 1))
-            )
+            popular = rank_all(held_out, ByPopularity(counts))
             measured |= {f"{_POPULAR}{name}": values for name, values in popular.items()}
         return measured
 
@@ -272,28 +270,6 @@ class _Ranked:
     def averages(self) -> dict[str, float]:
         averages = {name: float(values.mean()) for name, values in self.per_user().items()}
         return averages | self.beyond | metrics.factorized_top_k(self.ranks_of_all)
-
-
-def _rank_all(held_out: HeldOut, scores_of: Callable[[slice], np.ndarray]) -> dict[str, np.ndarray]:
-    """Ranks every new held-out item, in chunks of users that keep B x C scores in 64 MiB."""
-    num_items = held_out.dataset.num_items
-    starts = np.searchsorted(held_out.owner, np.arange(len(held_out.users) + 1))
-    ranks, ranks_of_all, top = [], [], []
-    for rows in metrics.chunks(len(held_out.users), max(1, 2**24 // num_items)):
-        scores = scores_of(rows)
-        users = held_out.users[rows]
-        parts = [slice(starts[u], starts[u + 1]) for u in range(rows.start, rows.stop)]
-        items = [held_out.item[part] - 1 for part in parts]
-        ranks_of_all.append(metrics.ranks(scores, items, users))
-        entries, owners = held_out.known.entries(users)
-        scores[owners, held_out.known.items[entries] - 1] = -np.inf
-        items = [held_out.item[part][held_out.new[part]] - 1 for part in parts]
-        ranks.append(metrics.ranks(scores, items, users))
-        scores = scores[[len(new) > 0 for new in items]]
-        best = metrics.top_k(scores, min(10, num_items))
-        top.append(np.where(np.isfinite(np.take_along_axis(scores, best, axis=1)), best + 1, 0))
-    measured = {"ranks": ranks, "ranks_of_all": ranks_of_all, "top": top}
-    return {name: np.concatenate(parts).astype(np.int32) for name, parts in measured.items()}
 
 
 def _slices(held_out: HeldOut, found: _Ranked, popular: _Ranked) -> list[dict[str, Any]]:

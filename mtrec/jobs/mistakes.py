@@ -168,8 +168,8 @@ def _keys(node: Any, path: str = "", *, ours: bool) -> Iterator[str]:
         return
     for key, value in node.items_ex(resolve=False):
         if path or (key == "hydra") != ours:
-            yield f"{path}{key}"
-            yield from _keys(value, f"{path}{key}.", ours=ours)
+            yield f"{path}{key!s}"
+            yield from _keys(value, f"{path}{key!s}.", ours=ours)
 
 
 def _wrong_kind(error: ValidationError) -> str:

@@ -60,6 +60,15 @@ def test_known_items_are_masked_and_held_out_ones_ranked():
     assert found["factorized_top_5"] == 1.0
 
 
+def test_an_item_that_is_known_twice_is_taken_out_once():
+    # Item 1 is above item 4, which is held out; so is item 3, which the user lacks.
+    data = written_out([(1, 1, 3, 1), (1, 1, 3, 2), (1, 4, 3, 3)], num_items=5)
+    scores = np.zeros((2, 6))
+    scores[1] = [0, 9, 1, 3, 2, 1]
+
+    assert retrieval_of(data, [0, 1], [2], scores).metrics["mrr"] == 1 / 2
+
+
 def test_nothing_is_excluded_from_the_factorized_metric():
     rows = [(1, item, 3, item) for item in range(1, 12)]
     data = written_out(rows, num_items=12)
@@ -190,6 +199,14 @@ def test_the_baseline_is_popularity_among_known_rows(split):
     for name in ("recall_at_10", "ndcg_at_10", "factorized_top_10"):
         values = [way[name] for way in ways]
         assert min(values) - 0.01 < found[name] < max(values) + 0.01
+
+
+def test_popularity_ranks_as_a_model_does_that_scores_by_it(split):
+    data, known, held_out = split
+    counts = np.bincount(data.interactions["item"][known], minlength=81)
+    found = retrieval_of(data, known, held_out, np.tile(counts, (41, 1)), full=True)
+
+    assert found.metrics == found.baseline
 
 
 def test_a_constant_model_does_as_well_as_chance():

@@ -1,0 +1,204 @@
+"""Exact ranks of held-out items in the whole catalogue, by counting what scores higher.
+
+Ranks start at 0. A held-out item's rank is the number of candidates that score higher, and among
+candidates with exactly its score its place is drawn at random: ties are never counted as hits, and
+a model that scores everything alike finds k of C items in its top k, as chance does.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtrec.heads import metrics
+from mtrec.heads.exact_search import rows_at_once, top_k
+from mtrec.heads.head import HeldOut
+from mtrec.heads.max_similarity import score_all_in_numpy
+
+# Recommended items that are looked at.
+TOP = 10
+# A pass over a row counts for one target; sorting the row costs about as much as this many passes,
+# and in a short row a pass costs more to start than to run.
+TARGETS_BY_COUNTING, SHORT_ROW = 8, 4096
+# Of more ties the few places that are asked for are drawn, not all.
+SHUFFLED = 1024
+
+
+def standing(values: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of `values [N]` are above each target, and how many equal it, `[T]` each.
+
+    NaN is above all numbers, and all are above a target that is NaN: a model that has diverged is
+    never taken for a good one.
+    """
+    if len(targets) > TARGETS_BY_COUNTING or len(values) < SHORT_ROW:
+        ordered = np.sort(values)  # NaN last
+        undefined = np.isnan(targets)
+        start = np.searchsorted(ordered, targets, side="left")
+        end = np.where(undefined, start, np.searchsorted(ordered, targets, side="right"))
+        return np.where(undefined, len(values), len(values) - end), end - start
+    found = np.empty(len(values), bool)
+    up_to = [np.count_nonzero(np.less_equal(values, t, out=found)) for t in targets]
+    equal = np.array([np.count_nonzero(np.equal(values, t, out=found)) for t in targets], np.int64)
+    return len(values) - np.array(up_to, np.int64), equal
+
+
+def places(items: np.ndarray, targets: np.ndarray, equal: np.ndarray, seed: int) -> np.ndarray:
+    """A place among what scores the same for each of a user's items: no two items share one.
+
+    Args:
+        items: The items, `[T]`.
+        targets: Their scores, `[T]`.
+        equal: How many candidates have that score, `[T]`.
+        seed: What places are drawn with, so that they do not depend on other users.
+    """
+    drawn = np.zeros(len(items), np.int64)
+    if equal.max(initial=0) < 2:
+        return drawn
+    rng = np.random.default_rng(seed)
+    for value in np.unique(targets[equal > 1]):
+        tied = np.flatnonzero(targets == value)
+        distinct, which = np.unique(items[tied], return_inverse=True)
+        number = int(equal[tied[0]])
+        if number <= SHUFFLED:
+            found = rng.permutation(number)[: len(distinct)]
+        else:
+            found = rng.choice(number, len(distinct), replace=False)
+        drawn[tied] = found[which]
+    return drawn
+
+
+class Scored(ABC):
+    """Scores of users with the whole catalogue, of which some users' are ready at a time.
+
+    Attributes:
+        at_once: How many users those are.
+    """
+
+    at_once = 1024
+
+    @abstractmethod
+    def score(self, users: slice) -> None:
+        """Has the scores of these users ready, given by their positions."""
+
+    @abstractmethod
+    def row(self, place: int) -> np.ndarray:
+        """Scores `[C]` of the user at a place among those that are ready."""
+
+    @abstractmethod
+    def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many items are above, and level with, each of these for that user; `[T]` each."""
+
+    @abstractmethod
+    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+        """The k best items of users without those they know, `[asked, k]`, -1 where none is left.
+
+        The scores of those users may be spoilt.
+
+        Args:
+            asked: Places of the users.
+            known: Items of every user that is ready.
+            k: How many.
+        """
+
+
+class ByModel(Scored):
+    """By dot products of queries `[U, D]` or `[U, K, D]` with candidates `[C, D]`."""
+
+    def __init__(self, query: np.ndarray, candidate: np.ndarray) -> None:
+        self._query, self._candidate = query, candidate
+        self.at_once = rows_at_once(len(candidate))
+        self._scores = np.empty((min(self.at_once, len(query)), len(candidate)), np.float32)
+
+    def score(self, users: slice) -> None:
+        query = self._query[users]
+        score_all_in_numpy(query, self._candidate, out=self._scores[: len(query)])
+
+    def row(self, place: int) -> np.ndarray:
+        return self._scores[place]
+
+    def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        row = self._scores[place]
+        return standing(row, row[items])
+
+    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+        for place in asked.tolist():
+            self._scores[place, known[place]] = -np.inf
+        values, best = top_k(self._scores[: len(known)], k)
+        return np.where(np.isfinite(values), best, -1)[asked]
+
+
+class ByPopularity(Scored):
+    """By how often each item is taken, `[C]`: one order for all users."""
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self._counts = counts
+        _, level, size = np.unique(counts, return_inverse=True, return_counts=True)
+        self._higher, self._equal = (len(counts) - np.cumsum(size))[level], size[level]
+        self._order = np.argsort(-counts, kind="stable")
+
+    def score(self, users: slice) -> None:
+        pass
+
+    def row(self, place: int) -> np.ndarray:
+        return self._counts
+
+    def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._higher[items], self._equal[items]
+
+    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+        best = np.full((len(asked), k), -1)
+        for found, place in zip(best, asked.tolist(), strict=True):
+            first = self._order[: k + len(known[place])]
+            left = first[np.isin(first, known[place], invert=True)][:k]
+            found[: len(left)] = left
+        return best
+
+
+def rank_all(held_out: HeldOut, scored: Scored) -> dict[str, np.ndarray]:
+    """Ranks every held-out item, and every new one among those that its user does not have yet.
+
+    Args:
+        held_out: Interactions of the users, whose items stand at row less 1 in the catalogue.
+        scored: Scores of the users.
+
+    Returns:
+        `ranks_of_all [H]`, `ranks` of the new ones, and `top`, `[V, 10]`; see `Retrieval.measure`.
+    """
+    starts = np.searchsorted(held_out.owner, np.arange(len(held_out.users) + 1)).tolist()
+    k = min(TOP, held_out.dataset.num_items)
+    ranks: list[np.ndarray] = []
+    ranks_of_all: list[np.ndarray] = []
+    tops: list[np.ndarray] = []
+    for chunk in metrics.chunks(len(held_out.users), scored.at_once):
+        scored.score(chunk)
+        users = held_out.users[chunk].tolist()
+        known = _known(held_out, chunk)
+        asked = []
+        for place, user in enumerate(users):
+            part = slice(starts[chunk.start + place], starts[chunk.start + place + 1])
+            items, new, row = held_out.item[part] - 1, held_out.new[part], scored.row(place)
+            higher, equal = scored.standing(place, items)
+            ranks_of_all.append(higher + places(items, row[items], equal, user))
+            if not new.any():
+                continue
+            asked.append(place)
+            items, targets = items[new], row[items[new]]
+            had_higher, had_equal = standing(row[known[place]], targets)
+            higher, equal = higher[new] - had_higher, equal[new] - had_equal
+            ranks.append(higher + places(items, targets, equal, user))
+        tops.append(scored.top(np.array(asked, np.int64), known, k) + 1)
+    measured = {"ranks": ranks, "ranks_of_all": ranks_of_all, "top": tops}
+    empty = {"ranks": np.zeros(0), "ranks_of_all": np.zeros(0), "top": np.zeros((0, k))}
+    return {
+        name: np.concatenate([empty[name], *parts]).astype(np.int32)
+        for name, parts in measured.items()
+    }
+
+
+def _known(held_out: HeldOut, users: slice) -> list[np.ndarray]:
+    """What each of the users has, as positions in the catalogue: once each, since it is counted."""
+    entries, owners = held_out.known.entries(held_out.users[users])
+    width = held_out.dataset.num_items
+    pairs = np.unique(owners.astype(np.int64) * width + held_out.known.items[entries] - 1)
+    ends = np.searchsorted(pairs, width * np.arange(1, users.stop - users.start))
+    return np.split(pairs % width, ends)

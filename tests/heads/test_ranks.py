@@ -1,0 +1,155 @@
+"""Ranks against plain counting, and the top k against sorting."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mtrec.heads import metrics
+from mtrec.heads.exact_search import top_k
+from mtrec.heads.ranks import places, standing
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def ranks(scores, items, seeds):
+    """Ranks of each row's items, row after row."""
+    found = []
+    for row, columns, seed in zip(scores, items, seeds, strict=True):
+        higher, equal = standing(row, row[columns])
+        found.append(higher + places(columns, row[columns], equal, seed))
+    return np.concatenate(found)
+
+
+def test_the_rank_is_the_number_of_candidates_that_score_higher():
+    scores = np.array([[0.1, 0.9, 0.5, 0.7], [4.0, 3.0, 2.0, 1.0]])
+
+    found = ranks(scores, [np.array([2, 1]), np.array([3])], range(2))
+    assert found.tolist() == [2, 0, 3]
+
+
+def test_ranks_equal_plain_counting_on_random_scores():
+    scores = rng().normal(size=(20, 50)).astype(np.float32)
+    items = [rng().permutation(50)[: 1 + row % 4] for row in range(20)]
+
+    expected = [
+        sum(other > scores[row, item] for other in scores[row])
+        for row in range(20)
+        for item in items[row]
+    ]
+    assert ranks(scores, items, range(20)).tolist() == expected
+
+
+def test_a_tied_item_gets_each_place_among_its_ties_equally_often():
+    # Two items above, three tied with the target at places 2, 3, 4 and 5, one below.
+    scores = np.array([[9.0, 8.0, 5.0, 5.0, 5.0, 5.0, 1.0]] * 4000)
+    found = ranks(scores, [np.array([4])] * 4000, range(4000))
+
+    counts = np.bincount(found, minlength=7)
+    assert counts[[0, 1, 6]].tolist() == [0, 0, 0]
+    # 1,000 times each, with a standard deviation of 27.
+    assert np.abs(counts[2:6] - 1000).max() < 4 * 27
+
+
+def test_a_row_draws_the_same_places_whatever_stands_beside_it():
+    scores = rng().integers(0, 3, size=(30, 40)).astype(np.float32)
+    items = [rng().permutation(40)[:5]] * 30
+    whole = ranks(scores, items, range(30)).reshape(30, 5)
+    alone = [ranks(scores[[row]], items[:1], [row]) for row in range(30)]
+
+    assert whole.tolist() == np.stack(alone).tolist()
+    # Equal rows with other seeds draw otherwise.
+    drawn = ranks(np.zeros((50, 40)), [np.array([7])] * 50, range(50))
+    assert len(np.unique(drawn)) > 20
+
+
+def test_two_tied_items_never_share_a_place():
+    scores = np.zeros((200, 3))
+    found = ranks(scores, [np.array([0, 2])] * 200, range(200)).reshape(200, 2)
+
+    assert (found[:, 0] != found[:, 1]).all()
+    assert set(found.ravel()) == {0, 1, 2}
+
+
+def test_all_items_of_a_constant_model_fill_all_places():
+    (found,) = ranks(np.zeros((1, 6)), [np.arange(6)], [0]).reshape(1, 6)
+
+    assert sorted(found) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_column_asked_for_twice_has_one_rank():
+    first, second = ranks(np.zeros((1, 100)), [np.array([7, 7])], [0])
+
+    assert first == second
+
+
+def test_a_candidate_at_minus_infinity_is_behind_all_others():
+    scores = np.array([[-np.inf, 1.0, -np.inf, -3.0]])
+
+    assert ranks(scores, [np.array([3, 1])], [0]).tolist() == [1, 0]
+
+
+def test_a_constant_model_finds_as_many_as_chance():
+    """10 of 1,682 items: the share within three standard deviations, and recall like it."""
+    users, held_out, items = 1000, 20, 1682
+    columns = [rng().permutation(items)[:held_out]] * users
+    found = ranks(np.zeros((users, items), np.float32), columns, range(users))
+
+    share = metrics.factorized_top_k(found)["factorized_top_10"]
+    chance = 10 / items
+    deviation = math.sqrt(chance * (1 - chance) / (users * held_out))
+    assert abs(share - chance) < 3 * deviation
+    owner = np.repeat(np.arange(users), held_out)
+    recall = metrics.ranking(found, owner, users)["recall_at_100"].mean()
+    assert recall == pytest.approx(100 / items, rel=0.05)
+
+
+@pytest.mark.parametrize("size", [40, 5000])
+@pytest.mark.parametrize("asked", [0, 3, 20])
+def test_counts_of_what_is_above_and_level_are_plain_ones(size, asked):
+    values = rng().integers(0, 30, size).astype(np.float32)
+    targets = values[:asked]
+    higher, equal = standing(values, targets)
+
+    assert higher.tolist() == [int((values > target).sum()) for target in targets]
+    assert equal.tolist() == [int((values == target).sum()) for target in targets]
+
+
+@pytest.mark.parametrize("size", [40, 5000])
+def test_a_score_that_is_no_number_is_behind_all_and_ahead_of_any(size):
+    values = np.arange(size, dtype=np.float32)
+    values[[3, 4]] = np.nan
+    higher, equal = standing(values, values[[3, size - 1]])
+
+    assert higher.tolist() == [size, 2]
+    assert equal.tolist() == [0, 1]
+
+
+def test_a_place_among_many_ties_is_drawn_evenly():
+    ties = np.full(3, 100_000)
+    drawn = np.concatenate([places(np.arange(3), np.zeros(3), ties, s) for s in range(500)])
+
+    # 1,500 even draws: the mean's standard deviation is 100,000 / sqrt(12 * 1,500).
+    assert abs(drawn.mean() - 50_000) < 4 * 745
+    assert (np.diff(drawn.reshape(500, 3)) != 0).all()
+
+
+@pytest.mark.parametrize(("width", "k"), [(3, 3), (50, 7), (4_001, 5), (9_999, 40)])
+@pytest.mark.parametrize("levels", [2, 10**6])
+def test_top_k_equals_a_stable_sort(width, k, levels):
+    scores = rng().integers(0, levels, size=(6, width)).astype(np.float32)
+    scores[1] = -np.inf
+    scores[2, 2:] = -np.inf
+    values, columns = top_k(scores, k)
+
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(columns, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
+
+
+def test_a_score_that_is_no_number_comes_last_in_the_top():
+    scores = np.array([[1.0, np.nan, 3.0]] * 2, np.float32)
+
+    assert top_k(scores, 3)[1].tolist() == [[2, 0, 1]] * 2
