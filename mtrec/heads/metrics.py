@@ -42,48 +42,6 @@ def from_totals(metric: str, total: np.ndarray, count: np.ndarray) -> np.ndarray
     return np.sqrt(mean) if metric.rsplit("/", 1)[-1] in ROOTS else mean
 
 
-def ranks(scores: np.ndarray, items: Sequence[np.ndarray], seeds: Iterable[int]) -> np.ndarray:
-    """Ranks of held-out items among all candidates.
-
-    Args:
-        scores: `[B, C]` scores of all candidates; -inf takes a candidate out.
-        items: For each of the B rows, the columns of its held-out items.
-        seeds: What the places among a row's ties are drawn with, `[B]`, so that a row's ranks do
-            not depend on the rows beside it.
-
-    Returns:
-        Ranks of all held-out items, row after row, `[sum of len(items)]`.
-    """
-    result = []
-    for row, columns, seed in zip(scores, items, seeds, strict=True):
-        ordered = np.sort(row)
-        targets = row[columns]
-        up_to = np.searchsorted(ordered, targets, side="right")
-        ties = up_to - np.searchsorted(ordered, targets, side="left")
-        result.append(len(row) - up_to + _places(columns, targets, ties, seed))
-    return np.concatenate(result) if result else np.zeros(0, np.int64)
-
-
-def _places(columns: np.ndarray, targets: np.ndarray, ties: np.ndarray, seed: int) -> np.ndarray:
-    """A place among its ties for each column: no two columns get the same one."""
-    places = np.zeros(len(columns), np.int64)
-    if not (ties > 1).any():
-        return places
-    rng = np.random.default_rng(seed)
-    for value in np.unique(targets[ties > 1]):
-        tied = np.flatnonzero(targets == value)
-        distinct, which = np.unique(columns[tied], return_inverse=True)
-        places[tied] = rng.permutation(ties[tied[0]])[: len(distinct)][which]
-    return places
-
-
-def top_k(scores: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k highest scores of each row, best first: `[B, C] -> [B, k]`."""
-    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, 1)
-
-
 def chunks(total: int, size: int, unit: str = "users") -> Iterator[slice]:
     """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat.
 
