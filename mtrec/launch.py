@@ -34,14 +34,18 @@ def main(config: Config) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
+    from mtrec.cluster import settings
     from mtrec.jobs import resume
     from mtrec.jobs.schema import experiment_of
     from mtrec.jobs.terminal import Terminal
     from mtrec.jobs.unused import refuse_unused
     from mtrec.tracking import mlflow_run, run_dir
+    from mtrec.tracking.store import resolve_uri
 
     hydra = HydraConfig.get()
     refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
+    settings.check_machine(config.cluster)
+    resolve_uri(config.tracking.uri)
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
     with run_dir.held(directory):
         found = resume.find_job(config, directory, hydra.overrides.task)
@@ -68,6 +72,13 @@ def _run(found: "Job", terminal: "Terminal") -> None:
 
     config, directory = found.config, found.directory
     with ending(terminal, directory) as told:
+        # Several logical devices must be made before anything else of TensorFlow.
+        if config.cluster.kind == "local" and config.cluster.devices_per_worker in (None, 1):
+            with devices.visible(_gpus(config.cluster)):
+                _import_tensorflow()
+            from mtrec.jobs import build
+
+            build.check(config)
         # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
         with progress.stage("data", unit="rows"), devices.visible(_gpus(config.cluster)):
             dataset, parts = load(config.data)

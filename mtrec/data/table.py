@@ -19,9 +19,9 @@ _NO_RATING_SCALE = (0.0, 1.0)
 
 def load(
     *,
-    interactions: str,
-    items: str | None,
-    users: str | None,
+    interactions: Any,
+    items: Any,
+    users: Any,
     user_key: str,
     item_key: str,
     rating: str | None,
@@ -40,9 +40,10 @@ def load(
     of their files, or else of their first interaction.
 
     Args:
-        interactions: File with one row an interaction.
-        items: File with one row an item; `None` takes the ids in `interactions`.
-        users: File with one row a user; `None` takes the ids in `interactions`.
+        interactions: With one row an interaction: a file, a folder or a pattern of files, or a
+            list of these; see `mtrec.data.table_file.read_table_file`.
+        items: With one row an item, likewise; `None` takes the ids in `interactions`.
+        users: With one row a user, likewise; `None` takes the ids in `interactions`.
         user_key: Column of user ids, in `interactions` and `users`.
         item_key: Column of item ids, in `interactions` and `items`.
         rating: Column of ratings in `interactions`; an empty cell is a row without one. `None`: no
@@ -91,7 +92,7 @@ def load(
     if timestamp is not None:
         rows["timestamp"] = log.times(timestamp, named_by="data.timestamp")
     dataset = Dataset(
-        name=Path(interactions).name.split(".")[0],
+        name=Path(log.path.split(", ")[0]).name.split(".")[0],
         users=user_columns,
         items=item_columns,
         interactions=rows,
@@ -99,7 +100,7 @@ def load(
         item_key=item_key,
         title=item_key if title is None else title,
         rating_scale=scale or _observed_scale(rows["rating"]),
-        source=interactions,
+        source=log.path,
         digest=digest_of(users=user_columns, items=item_columns, interactions=rows),
     )
     check(dataset)
@@ -141,7 +142,7 @@ def _rows(chosen: Ids, known: Any, name: str, log: TableFile, file: TableFile | 
         received = chosen.values[int(chosen.codes[lacking[0]])].as_py()
         raise UserError(
             f"column {name!r} of data.interactions must hold ids that {file.option} has; got "
-            f"{received!r} in row {lacking[0] + 1} of {log.path}. "
+            f"{received!r} in {log.place(int(lacking[0]))}. "
             f"Add it to {file.path}, or leave the row out."
         )
     return rows + 1

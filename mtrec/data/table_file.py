@@ -1,10 +1,11 @@
-"""One CSV or Parquet file of a user's own, as typed columns; what cannot be typed is named by row.
+"""CSV or Parquet files of a user's own, as typed columns; what cannot be typed is named by row.
 
-Rows are counted from 1, after the header.
+Rows are counted from 1, after the header of their file.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,11 @@ from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
 _PARQUET = (".parquet", ".pq")
+_CSV = (".csv", ".tsv")
+# What may stand between the columns of a file whose header seems to be a single one.
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", "::": "double colons"}
+# Options that need name no column.
+_OPTIONAL = ("data.rating", "data.timestamp", "data.negative")
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _ZONE = r"(Z|[-+]\d\d:?\d\d)$"
 
@@ -32,11 +38,12 @@ class Ids(NamedTuple):
 
 @dataclass(frozen=True)
 class TableFile:
-    """The rows of a file.
+    """The rows of one file, or of several, one after the other.
 
     Attributes:
-        option: The option that named the file, such as `data.items`.
-        path: The file.
+        option: The option that named them, such as `data.items`.
+        path: What it named.
+        files: Each file, and how many rows it has.
         columns: Names of all its columns.
         rows: A `pyarrow.Table` of the columns that were asked for; those of a CSV file are text.
             Columns stay in the chunks that they were read in, and texts are large strings, so that
@@ -45,8 +52,17 @@ class TableFile:
 
     option: str
     path: str
+    files: Sequence[tuple[Path, int]]
     columns: Sequence[str]
     rows: Any
+
+    def place(self, row: int) -> str:
+        """Where a row is that has so many before it."""
+        for path, count in self.files:
+            if row < count:
+                return f"row {row + 1} of {path}"
+            row -= count
+        raise IndexError(row)
 
     def column(self, name: str, *, named_by: str) -> Any:
         """Returns a column as a `pyarrow.ChunkedArray`.
@@ -59,9 +75,10 @@ class TableFile:
             UserError: The file has no such column.
         """
         if name not in self.columns:
+            without = f", or {named_by}=null to do without" if named_by in _OPTIONAL else ""
             raise UserError(
                 f"{self.option} must have the column {name!r} that {named_by} names; {self.path} "
-                f"has {', '.join(self.columns)}. Set {named_by} to one of them."
+                f"has {', '.join(self.columns)}. Set {named_by} to one of them{without}."
             )
         return self.rows.column(name)
 
@@ -188,45 +205,100 @@ class TableFile:
             received = "an empty cell" if cell in (None, "") else repr(cell)
             raise UserError(
                 f"column {name!r} of {self.option} must be {rule} in every row; got {received} in "
-                f"row {rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
+                f"{self.place(int(rows[0]))}. {remedy}, or leave the row out."
             )
 
 
-def read_table_file(path: str, *, option: str, columns: Sequence[str] | None = None) -> TableFile:
-    """Reads a CSV file (`.csv`, `.tsv`, also `.gz`), a Parquet file or a folder of Parquet files.
+def read_table_file(
+    path: str | Sequence[str], *, option: str, columns: Sequence[str] | None = None
+) -> TableFile:
+    """Reads CSV files (`.csv`, `.tsv`, also `.gz`) or Parquet files.
 
     Args:
-        path: Where it is.
+        path: A file, a folder of them, a pattern such as `logs/2024-*.csv.gz`, or a list of these.
         option: The option that named it.
         columns: Which columns to read; `None` reads them all.
 
     Raises:
-        UserError: Nothing is there, it cannot be read, or two columns have one name.
+        UserError: Nothing is there, one cannot be read, has no columns of the others or two columns
+            of one name.
     """
     import pyarrow as pa
 
+    named = [path] if isinstance(path, str) else list(path)
+    places = [found for each in named for found in _files(each, option)]
+    names: list[str] = []
+    tables: list[Any] = []
+    for place in places:
+        is_parquet = place.suffix in _PARQUET
+        try:
+            its, rows = (_read_parquet if is_parquet else _read_csv)(place, columns)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{option} must be a CSV file in UTF-8 or a Parquet file; {place} cannot be read "
+                f"({reason}). Write it again, or set {option} to another file."
+            ) from error
+        _check_delimited(its, place, option)
+        names = names or its
+        if set(its) != set(names):
+            raise UserError(
+                f"the files of {option} must have the same columns; {places[0]} has "
+                f"{', '.join(names)} and {place} {', '.join(its)}. Write them alike."
+            )
+        tables.append(_plain(rows).select([n for n in names if n in rows.schema.names]))
+    return TableFile(
+        option=option,
+        path=", ".join(named),
+        files=[(place, len(rows)) for place, rows in zip(places, tables, strict=True)],
+        columns=names,
+        rows=tables[0]
+        if len(tables) == 1
+        else pa.concat_tables(tables, promote_options="permissive"),
+    )
+
+
+def _files(path: str, option: str) -> list[Path]:
+    """The files that a path or a pattern names; a folder's in the order of their names."""
     place = Path(path).expanduser()
-    if not place.exists():
+    if has_magic(path) and not place.exists():
+        found = sorted(Path(each) for each in glob(str(place), recursive=True))
+    elif place.is_dir():
+        found = sorted(each for each in place.rglob("*") if _is_table(each))
+    else:
+        found = [place] if place.exists() else []
+    if not found:
+        what = "holds none that can be read" if place.is_dir() else "is nothing that is there"
         raise UserError(
-            f"{option} must be a CSV or Parquet file; nothing is at {path}. Correct {option}."
+            f"{option} must be a CSV or Parquet file, a folder or a pattern of such files, or a "
+            f"list of these; {path} {what}. Correct {option}."
         )
-    is_parquet = place.is_dir() or place.suffix in _PARQUET
-    try:
-        names, rows = (_read_parquet if is_parquet else _read_csv)(place, columns)
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{option} must be a CSV file in UTF-8 or a Parquet file; {path} cannot be read "
-            f"({reason}). Write it again, or set {option} to another file."
-        ) from error
-    return TableFile(option=option, path=path, columns=names, rows=_plain(rows))
+    return found
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file in a folder is one to read: hidden ones and marks of other tools are not."""
+    hidden = path.name.startswith((".", "_"))
+    named = {*path.suffixes[-2:]} & {*_CSV, *_PARQUET}
+    return path.is_file() and bool(named) and not hidden
+
+
+def _check_delimited(names: Sequence[str], path: Path, option: str) -> None:
+    """Refuses a file whose one column is all of its columns."""
+    for mark, what in _DELIMITERS.items():
+        if len(names) == 1 and mark in names[0]:
+            remedy = "Name it .tsv" if mark == "\t" else "Write it with commas"
+            raise UserError(
+                f"{option} must have a comma between columns (a tab in a .tsv file); {path} seems "
+                f"to have {what}. {remedy}."
+            )
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:
-    from pyarrow import dataset
+    from pyarrow import parquet
 
-    files = dataset.dataset(path, format="parquet")
-    return files.schema.names, files.to_table(columns=_among(files.schema.names, columns))
+    names = parquet.read_schema(path).names
+    return names, parquet.read_table(path, columns=_among(names, columns), partitioning=None)
 
 
 def _read_csv(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:

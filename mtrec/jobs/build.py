@@ -25,6 +25,21 @@ from mtrec.training.optimizers import TableOptimizer
 from mtrec.training.step import Optimizers
 
 
+def check(config: Config) -> None:
+    """Makes what needs no data, so that it refuses before data is read what it would after.
+
+    Raises:
+        UserError: If the constructor of a part does, or two parts do not fit.
+    """
+    heads = _heads(config)
+    _towers(config, heads)
+    _largest_replicated(config)
+    _shared_negatives(config, heads)
+    instantiate(config.balance)
+    optimizers(config, 1)
+    index_builder(config)
+
+
 def data(config: Config, dataset: Dataset) -> Dataset:
     """The data with a mark on the rows by which users have items, as the heads ask for."""
     return with_taken(dataset, _heads(config))
@@ -37,7 +52,13 @@ def _heads(config: Config) -> dict[str, Head]:
 
 def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
     """The model with fresh weights, fitted to the training rows; heads of weight 0 are left out."""
-    heads = _heads(config)
+    recommender = _towers(config, _heads(config))
+    with sharded_above(_largest_replicated(config)):
+        return recommender.adapt(dataset, fit, seed=config.seed)
+
+
+def _towers(config: Config, heads: dict[str, Head]) -> Recommender:
+    """The model, which knows no data."""
     query, candidate = (
         instantiate(
             getattr(config.model, side),
@@ -46,9 +67,7 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
         )
         for side in ("query", "candidate")
     )
-    recommender = Recommender(query=query, candidate=candidate, heads=heads)
-    with sharded_above(_largest_replicated(config)):
-        return recommender.adapt(dataset, fit, seed=config.seed)
+    return Recommender(query=query, candidate=candidate, heads=heads)
 
 
 def _largest_replicated(config: Config) -> float:

@@ -60,9 +60,11 @@ class Feature(keras.layers.Layer, ABC):
         if self.reads is None or (self.reads == holds and values.ndim == 1):
             return
         held = f"several values a row ({holds})" if values.ndim > 1 else holds
+        if isinstance(values, Texts) and self.reads == "numbers":
+            held += _first_text(values)
         raise UserError(
             f"{named_by} must read a column of {self.reads}, one value a row; {self.column!r} "
-            f"holds {held}. Name another column, or make the feature categorical."
+            f"holds {held}. Correct it, name another column, or make the feature categorical."
         )
 
     @abstractmethod
@@ -272,6 +274,19 @@ class Text(_Lookup):
         """The words, and how many of a text are read."""
         words = self.vocabulary.values
         return {"kind": "words", "values": words, "max_words": self.max_words}
+
+
+def _first_text(values: Texts) -> str:
+    """Where the first value stands that is no number, if some are numbers."""
+    import pyarrow.compute as pc
+
+    filled = pc.utf8_trim_whitespace(values.arrow())
+    number = pc.match_substring_regex(filled, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+    odd = pc.and_(pc.invert(number), pc.not_equal(filled, "")).to_numpy(zero_copy_only=False)
+    if not len(odd) or odd.sum() > len(odd) / 2:
+        return ""
+    row = int(odd.argmax())  # the unknown user or item is row 0
+    return f", such as {values[row]!r} in row {row}"
 
 
 def _lines(values: Column) -> Iterator[str]:
