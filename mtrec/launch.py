@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtrec import progress
 from mtrec.config import ClusterConfig, Config
-from mtrec.jobs.command import command, started_at
+from mtrec.jobs.command import command, console, started_at
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
@@ -32,7 +32,6 @@ def main(config: Config) -> float | None:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
     from hydra.core.hydra_config import HydraConfig
-    from rich.console import Console
 
     from mtrec.cluster import settings
     from mtrec.jobs import resume
@@ -54,7 +53,7 @@ def main(config: Config) -> float | None:
             kept = f"; {waiting} records still wait for MLflow" if waiting else ""
             print(f"finished before{kept}; train.resume=never would start anew\nrun: {directory}")
         else:
-            terminal = Terminal(Console(highlight=False, soft_wrap=True), began=started_at())
+            terminal = Terminal(console(), began=started_at())
             with terminal.following():
                 _run(found, terminal)
             print(f"run: {directory}")

@@ -63,6 +63,11 @@ def load(
     """
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
+    if user_key == item_key:
+        raise UserError(
+            f"data.user_key and data.item_key must name two columns; got {user_key!r} for both. "
+            "Correct one of them."
+        )
     named = (user_key, item_key, rating, *labels, negative, timestamp)
     wanted = [name for name in named if name is not None]
     log = read_table_file(interactions, option="data.interactions", columns=wanted)

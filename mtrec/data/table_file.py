@@ -72,7 +72,7 @@ class TableFile:
             named_by: The option that named it, for the message when it is missing.
 
         Raises:
-            UserError: The file has no such column.
+            UserError: The file has no such column, or it holds lists.
         """
         if name not in self.columns:
             without = f", or {named_by}=null to do without" if named_by in _OPTIONAL else ""
@@ -80,7 +80,13 @@ class TableFile:
                 f"{self.option} must have the column {name!r} that {named_by} names; {self.path} "
                 f"has {', '.join(self.columns)}. Set {named_by} to one of them{without}."
             )
-        return self.rows.column(name)
+        column = self.rows.column(name)
+        if _is_list(column.type):
+            raise UserError(
+                f"column {name!r} of {self.option}, which {named_by} names, must hold one value a "
+                f"row; in {self.path} it holds lists. Set {named_by} to another."
+            )
+        return column
 
     def ids(self, name: str, *, named_by: str, optional: bool = False) -> Ids:
         """Returns an id column; blank cells, if there may be any, have the code -1.
@@ -112,8 +118,9 @@ class TableFile:
 
         column = _without_blanks(self.column(name, named_by=named_by))
         numbers = self._cast(column, pa.float64(), name, "a number or empty")
-        # A missing rating is an empty cell; a NaN is a slip of whatever wrote the file.
-        odd = pc.fill_null(pc.invert(pc.is_finite(numbers)), False)
+        # A missing rating is an empty cell; a NaN is a slip of whatever wrote the file. What is too
+        # large for a float32 would be infinite too.
+        odd = pc.fill_null(pc.invert(pc.is_finite(numbers.cast(pa.float32(), safe=False))), False)
         self._refuse(odd, column, name, "a finite number or empty", "Correct or empty it")
         if scale is not None:
             low, high = scale
@@ -136,7 +143,8 @@ class TableFile:
             column = self._cast(column, pa.timestamp("us", "UTC" if zoned else None), name, rule)
             return column.cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
         numbers = self._cast(column, pa.float64(), name, rule)
-        self._refuse(pc.invert(pc.is_finite(numbers)), column, name, rule, "Correct it")
+        # What no int64 holds either; NaN is below nothing.
+        self._refuse(pc.invert(pc.less(pc.abs(numbers), 2.0**63)), column, name, rule, "Correct it")
         return np.floor(numbers.to_numpy(zero_copy_only=False)).astype(np.int64)
 
     def feature(self, name: str) -> np.ndarray | Texts:
@@ -233,6 +241,7 @@ def read_table_file(
         is_parquet = place.suffix in _PARQUET
         try:
             its, rows = (_read_parquet if is_parquet else _read_csv)(place, columns)
+            rows = _plain(rows)
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -246,7 +255,7 @@ def read_table_file(
                 f"the files of {option} must have the same columns; {places[0]} has "
                 f"{', '.join(names)} and {place} {', '.join(its)}. Write them alike."
             )
-        tables.append(_plain(rows).select([n for n in names if n in rows.schema.names]))
+        tables.append(rows.select([n for n in names if n in rows.schema.names]))
     return TableFile(
         option=option,
         path=", ".join(named),
@@ -330,12 +339,20 @@ def _plain(rows: Any) -> Any:
     """Turns dictionary-encoded columns into plain ones, and all text into large strings."""
     import pyarrow as pa
 
-    def plain(kind: Any) -> Any:
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    def plain(field: Any) -> Any:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        try:
+            pa.array([], kind.value_type if _is_list(kind) else kind).cast(pa.large_string())
+        except pa.ArrowNotImplementedError as error:
+            raise pa.ArrowInvalid(
+                f"column {field.name!r} holds {kind}, no text, numbers or lists of them"
+            ) from error
         is_text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
+        # Some writers of Parquet leave text unmarked.
+        is_text |= pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         return pa.large_string() if is_text else kind
 
-    return rows.cast(pa.schema([(field.name, plain(field.type)) for field in rows.schema]))
+    return rows.cast(pa.schema([(field.name, plain(field)) for field in rows.schema]))
 
 
 def _is_list(kind: Any) -> bool:
@@ -390,4 +407,5 @@ def _codes(column: Any) -> bool:
 
 
 def _floats(column: Any) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False).astype(np.float32)
+    with np.errstate(over="ignore"):  # an infinite number is refused by its row
+        return column.to_numpy(zero_copy_only=False).astype(np.float32)

@@ -2,12 +2,13 @@
 
 import functools
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
 from mtrec.jobs import interrupts
@@ -23,8 +24,12 @@ def started_at() -> float:
     return began
 
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
 def command(
-    config_name: str, *, folder: str = ""
+    config_name: str, *, folder: str = "", texts: Container[str] = ()
 ) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
@@ -35,11 +40,13 @@ def command(
     Args:
         config_name: The YAML file that the command composes.
         folder: The folder of `conf/` that holds it.
+        texts: Options whose values are taken as they stand on the command line; see `as_text`.
     """
 
     def decorate(function: Callable[[Any], Any]) -> Callable[[], None]:
         @functools.wraps(function)
         def main() -> None:
+            sys.argv[1:] = [as_text(argument, texts) for argument in sys.argv[1:]]
             with interrupts.heard():
                 try:
                     _run(function, config_name, folder)
@@ -120,6 +127,28 @@ def _raising() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def as_text(argument: str, texts: Container[str]) -> str:
+    """An argument of the command line, the value of an option of `texts` being put in quotes.
+
+    Without them Hydra takes the id 1.10 for the number 1.1, and many a letter for a mistake. What
+    stands in quotes stays as it is.
+    """
+    name, _, value = argument.partition("=")
+    if name not in texts or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+        return argument
+    # Hydra halves backslashes before a quote alone.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value)
+    escaped = escaped.replace("${", r"\${")
+    return f"{name}='{escaped}'"
+
+
+def console() -> "Console":
+    """What commands print to: text as it is, since a title such as [rec] is no markup."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def fail(message: str) -> None:

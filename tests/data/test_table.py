@@ -203,10 +203,12 @@ def test_a_true_nan_in_parquet_is_refused_while_a_missing_value_is_no_rating(fol
         (",4,", ",great,", r"column 'stars' of data\.interactions .* got 'great' in row 1 of"),
         (",1.5,", ",inf,", r"column 'stars' .* got 'inf' in row 3"),
         (",1.5,", ",nan,", r"column 'stars' .* got 'nan' in row 3"),
+        (",1.5,", ",1e39,", r"column 'stars' .* must be a finite number .* got '1e39' in row 3"),
         (",1.5,", ",5.5,", r"column 'stars' .* must be from 1 to 5, .* got '5\.5' in row 3"),
         (",1.5,", ",0,", r"column 'stars' .* got '0' in row 3 .*data\.rating_scale"),
         ("1700000001", "", r"column 'when' .* got an empty cell in row 2"),
         ("1700000001", "noon", r"column 'when' .* got 'noon' in row 2"),
+        ("1700000001", "1e300", r"column 'when' .* got '1e300' in row 2"),
         ("anna,a", ",a", r"column 'who' .* got an empty cell in row 2"),
         ("anna,a", "bob,a", r"column 'who' .* data\.users has; got 'bob' in row 2 of .*log\.csv"),
         ("007,b", "007,z", r"column 'what' .* data\.items has; got 'z' in row 1 .*Add it to"),
@@ -255,6 +257,33 @@ def test_files_that_are_not_tables_are_named(folder):
     }.items():
         with pytest.raises(UserError, match=reason):
             load(folder, interactions=str(folder / name))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (pa.array([b"\xff", b"a"]), r"cannot be read \(Invalid UTF8"),
+        (pa.array([{"a": 1}, {"a": 2}]), r"column 'who' holds struct<a: int64>, no text, numbers"),
+        (pa.array([["a"], ["b"]]), r"column .who. .*, which data\.user_key names, must hold one"),
+    ],
+)
+def test_a_column_that_holds_no_ids_is_named(folder, values, named):
+    rows = {"who": values, "what": ["a", "b"], "stars": [1.0, 2.0], "when": [1, 2]}
+    pyarrow.parquet.write_table(pa.table(rows), folder / "log.parquet")
+    with pytest.raises(UserError, match=named):
+        load(folder, interactions=str(folder / "log.parquet"), users=None)
+
+
+def test_text_that_its_writer_left_unmarked_is_text(folder):
+    rows = {"who": [b"007", b"anna"], "what": ["a", "b"], "stars": [1.0, 2.0], "when": [1, 2]}
+    pyarrow.parquet.write_table(pa.table(rows), folder / "log.parquet")
+    data = load(folder, interactions=str(folder / "log.parquet"))
+    assert data.interactions["user"].tolist() == [2, 1]
+
+
+def test_users_and_items_are_two_columns(folder):
+    with pytest.raises(UserError, match=r"user_key and data\.item_key must name two columns"):
+        load(folder, user_key="what", users=None)
 
 
 @pytest.mark.parametrize("scale", [[5, 1], [3, 3], [1, 3, 5]])
