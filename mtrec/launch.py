@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mtrec import progress
 from mtrec.config import ClusterConfig, Config
 from mtrec.jobs.command import command, console, started_at
+from mtrec.jobs.keys import told_in_keys
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
@@ -67,7 +68,7 @@ def _run(found: "Job", terminal: "Terminal") -> None:
     from mtrec.jobs.ending import ending
     from mtrec.jobs.load import load
     from mtrec.jobs.progress import Reporter
-    from mtrec.tracking import run_data, run_dir
+    from mtrec.tracking import run_data, run_dir, ui
 
     config, directory = found.config, found.directory
     with ending(terminal, directory) as told:
@@ -95,9 +96,9 @@ def _run(found: "Job", terminal: "Terminal") -> None:
         with progress.stage("MLflow's end"):
             tracker.finish("FINISHED")
             resume.mark_finished(directory)
-    ask = ", python -m mtrec.recommend run=latest user_id=..."
-    has_index = (directory / run_dir.INDEX).is_dir()
-    print(f"next: mlflow ui (choose Model training){ask if has_index else ''}")
+    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
+    if (directory / run_dir.INDEX).is_dir():
+        print("ask: mtrec recommend run=latest user_id=...")
     terminal.total()
 
 
@@ -105,15 +106,19 @@ def _tracker(found: "Job") -> "Tracker":
     """The MLflow run of a job."""
     from hydra.core.hydra_config import HydraConfig
 
+    from mtrec.jobs.naming import run_name
     from mtrec.tracking import mlflow_run
+    from mtrec.tracking.parameters import parameters
 
-    config, choices = found.config, HydraConfig.get().runtime.choices
+    config, hydra = found.config, HydraConfig.get()
+    choices = hydra.runtime.choices
     return mlflow_run.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
-        run_name=config.tracking.run_name or f"{choices['task']} seed {config.seed}",
+        run_name=config.tracking.run_name
+        or run_name(str(choices["task"]), config.seed, hydra.overrides.task),
         run_id=found.run_id,
-        params=asdict(config),
+        params=parameters(asdict(config)),
         tags=chosen(choices),
         run_dir=found.directory,
     )
@@ -142,6 +147,7 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
     return {f"{CHOICE_TAG}{group}": option for group, option in plain.items() if option}
 
 
+@told_in_keys("index")
 def job(
     config: Config, dataset: "Dataset", parts: "Split", directory: Path, reporter: "Reporter"
 ) -> None:
@@ -171,8 +177,7 @@ def job(
         signatures = stages.export(trained, index)
     with progress.stage("model to MLflow"):
         address = export.log(trained, index, reporter.tracker)
-    served = f"; in MLflow {address}" if address else ""
-    reporter.console.print(f"model: SavedModel with {', '.join(signatures)}{served}")
+    reporter.model(signatures, address)
 
 
 def train(

@@ -116,8 +116,8 @@ class Batches:
         if global_batch % num_replicas:
             down = global_batch // num_replicas * num_replicas
             raise UserError(
-                f"train.global_batch must divide by the number of replicas ({num_replicas}); got "
-                f"{global_batch}. Set train.global_batch={down or num_replicas}."
+                f"`global_batch` must divide by the number of replicas ({num_replicas}); got "
+                f"{global_batch}. Set `global_batch`={down or num_replicas}."
             )
         self.histories = Histories.of_all(dataset, fit)
         self.known = Histories.of(dataset, fit)
@@ -329,8 +329,8 @@ class Batches:
 def _given(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     if "negative" not in columns:
         raise UserError(
-            "negatives.given needs data that names them: a column of the interactions in "
-            "data.negative. Set that, or negatives.given=false."
+            "`negatives.given` needs data that names them: a column of the interactions in "
+            "`negative`. Set that, or `negatives.given`=false."
         )
     return columns["negative"]
 

@@ -1,68 +1,42 @@
-"""CSV or Parquet files of a user's own, as typed columns; what cannot be typed is named by row.
+"""Rows of a user's own file as typed columns; what cannot be typed is named by row.
 
-Rows are counted from 1, after the header of their file.
+Rows are counted from 1, after the header.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
-_PARQUET = (".parquet", ".pq")
-_CSV = (".csv", ".tsv")
-# What may stand between the columns of a file whose header seems to be a single one.
-_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", "::": "double colons"}
 # Options that need name no column.
-_OPTIONAL = ("data.rating", "data.timestamp", "data.negative")
+_OPTIONAL = ("rating", "timestamp", "negative")
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _ZONE = r"(Z|[-+]\d\d:?\d\d)$"
 
 
-class Ids(NamedTuple):
-    """An id column.
-
-    Attributes:
-        codes: Position in `values` of each row's id, int32; -1 for none.
-        values: The distinct ids in the order of their first row, a `pyarrow.LargeStringArray`.
-    """
-
-    codes: np.ndarray
-    values: Any
-
-
 @dataclass(frozen=True)
 class TableFile:
-    """The rows of one file, or of several, one after the other.
+    """Rows of a file, all of them or a chunk.
 
     Attributes:
-        option: The option that named them, such as `data.items`.
-        path: What it named.
-        files: Each file, and how many rows it has.
+        option: The option that named the file, such as `items`.
+        path: The file.
         columns: Names of all its columns.
         rows: A `pyarrow.Table` of the columns that were asked for; those of a CSV file are text.
             Columns stay in the chunks that they were read in, and texts are large strings, so that
             a column of them may exceed 2 GiB.
+        first: How many rows of the file are before these.
     """
 
     option: str
     path: str
-    files: Sequence[tuple[Path, int]]
     columns: Sequence[str]
     rows: Any
-
-    def place(self, row: int) -> str:
-        """Where a row is that has so many before it."""
-        for path, count in self.files:
-            if row < count:
-                return f"row {row + 1} of {path}"
-            row -= count
-        raise IndexError(row)
+    first: int
 
     def column(self, name: str, *, named_by: str) -> Any:
         """Returns a column as a `pyarrow.ChunkedArray`.
@@ -75,40 +49,37 @@ class TableFile:
             UserError: The file has no such column, or it holds lists.
         """
         if name not in self.columns:
-            without = f", or {named_by}=null to do without" if named_by in _OPTIONAL else ""
+            without = f", or `{named_by}`=null to do without" if named_by in _OPTIONAL else ""
             raise UserError(
-                f"{self.option} must have the column {name!r} that {named_by} names; {self.path} "
-                f"has {', '.join(self.columns)}. Set {named_by} to one of them{without}."
+                f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
+                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them"
+                f"{without}."
             )
         column = self.rows.column(name)
         if _is_list(column.type):
             raise UserError(
-                f"column {name!r} of {self.option}, which {named_by} names, must hold one value a "
-                f"row; in {self.path} it holds lists. Set {named_by} to another."
+                f"column {name!r} of `{self.option}`, which `{named_by}` names, must hold one "
+                f"value a row; in {self.path} it holds lists. Set `{named_by}` to another."
             )
         return column
 
-    def ids(self, name: str, *, named_by: str, optional: bool = False) -> Ids:
-        """Returns an id column; blank cells, if there may be any, have the code -1.
+    def ids(self, name: str, *, named_by: str, optional: bool = False) -> Any:
+        """Returns an id column: int64, or large strings without spaces around them.
 
-        One chunk after the other becomes codes, so that no copy of all the text is made.
+        Blank cells, if there may be any, are null.
         """
         import pyarrow as pa
 
         column = self.column(name, named_by=named_by)
-        whole = column
-        if pa.types.is_floating(column.type):  # whole numbers beside a missing one, mostly
-            whole = self._cast(column, pa.int64(), name, "a whole number or text")
-        kind = pa.dictionary(pa.int32(), pa.large_string())
-        coded = pa.chunked_array([_coded(chunk) for chunk in whole.chunks], kind)
-        coded = coded.unify_dictionaries()
-        codes = [c.indices.fill_null(-1).to_numpy().astype(np.int32) for c in coded.chunks]
-        ids = Ids(
-            codes=np.concatenate(codes) if codes else np.zeros(0, np.int32),
-            values=coded.chunk(0).dictionary if codes else pa.array([], pa.large_string()),
-        )
+        kind = column.type
+        if pa.types.is_floating(kind):  # whole numbers beside a missing one, mostly
+            ids = self._cast(column, pa.int64(), name, "a whole number or text")
+        elif pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
+            ids = column.cast(pa.int64())
+        else:
+            ids = _without_blanks(column.cast(pa.large_string()))
         if not optional:
-            self._refuse(ids.codes < 0, column, name, "an id", "Fill it in")
+            self._refuse(ids.is_null(), column, name, "an id", "Fill it in")
         return ids
 
     def ratings(self, name: str, *, named_by: str, scale: tuple[float, float] | None) -> np.ndarray:
@@ -126,26 +97,44 @@ class TableFile:
             low, high = scale
             outside = pc.fill_null(pc.or_(pc.less(numbers, low), pc.greater(numbers, high)), False)
             rule = f"from {low:g} to {high:g}, or empty,"
-            self._refuse(outside, column, name, rule, "Correct it, set data.rating_scale")
+            self._refuse(outside, column, name, rule, "Correct it, set `rating_scale`")
         return _floats(numbers)
 
-    def times(self, name: str, *, named_by: str) -> np.ndarray:
-        """Returns a timestamp column as int64 seconds, from numbers, dates or ISO 8601 text."""
+    def time_type(self, name: str, *, named_by: str) -> Any:
+        """The Arrow type that a timestamp column is read as, by its first row; None without one."""
+        import pyarrow as pa
+
+        column = self.column(name, named_by=named_by)[:1]
+        if not len(column):
+            return None
+        if pa.types.is_temporal(column.type):
+            return pa.timestamp("us")
+        if not pa.types.is_large_string(column.type) or _all_numbers(column):
+            return pa.int64() if pa.types.is_integer(column.type) else pa.float64()
+        return pa.timestamp("us", "UTC" if _zoned(column) else None)
+
+    def times(self, name: str, kind: Any, *, named_by: str) -> np.ndarray:
+        """Returns a timestamp column as int64 seconds, from numbers, dates or ISO 8601 text.
+
+        Args:
+            name: Its name.
+            kind: The type to read it as, that `time_type` has of the first rows of all.
+            named_by: The option that named it.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         column = _without_blanks(self.column(name, named_by=named_by))
         rule = "seconds since 1970 or a date such as 2024-05-31T12:00:00"
         self._refuse(pc.is_null(column), column, name, rule, "Fill it in")
-        is_text = pa.types.is_large_string(column.type)
-        if pa.types.is_temporal(column.type) or (is_text and not _all_numbers(column[:1])):
-            zoned = is_text and pc.all(pc.match_substring_regex(column, _ZONE)).as_py()
-            column = self._cast(column, pa.timestamp("us", "UTC" if zoned else None), name, rule)
-            return column.cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
-        numbers = self._cast(column, pa.float64(), name, rule)
+        if not len(column):
+            return np.zeros(0, np.int64)
+        times = self._cast(column, kind, name, rule)
+        if pa.types.is_timestamp(kind):
+            return times.cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
         # What no int64 holds either; NaN is below nothing.
-        self._refuse(pc.invert(pc.less(pc.abs(numbers), 2.0**63)), column, name, rule, "Correct it")
-        return np.floor(numbers.to_numpy(zero_copy_only=False)).astype(np.int64)
+        self._refuse(pc.invert(pc.less(pc.abs(times), 2.0**63)), column, name, rule, "Correct it")
+        return np.floor(times.to_numpy(zero_copy_only=False)).astype(np.int64)
 
     def feature(self, name: str) -> np.ndarray | Texts:
         """Returns any other column: numbers as float32 (empty: NaN), the rest as text."""
@@ -212,134 +201,16 @@ class TableFile:
             cell = column[int(rows[0])].as_py()
             received = "an empty cell" if cell in (None, "") else repr(cell)
             raise UserError(
-                f"column {name!r} of {self.option} must be {rule} in every row; got {received} in "
-                f"{self.place(int(rows[0]))}. {remedy}, or leave the row out."
+                f"column {name!r} of `{self.option}` must be {rule} in every row; got {received} "
+                f"in row {self.first + rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
             )
 
 
-def read_table_file(
-    path: str | Sequence[str], *, option: str, columns: Sequence[str] | None = None
-) -> TableFile:
-    """Reads CSV files (`.csv`, `.tsv`, also `.gz`) or Parquet files.
-
-    Args:
-        path: A file, a folder of them, a pattern such as `logs/2024-*.csv.gz`, or a list of these.
-        option: The option that named it.
-        columns: Which columns to read; `None` reads them all.
-
-    Raises:
-        UserError: Nothing is there, one cannot be read, has no columns of the others or two columns
-            of one name.
-    """
-    import pyarrow as pa
-
-    named = [path] if isinstance(path, str) else list(path)
-    places = [found for each in named for found in _files(each, option)]
-    names: list[str] = []
-    tables: list[Any] = []
-    for place in places:
-        is_parquet = place.suffix in _PARQUET
-        try:
-            its, rows = (_read_parquet if is_parquet else _read_csv)(place, columns)
-            rows = _plain(rows)
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{option} must be a CSV file in UTF-8 or a Parquet file; {place} cannot be read "
-                f"({reason}). Write it again, or set {option} to another file."
-            ) from error
-        _check_delimited(its, place, option)
-        names = names or its
-        if set(its) != set(names):
-            raise UserError(
-                f"the files of {option} must have the same columns; {places[0]} has "
-                f"{', '.join(names)} and {place} {', '.join(its)}. Write them alike."
-            )
-        tables.append(rows.select([n for n in names if n in rows.schema.names]))
-    return TableFile(
-        option=option,
-        path=", ".join(named),
-        files=[(place, len(rows)) for place, rows in zip(places, tables, strict=True)],
-        columns=names,
-        rows=tables[0]
-        if len(tables) == 1
-        else pa.concat_tables(tables, promote_options="permissive"),
-    )
-
-
-def _files(path: str, option: str) -> list[Path]:
-    """The files that a path or a pattern names; a folder's in the order of their names."""
-    place = Path(path).expanduser()
-    if has_magic(path) and not place.exists():
-        found = sorted(Path(each) for each in glob(str(place), recursive=True))
-    elif place.is_dir():
-        found = sorted(each for each in place.rglob("*") if _is_table(each))
-    else:
-        found = [place] if place.exists() else []
-    if not found:
-        what = "holds none that can be read" if place.is_dir() else "is nothing that is there"
-        raise UserError(
-            f"{option} must be a CSV or Parquet file, a folder or a pattern of such files, or a "
-            f"list of these; {path} {what}. Correct {option}."
-        )
-    return found
-
-
-def _is_table(path: Path) -> bool:
-    """Whether a file in a folder is one to read: hidden ones and marks of other tools are not."""
-    hidden = path.name.startswith((".", "_"))
-    named = {*path.suffixes[-2:]} & {*_CSV, *_PARQUET}
-    return path.is_file() and bool(named) and not hidden
-
-
-def _check_delimited(names: Sequence[str], path: Path, option: str) -> None:
-    """Refuses a file whose one column is all of its columns."""
-    for mark, what in _DELIMITERS.items():
-        if len(names) == 1 and mark in names[0]:
-            remedy = "Name it .tsv" if mark == "\t" else "Write it with commas"
-            raise UserError(
-                f"{option} must have a comma between columns (a tab in a .tsv file); {path} seems "
-                f"to have {what}. {remedy}."
-            )
-
-
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:
-    from pyarrow import parquet
-
-    names = parquet.read_schema(path).names
-    return names, parquet.read_table(path, columns=_among(names, columns), partitioning=None)
-
-
-def _read_csv(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    parse = csv.ParseOptions(
-        delimiter="\t" if ".tsv" in path.suffixes else ",", newlines_in_values=True
-    )
-    with csv.open_csv(path, parse_options=parse) as reader:
-        names = reader.schema.names
-    # As text, so that `007` stays an id and a cell that is no number can be named.
-    convert = csv.ConvertOptions(
-        include_columns=_among(names, columns), column_types=dict.fromkeys(names, pa.string())
-    )
-    return names, csv.read_csv(path, parse_options=parse, convert_options=convert)
-
-
-def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """Returns those of `columns` that the file has; one that it lacks is named when it is used."""
-    import pyarrow as pa
-
-    if len(set(names)) < len(names):
-        raise pa.ArrowInvalid("two of its columns have one name")
-    return [name for name in names if columns is None or name in columns]
-
-
-def _plain(rows: Any) -> Any:
+def plain(rows: Any) -> Any:
     """Turns dictionary-encoded columns into plain ones, and all text into large strings."""
     import pyarrow as pa
 
-    def plain(field: Any) -> Any:
+    def of(field: Any) -> Any:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         try:
             pa.array([], kind.value_type if _is_list(kind) else kind).cast(pa.large_string())
@@ -352,22 +223,13 @@ def _plain(rows: Any) -> Any:
         is_text |= pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         return pa.large_string() if is_text else kind
 
-    return rows.cast(pa.schema([(field.name, plain(field)) for field in rows.schema]))
+    return rows.cast(pa.schema([(field.name, of(field)) for field in rows.schema]))
 
 
 def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _coded(chunk: Any) -> Any:
-    """Codes of a chunk's trimmed texts; blank ones are null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    text = pc.utf8_trim_whitespace(chunk.cast(pa.large_string()))
-    return pc.if_else(pc.equal(text, ""), None, text).dictionary_encode()
 
 
 def _casts(cell: Any, to: Any) -> bool:
@@ -397,6 +259,13 @@ def _all_numbers(column: Any) -> bool:
 
     filled = _without_blanks(column).drop_null()
     return len(filled) > 0 and pc.all(pc.match_substring_regex(filled, _NUMBER)).as_py()
+
+
+def _zoned(column: Any) -> bool:
+    """Whether the texts of a column end in a time zone."""
+    import pyarrow.compute as pc
+
+    return pc.all(pc.match_substring_regex(_without_blanks(column), _ZONE)).as_py()
 
 
 def _codes(column: Any) -> bool:

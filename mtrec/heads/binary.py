@@ -34,7 +34,7 @@ class Binary(PairHead):
         positive = int((labels >= self.at_least).sum())
         if positive in (0, len(labels)):
             raise UserError(
-                f"at_least of a binary head must part its labels; of {len(labels)} rows to fit, "
+                f"`at_least` of a binary head must part its labels; of {len(labels)} rows to fit, "
                 f"{positive} have a {self.label} of at least {self.at_least:g}. They lie from "
                 f"{labels.min():g} to {labels.max():g}: set at_least between."
             )

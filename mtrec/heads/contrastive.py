@@ -36,9 +36,9 @@ class Contrastive(Head):
 
     def __init__(self, *, dim: int | None, temperature: float, items: int) -> None:
         super().__init__(dim=dim)
-        require("The temperature of a head", temperature, above=0)
+        require("`temperature`", temperature, above=0)
         if items < 2:
-            raise UserError(f"The items of a contrastive head must be at least 2; got {items}.")
+            raise UserError(f"`items` must be at least 2; got {items}.")
         self.temperature = temperature
         self.views = items
 

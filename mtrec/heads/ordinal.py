@@ -42,8 +42,8 @@ class Ordinal(Rating):
         self.levels, counts = np.unique(labels, return_counts=True)
         if not 2 <= len(self.levels) <= MOST_LEVELS:
             raise UserError(
-                f"The label of the ordinal head task.heads.{name} must have 2 to {MOST_LEVELS} "
-                f"levels; {self.label} has {len(self.levels)}. Use head@task.heads.{name}=rating."
+                f"`heads.{name}.label` of an ordinal head must have 2 to {MOST_LEVELS} levels; "
+                f"{self.label} has {len(self.levels)}. Use a mtrec.Rating instead."
             )
         self.train_shares = counts / counts.sum()
         below = np.cumsum(self.train_shares)[:-1]

@@ -63,13 +63,13 @@ class PairHead(Head):
         sampling_rate: float = 1.0,
     ) -> None:
         if members < 1:
-            raise UserError(f"The members of a head must be at least 1; got {members}.")
+            raise UserError(f"`members` must be at least 1; got {members}.")
         if cross < 0:
-            raise UserError(f"The cross layers of a head must be at least 0; got {cross}.")
-        require("The dim of a head", dim, least=1)
-        require("The l2 of a head", l2, least=0)
+            raise UserError(f"`cross` must be at least 0; got {cross}.")
+        require("`dim`", dim, least=1)
+        require("`l2`", l2, least=0)
         for width in layers:
-            require("Each of the layers of a head", width, least=1)
+            require("Each of `layers`", width, least=1)
         super().__init__(dim=dim * members, sampling_rate=sampling_rate)
         self.label = label
         self.members = members

@@ -14,7 +14,7 @@ from mtrec.heads.pair import PairHead
 class Ranking(PairHead):
     """The cross-entropy between the softmax of a user's labels and that of their outputs.
 
-    ListNet (Cao et al., ICML 2007) over the rows of a query: with `train.batch_of=users`, all of a
+    ListNet (Cao et al., ICML 2007) over the rows of a query: with `batch_of=users`, all of a
     user's targets. Outputs mean something beside those of the same user alone; see `PairHead`.
     """
 

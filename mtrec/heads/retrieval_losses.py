@@ -98,7 +98,7 @@ class ImplicitSquared(RetrievalLoss):
     one_vector = True
 
     def __init__(self, *, all_pairs_weight: float) -> None:
-        require("The all_pairs_weight of a loss", all_pairs_weight, least=0)
+        require("`all_pairs_weight`", all_pairs_weight, least=0)
         self.all_pairs_weight = all_pairs_weight
 
     def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
@@ -245,8 +245,7 @@ class Softmax(RetrievalLoss):
     ) -> None:
         if log_q_correction not in ("all", "negatives", None):
             raise UserError(
-                "log_q_correction of the softmax must be all, negatives or null; got "
-                f"{log_q_correction}."
+                f"`log_q_correction` must be all, negatives or null; got {log_q_correction}."
             )
         _check_hardest(hardest)
         self.log_q_correction = log_q_correction
@@ -283,7 +282,7 @@ class Softmax(RetrievalLoss):
 
 def _check_hardest(hardest: int | None) -> None:
     if hardest is not None and hardest < 1:
-        raise UserError(f"hardest of a loss must be at least 1, or null; got {hardest}.")
+        raise UserError(f"`hardest` must be at least 1, or null; got {hardest}.")
 
 
 def _hardest(scores: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
@@ -358,7 +357,7 @@ class Hinge(_Pairwise):
 
     def __init__(self, *, margin: float, log_q_correction: bool, hardest: int | None) -> None:
         super().__init__(log_q_correction=log_q_correction, hardest=hardest)
-        require("The margin of a loss", margin, above=0)
+        require("`margin`", margin, above=0)
         self.margin = margin
 
     def cost(self, lead: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,7 @@ from mtrec.distributed.tables import tables_of
 from mtrec.errors import PreemptedError
 from mtrec.jobs import build
 from mtrec.jobs.footprint import describe, placement
+from mtrec.jobs.keys import told_in_keys
 from mtrec.progress import Follower
 from mtrec.tracking import run_dir
 from mtrec.training import measured
@@ -31,6 +32,7 @@ class Listener(Follower, Protocol):
         """Takes a line for people."""
 
 
+@told_in_keys("train")
 def train(
     config: Config, dataset: Dataset, parts: Split, directory: Path, listener: Listener
 ) -> list[Metrics]:

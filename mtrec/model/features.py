@@ -63,8 +63,8 @@ class Feature(keras.layers.Layer, ABC):
         if isinstance(values, Texts) and self.reads == "numbers":
             held += _first_text(values)
         raise UserError(
-            f"{named_by} must read a column of {self.reads}, one value a row; {self.column!r} "
-            f"holds {held}. Correct it, name another column, or make the feature categorical."
+            f"`{named_by}` must read a column of {self.reads}, one value a row; {self.column!r} "
+            f"holds {held}. Name another column, or make the feature categorical."
         )
 
     @abstractmethod
@@ -167,7 +167,7 @@ class Hashed(_Lookup):
 
     def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
         super().__init__(column=column, dropout=dropout)
-        require("The bins of a feature", bins, least=1)
+        require("`bins`", bins, least=1)
         self.bins = bins
 
     @property
@@ -204,7 +204,7 @@ class Bucketized(_Lookup):
 
     def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
         super().__init__(column=column, dropout=dropout)
-        require("The bins of a feature", bins, least=1)
+        require("`bins`", bins, least=1)
         self.bins = bins
 
     def adapt(self, values: Column) -> None:
@@ -245,8 +245,8 @@ class Text(_Lookup):
         self, *, column: str, max_words: int, min_count: int, dropout: float = 0.0
     ) -> None:
         super().__init__(column=column, dropout=dropout)
-        require("The max_words of a text", max_words, least=1)
-        require("The min_count of a text", min_count, least=1)
+        require("`max_words`", max_words, least=1)
+        require("`min_count`", min_count, least=1)
         self.max_words = max_words
         self.min_count = min_count
 
@@ -277,15 +277,15 @@ class Text(_Lookup):
 
 
 def _first_text(values: Texts) -> str:
-    """Where the first value stands that is no number, if some are numbers."""
+    """Where the first value stands that is no number, if most are numbers."""
     import pyarrow.compute as pc
 
     filled = pc.utf8_trim_whitespace(values.arrow())
     number = pc.match_substring_regex(filled, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
     odd = pc.and_(pc.invert(number), pc.not_equal(filled, "")).to_numpy(zero_copy_only=False)
-    if not len(odd) or odd.sum() > len(odd) / 2:
+    if odd.sum() > len(odd) / 2:
         return ""
-    row = int(odd.argmax())  # the unknown user or item is row 0
+    row = int(odd.argmax())  # row 0 is the unknown user or item, and empty
     return f", such as {values[row]!r} in row {row}"
 
 
@@ -402,4 +402,4 @@ class History:
 
 def _check_dropout(dropout: float, of: str) -> None:
     if not 0 <= dropout < 1:
-        raise UserError(f"dropout of {of} must be at least 0 and below 1; got {dropout}.")
+        raise UserError(f"`dropout` of {of} must be at least 0 and below 1; got {dropout}.")

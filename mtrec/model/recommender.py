@@ -71,33 +71,33 @@ class Recommender(keras.layers.Layer):
                 raise UserError(
                     f"The towers must end in one width for the head {name!r}; the query tower "
                     f"ends in {query}, the candidate tower in {candidate}. "
-                    f"Set task.heads.{name}.dim, or change model.query or model.candidate."
+                    f"Set `heads.{name}.dim`, or change `query` or `candidate`."
                 )
         own_tables = self.query.sharing.own_tables and not self.candidate.sharing.own_tables
         if own_tables and self.query.histories.get(SHARED):
             raise UserError(
-                "model.sharing.candidate must have tables for each head where model.sharing.query "
-                "has, because the query tower's history reads them. Choose the same for both."
+                "`sharing.candidate` must have tables for each head where `sharing.query` has, "
+                "because the query tower's history reads them. Choose the same for both."
             )
         pooled = self.candidate.features.get(SHARED, {})
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
             for scope, group in tower.histories.items():
                 for name, history in group.items():
-                    path = f"data.features.{side}.{scope}.{name}"
+                    path = f"features.{side}.{scope}.{name}"
                     if (side, scope) != ("query", SHARED):
                         raise UserError(
-                            f"{path} is a history, which must stand under "
-                            f"data.features.query.{SHARED}. Move it there."
+                            f"`{path}` is a history, which must stand under "
+                            f"`features.query.{SHARED}`. Move it there."
                         )
                     if self.query.dim != self.candidate.dim:
                         raise UserError(
-                            f"model.query.dim must be model.candidate.dim ({self.candidate.dim}), "
-                            f"as {path} reads that tower's vectors; got {self.query.dim}. "
+                            f"`query.dim` must be `candidate.dim` ({self.candidate.dim}), "
+                            f"as `{path}` reads that tower's vectors; got {self.query.dim}. "
                             "Set both alike."
                         )
                     if history.candidate not in pooled:
                         raise UserError(
-                            f"{path} must pool a feature of data.features.candidate.{SHARED} "
+                            f"`{path}` must pool a feature of `features.candidate.{SHARED}` "
                             f"({', '.join(pooled) or 'there is none'}); got {history.candidate!r}."
                         )
 
@@ -106,7 +106,7 @@ class Recommender(keras.layers.Layer):
             for name, feature in group.items():
                 if feature.dropout:
                     raise UserError(
-                        f"dropout of data.features.candidate.{scope}.{name} must be 0, because "
+                        f"`features.candidate.{scope}.{name}.dropout` must be 0, because "
                         f"only queries are drawn for it; got {feature.dropout}."
                     )
 
@@ -115,21 +115,21 @@ class Recommender(keras.layers.Layer):
             features = [f for s in (SHARED, name) for f in self.candidate.features.get(s, {})]
             if head.views and len(features) < 2:
                 raise UserError(
-                    f"data.features.candidate.{SHARED} must name at least two features for the "
+                    f"`features.candidate.{SHARED}` must name at least two features for the "
                     f"head {name!r}, which compares what one half of them shows of an item with "
                     f"the other half; got {', '.join(features) or 'none'}. Add one there, or set "
-                    f"task.weights.{name}=0."
+                    f"`weights.{name}`=0."
                 )
 
     def _adapt_labelled(self, dataset: Dataset, fit: np.ndarray) -> None:
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
             for scope, group in tower.labelled.items():
                 for name, labelled in group.items():
-                    path = f"data.features.{side}.{scope}.{name}"
+                    path = f"features.{side}.{scope}.{name}"
                     if side != "query" or scope == SHARED:
                         raise UserError(
-                            f"{path} is a labelled history, which must stand under "
-                            "data.features.query.<head>. Move it there."
+                            f"`{path}` is a labelled history, which must stand under "
+                            "`features.query.<head>`. Move it there."
                         )
                     labelled.adapt(dataset, fit, named_by=path)
 

@@ -215,7 +215,7 @@ class Served:
                 raise UserError(
                     f"What is served of a pair must have names of its own; the head {name} and "
                     f"another one, or what every pair is served with, are both told as "
-                    f"{', '.join(sorted(both))}. Give the head another name in task.heads."
+                    f"{', '.join(sorted(both))}. Give the head another name."
                 )
             outputs |= found
         return outputs
@@ -422,7 +422,8 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
     manifest = run.directory / INDEX / MANIFEST
     tracker.log_file(manifest, INDEX)
     return tracker.log_model(
-        name="recommender",
+        name=f"{run.dataset.name} {' and '.join(run.model.heads)}",
+        description=_description(run, index),
         code_path=Path(__file__).with_name("mlflow_model.py"),
         artifacts={"model": run.directory / MODEL, "index_manifest": manifest},
         inputs={"user_id": "string", "history": "string[]", "item_id": "string"}
@@ -431,6 +432,19 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
         params={"k": DEFAULT_K},
         input_example=_example(run),
         pip_requirements=_requirements(index),
+    )
+
+
+def _description(run: Run, index: Index) -> str:
+    """What MLflow's UI says of the model."""
+    data, manifest = run.dataset, index.manifest
+    return (
+        f"Recommends items of {data.name} ({data.num_users:,} users, {data.num_items:,} items, "
+        f"from {data.source}) for {' and '.join(run.model.heads)}, out of {run.directory}.\n\n"
+        "In: `user_id`, or what is known of a new user (`history` and columns of the users); with "
+        "`item_id`, figures on the pair. Out: the best items that the user does not have.\n\n"
+        f"Index: {manifest.kind}, recall@{manifest.k} against exact search "
+        f"{manifest.recall_at_k:.4f}."
     )
 
 

@@ -62,8 +62,8 @@ class GradientCache:
         # Replicas would have to exchange rows within a loop, where they cannot wait for each other.
         if any(isinstance(v, ShardedVariable) for v in weights):
             raise UserError(
-                "train.encode_at_once must be null where embedding tables are sharded; got "
-                f"{at_once}. Set model.table_placement=replicated, or train.encode_at_once=null."
+                "`encode_at_once` must be null where embedding tables are sharded; got "
+                f"{at_once}. Set `encode_at_once`=null, or replicate the tables."
             )
         self.model = model
         self.at_once = at_once

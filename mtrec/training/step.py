@@ -84,9 +84,9 @@ class Step:
         option = _clipping(optimizers.tables)
         if option:
             raise UserError(
-                f"optimizer.tables must not clip gradients: got {option}="
+                f"`tables` must not clip gradients: got {option}="
                 f"{getattr(optimizers.tables, option)}, which would clip each replica's rows by "
-                f"themselves. Clip those of dense weights, with optimizer.dense.{option}."
+                f"themselves. Clip those of dense weights, with `dense.{option}`."
             )
         self.model = model
         self.balancer = balancer

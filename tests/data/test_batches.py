@@ -501,7 +501,7 @@ def test_what_is_mined_is_each_replica_s_own_where_negatives_are_local(data):
 
 
 def test_negatives_that_the_data_does_not_name_are_refused():
-    with pytest.raises(UserError, match=r"negatives\.given needs .* data\.negative"):
+    with pytest.raises(UserError, match=r"`negatives.given` needs .* `negative`"):
         batches(planted(), negatives=in_batch(given=True))
 
 
@@ -586,7 +586,7 @@ def test_stacked_steps_keep_each_steps_values(data):
 
 
 def test_a_global_batch_that_does_not_divide_is_refused(data):
-    with pytest.raises(UserError, match=r"must divide .*\(3\); got 16\. Set train.global_batch=15"):
+    with pytest.raises(UserError, match=r"must divide .*\(3\); got 16\. Set `global_batch`=15"):
         batches(data, num_replicas=3)
-    with pytest.raises(UserError, match=r"\(32\); got 16\. Set train.global_batch=32"):
+    with pytest.raises(UserError, match=r"\(32\); got 16\. Set `global_batch`=32"):
         batches(data, num_replicas=32)

@@ -90,17 +90,17 @@ def test_a_batch_of_everything_has_every_item_for_certain():
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"uniform": -1}, "negatives.uniform must be at least 0; got -1"),
-        ({"past_batches": -2}, "negatives.past_batches must be at least 0; got -2"),
-        ({"log_q_rate": 0.0}, "log_q_rate must be above 0 and at most 1, or null; got 0.0"),
-        ({"log_q_rate": 1.5}, "log_q_rate must be above 0 and at most 1, or null; got 1.5"),
+        ({"uniform": -1}, "`uniform` must be at least 0; got -1"),
+        ({"past_batches": -2}, "`past_batches` must be at least 0; got -2"),
+        ({"log_q_rate": 0.0}, "`log_q_rate` must be above 0 and at most 1, or null; got 0.0"),
+        ({"log_q_rate": 1.5}, "`log_q_rate` must be above 0 and at most 1, or null; got 1.5"),
         (
             {"log_q_rate": 0.1, "local": True},
-            "log_q_rate must be null with negatives.local=true, .*; got 0.1. Set one of the two",
+            "`log_q_rate` must be null with `local`=true, .*; got 0.1. Set one of the two",
         ),
-        ({"uniform": 5}, "negatives.uniform must be at most the number of items .3.; got 5"),
-        ({"mined": -1}, "negatives.mined must be at least 0; got -1"),
-        ({"mined": 4}, "negatives.mined must be at most the number of items .3.; got 4"),
+        ({"uniform": 5}, "`uniform` must be at most the number of items .3.; got 5"),
+        ({"mined": -1}, "`mined` must be at least 0; got -1"),
+        ({"mined": 4}, "`mined` must be at most the number of items .3.; got 4"),
     ],
 )
 def test_a_number_that_makes_no_pool_is_refused(changed, sentence):

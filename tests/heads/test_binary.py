@@ -66,9 +66,7 @@ def test_people_are_told_a_probability(data):
 
 
 def test_a_label_that_the_interactions_lack_is_refused(data):
-    with pytest.raises(
-        UserError, match=r"task.heads.liked.label must be .*\(rating\); got clicked"
-    ):
+    with pytest.raises(UserError, match=r"`heads.liked.label` must be .*\(rating\); got clicked"):
         head(data, label="clicked")
 
 

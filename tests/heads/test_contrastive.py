@@ -239,8 +239,8 @@ def test_one_feature_cannot_be_told_by_another():
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"temperature": 0.0}, "temperature of a head must be above 0; got 0.0"),
-        ({"items": 1}, "items of a contrastive head must be at least 2; got 1"),
+        ({"temperature": 0.0}, "`temperature` must be above 0; got 0.0"),
+        ({"items": 1}, "`items` must be at least 2; got 1"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(changed, sentence):

@@ -206,7 +206,7 @@ def test_what_is_mined_is_the_best_of_what_a_head_embeds():
 def test_mining_where_no_head_ranks_is_refused():
     taste = Taste(dim=6, mined=4)
     taste.ranks = False
-    with pytest.raises(UserError, match=r"negatives.mined must be 0 .*; taste do not; got 4"):
+    with pytest.raises(UserError, match=r"`negatives.mined` must be 0 .*; taste do not; got 4"):
         mined({"taste": taste}, taste.negatives)
 
 

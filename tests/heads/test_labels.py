@@ -117,7 +117,7 @@ def test_held_out_rows_below_the_label_do_not_test_retrieval():
 def test_weights_below_zero_are_refused():
     data = planted()
     columns = dict(data.interactions) | {"score": np.full(500, -1.0, np.float32)}
-    with pytest.raises(UserError, match=r"task.heads.a.weight_by must name a column of .* -1"):
+    with pytest.raises(UserError, match=r"`heads.a.weight_by` must name a column of .* -1"):
         recommender(replace(data, interactions=columns), {"a": implicit_squared(weight_by="score")})
 
 
@@ -154,7 +154,7 @@ def test_draws_are_even_and_new_in_each_step():
 
 @pytest.mark.parametrize("rate", [0.0, 1.5])
 def test_a_share_that_is_none_is_refused(rate):
-    with pytest.raises(UserError, match=r"sampling_rate of a head must be above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"`sampling_rate` must be above 0 and at most 1"):
         Rating(label="rating", dim=2, members=1, layers=[], l2=0.0, sampling_rate=rate)
 
 
@@ -164,7 +164,7 @@ def test_a_head_without_a_label_to_learn_from_is_refused(head):
     rated = np.isfinite(data.interactions["rating"])
     where = np.flatnonzero(~rated)  # rated rows elsewhere are no help
 
-    with pytest.raises(UserError, match=r"task\.heads\.mine .*; none of the \d+ rows to fit"):
+    with pytest.raises(UserError, match=r"`heads\.mine` .*; none of the \d+ rows to fit"):
         head.adapt(data, where, name="mine", seed=1)
 
 

@@ -228,5 +228,5 @@ def test_too_few_bins_and_times_that_do_not_differ_are_refused(data):
     with pytest.raises(UserError, match=r"must be at least 2 bins, or null; got 1\."):
         head(data, bins=1)
     same = written_out([(1, 1, 2, 7), (2, 2, 5, 7), (1, 2, np.nan, 9), (2, 1, 4, 0)])
-    with pytest.raises(UserError, match=r"task.heads.rating.moving_biases needs times that differ"):
+    with pytest.raises(UserError, match=r"`heads.rating.moving_biases` needs times that differ"):
         head(same)

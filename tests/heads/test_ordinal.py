@@ -110,7 +110,7 @@ def test_a_label_of_one_level_or_of_very_many_is_refused(data):
     with pytest.raises(UserError, match=r"must have 2 to 100 levels; rating has 1\."):
         head(written_out([(1, 1, 3, 1), (2, 2, 3, 2)]))
     many = [(1 + k % 2, 1 + k // 2, 1 + k / 200, k) for k in range(150)]
-    with pytest.raises(UserError, match=r"rating has 150\. Use head@task.heads.rating=rating"):
+    with pytest.raises(UserError, match=r"rating has 150\. Use a mtrec\.Rating"):
         head(written_out(many))
 
 

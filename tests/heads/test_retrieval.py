@@ -539,14 +539,14 @@ def test_a_loss_between_single_vectors_is_refused_for_several(loss):
     data = planted()
     with pytest.raises(
         UserError,
-        match=rf"heads.best.query_vectors must be 1 with task.heads.best.loss={type(loss).__name__}"
-        r", .*got 2. Set it to 1, or head@task.heads.best=bpr",
+        match=rf"`heads.best.query_vectors` must be 1 with `heads.best.loss`={type(loss).__name__}"
+        r", .*got 2. Set it to 1, or take BPR",
     ):
         several.adapt(data, all_rows(data), name="best", seed=1)
 
 
 def test_a_query_without_a_vector_is_refused():
-    with pytest.raises(UserError, match="query_vectors of a head must be at least 1; got 0"):
+    with pytest.raises(UserError, match="`query_vectors` must be at least 1; got 0"):
         head(query_vectors=0)
 
 
@@ -570,7 +570,7 @@ def test_a_representation_of_zeros_has_a_gradient_like_any_other():
     ("changed", "sentence"),
     [
         ({"log_q_correction": "some"}, "must be all, negatives or null; got some"),
-        ({"hardest": 0}, "hardest of a loss must be at least 1, or null; got 0"),
+        ({"hardest": 0}, "`hardest` must be at least 1, or null; got 0"),
     ],
 )
 def test_an_argument_that_a_loss_does_not_know_is_refused(changed, sentence):

@@ -255,7 +255,7 @@ def test_a_user_without_a_positive_row_has_nothing_and_costs_nothing():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"has": "some"}, "has of a retrieval head must be positive or all; got some"),
+        ({"has": "some"}, "`has` must be positive or all; got some"),
         ({"has": "all", "label": None}, "must be positive without a label"),
     ],
 )
@@ -267,11 +267,11 @@ def test_a_head_that_says_nothing_of_what_users_have_is_refused(changed, said):
 def test_a_label_that_no_row_to_train_on_reaches_is_refused():
     data = impressions([(1, 1, 0, 1), (1, 2, NAN, 2), (1, 3, 1, 3)])
     heads = {"a": implicit_squared(label="clicked")}
-    with pytest.raises(UserError, match=r"heads.a.at_least must be reached .* is 0; got 1"):
+    with pytest.raises(UserError, match=r"heads.a.at_least` must be reached .* is 0; got 1"):
         recommender(with_taken(data, heads), heads, fit=np.arange(2))
 
 
 def test_data_that_does_not_say_what_users_have_is_refused():
     heads = {"a": implicit_squared(label="rating", at_least=4.0)}
-    with pytest.raises(UserError, match=r"heads.a has a label.*with_taken"):
+    with pytest.raises(UserError, match=r"heads.a` has a label.*with_taken"):
         recommender(planted(), heads)

@@ -9,16 +9,14 @@ from small_config import composed
 from mtrec.jobs.command import as_text, console
 
 COMMAND = """
-from hydra.utils import instantiate
-
+from mtrec.jobs import build
 from mtrec.jobs.command import command
 from mtrec.jobs.load import load
 
 
 @command("config")
 def main(config):
-    load(config.data)
-    instantiate(config.task.heads["retrieval"])
+    build.data(config, load(config.data)[0])
     print("made")
 
 
@@ -54,7 +52,7 @@ def test_a_command_runs_with_its_config(tmp_path):
         ),
         (
             "task.heads.retrieval.dim=0",
-            "The dim of a head must be at least 1, or null; got 0.",
+            "task.heads.retrieval.dim must be at least 1, or null; got 0.",
         ),
     ],
 )

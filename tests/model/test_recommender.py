@@ -241,29 +241,29 @@ ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
         (
             {"shared": {"zip": Categorical(column="zip")}},
             ITEM,
-            r"data.features.query.shared.zip reads the column 'zip', .* has user_id, age, gender",
+            r"`features.query.shared.zip` reads the column 'zip', .* has user_id, age, gender",
         ),
         (
             {"shared": {"sex": Bucketized(column="gender", bins=2)}},
             ITEM,
-            r"data.features.query.shared.sex must read a column of numbers",
+            r"`features.query.shared.sex` must read a column of numbers",
         ),
-        ({"rating": {}}, ITEM, r"data.features.query.shared must name at least one feature"),
-        (ITEM, {"shared": {}}, r"data.features.candidate.shared must name at least one feature"),
+        ({"rating": {}}, ITEM, r"`features.query.shared` must name at least one feature"),
+        (ITEM, {"shared": {}}, r"`features.candidate.shared` must name at least one feature"),
         (
             {"shared": {"past": History(candidate="movie", pooling=Mean())}},
             ITEM,
-            r"data.features.query.shared.past must pool a feature .*\(item_id\); got 'movie'",
+            r"`features.query.shared.past` must pool a feature .*\(item_id\); got 'movie'",
         ),
         (
             {"rating": {"past": History(candidate="item_id", pooling=Mean())}},
             ITEM,
-            r"data.features.query.rating.past is a history, .* under data.features.query.shared",
+            r"`features.query.rating.past` is a history, .* under `features.query.shared`",
         ),
         (
             {"shared": {"gender": Categorical(column="gender")}},
             {"shared": {"past": History(candidate="item_id", pooling=Mean())}},
-            r"data.features.candidate.shared.past is a history",
+            r"`features.candidate.shared.past` is a history",
         ),
     ],
 )
@@ -274,7 +274,7 @@ def test_features_that_cannot_be_are_refused_by_name(data, query, candidate, nam
 
 def test_dropout_in_the_candidate_tower_is_refused(data):
     item = {"shared": {"item_id": Categorical(column="item_id", dropout=0.1)}}
-    with pytest.raises(UserError, match=r"data.features.candidate.shared.item_id must be 0"):
+    with pytest.raises(UserError, match=r"`features.candidate.shared.item_id.dropout` must be 0"):
         built(data, {"shared": {"gender": Categorical(column="gender")}}, item)
 
 
@@ -288,7 +288,7 @@ def test_towers_of_different_width_are_refused_unless_the_head_has_its_own(data)
 
 
 def test_a_head_narrower_than_one_is_refused():
-    with pytest.raises(UserError, match="dim of a head must be at least 1; got 0"):
+    with pytest.raises(UserError, match="`dim` must be at least 1; got 0"):
         rating(dim=0)
 
 
@@ -334,5 +334,5 @@ def test_entries_that_share_an_item_say_the_same_by_their_places(data):
 
 @pytest.mark.parametrize(("side", "scope"), [("query", "shared"), ("candidate", "rating")])
 def test_a_labelled_history_stands_under_a_head_of_the_query_tower(data, side, scope):
-    with pytest.raises(UserError, match=rf"{side}.{scope}.rated is a labelled history, which must"):
+    with pytest.raises(UserError, match=rf"{side}.{scope}.rated` is a labelled history, which"):
         rated(data, scope=scope, side=side)

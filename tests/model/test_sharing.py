@@ -272,7 +272,7 @@ def test_histories_need_tables_of_their_own_in_the_candidate_tower():
         ),
         heads={"retrieval": implicit_squared()},
     )
-    with pytest.raises(UserError, match=r"model.sharing.candidate must have tables for each head"):
+    with pytest.raises(UserError, match=r"`sharing.candidate` must have tables for each head"):
         model.adapt(planted(), np.arange(9), seed=1)
 
 
@@ -362,19 +362,19 @@ def test_a_model_without_gates_reports_none():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: MMoE(experts=0, **EXPERT), "experts of model.sharing must be at least 1; got 0"),
-        (lambda: MMoE(experts=2, **{**EXPERT, "layers": []}), "layers of MMoE must name"),
+        (lambda: MMoE(experts=0, **EXPERT), "`experts` must be at least 1; got 0"),
+        (lambda: MMoE(experts=2, **{**EXPERT, "layers": []}), "`layers` of MMoE must name"),
         (
             lambda: PLE(shared_experts=0, task_experts=0, levels=1, **EXPERT),
-            r"shared_experts \+ task_experts of model.sharing must be at least 1",
+            r"`shared_experts \+ task_experts` must be at least 1",
         ),
         (
             lambda: PLE(shared_experts=1, task_experts=1, levels=0, **EXPERT),
-            "levels of model.sharing must be at least 1; got 0",
+            "`levels` must be at least 1; got 0",
         ),
         (
             lambda: STEM(shared_experts=1, task_experts=2, **{**EXPERT, "layers": []}),
-            "layers of STEM must name",
+            "`layers` of STEM must name",
         ),
     ],
 )

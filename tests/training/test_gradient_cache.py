@@ -126,7 +126,7 @@ def test_sharded_tables_are_refused():
         query=SimpleNamespace(trainable_variables=[]),
         candidate=SimpleNamespace(trainable_variables=[sharded]),
     )
-    with pytest.raises(UserError, match=r"train\.encode_at_once must be null where .* got 8\. Set"):
+    with pytest.raises(UserError, match=r"`encode_at_once` must be null where .* got 8\. Set"):
         GradientCache(model, at_once=8)
 
 

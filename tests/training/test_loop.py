@@ -227,7 +227,7 @@ def test_the_training_loss_is_a_mean_over_the_steps_in_which_a_task_had_rows(dat
 def test_tables_whose_optimizer_clips_are_refused(data):
     job = Job(data)
     tables = keras.optimizers.Adam(0.1, clipnorm=1.0)
-    with pytest.raises(UserError, match=r"optimizer.tables must not clip gradients: got clipnorm"):
+    with pytest.raises(UserError, match=r"`tables` must not clip gradients: got clipnorm"):
         Step(
             job.model,
             job.balancer,
@@ -316,7 +316,7 @@ def test_without_a_metric_to_select_by_the_last_epoch_is_kept(data, tmp_path):
 
 
 def test_without_validation_no_metric_can_select(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be null where validation holds out"):
+    with pytest.raises(UserError, match=r"`select_by` must be null where validation holds out"):
         Job(data).fit(tmp_path, validate=dict)
 
 
@@ -328,7 +328,7 @@ def test_a_metric_that_is_not_there_cannot_select(data, tmp_path):
 
 
 def test_a_metric_that_is_not_a_number_in_any_epoch_selects_none(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be a metric that validation can tell"):
+    with pytest.raises(UserError, match=r"`select_by` must be a metric that validation can tell"):
         Job(data, epochs=2).fit(tmp_path, [float("nan")] * 2)
 
 
