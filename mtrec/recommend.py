@@ -105,6 +105,8 @@ def recommend(
     import numpy as np
     import tensorflow as tf
 
+    from mtrec.data.inputs import QueryInputs
+
     assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
     seen = run.known.of_user(row) if row else run.item_rows(history)
@@ -114,12 +116,11 @@ def recommend(
             f"k must be between 1 and {left}, the items that user {user_id!r} does not have yet; "
             f"got {k}."
         )
-    owners = np.zeros(len(seen), np.int32)
-    replaced = {} if row else run.model.query.encode_row(features or {})
-    labels = (
-        {name: run.known.labels_of_user(row, name) for name in run.model.reads} if row else None
-    )
-    query = run.model.queries(tf.constant([row]), seen, owners, replaced, labels=labels)
+    if row:
+        inputs = QueryInputs.of(np.array([row]), run.known)
+    else:
+        inputs = QueryInputs.of_new(seen, run.model.query.encode_row(features or {}))
+    query = run.model.queries(inputs)
     retrieval = run.model.heads[run.retrieval]
     vector = np.asarray(retrieval.embed(query[run.retrieval]))
     scores, positions = index.search(vector, k, exclude=[np.unique(seen) - 1])

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
+from mtrec.data.inputs import Batch
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.tables import unnumbered
 from mtrec.distributed.traffic import Sent
@@ -26,7 +26,7 @@ class Examples:
         query: This head's query representations, `[Q, D]`, or `[Q, K, D]` with K query vectors.
         item: This head's representations of the items named by rows and histories, `[M, D]`.
         pool: This head's representations of the replica's slice of the candidate pool, `[P, D]`.
-        batch: The batch itself; see `mtrec.data.batches` for its fields.
+        batch: The batch itself.
         views: For a head that asks for them, two views of the items drawn for the step: this
             head's representations by some of the features, and by the others, `[V, D]` each.
     """
@@ -34,7 +34,7 @@ class Examples:
     query: tf.Tensor
     item: tf.Tensor
     pool: tf.Tensor
-    batch: dict[str, tf.Tensor]
+    batch: Batch
     views: Sequence[tf.Tensor] = ()
 
 

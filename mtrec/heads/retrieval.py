@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import first_of_each
+from mtrec.data.inputs import Batch
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError, require
@@ -146,21 +146,21 @@ class Retrieval(Head):
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each row; every positive row counts, by its weight."""
         batch = examples.batch
-        weight = batch["row_weight"]
-        kind = batch["row_kind"]
+        weight = batch.rows.weight
+        kind = batch.rows.kind
         if self.label is not None:
-            label = batch[f"label_{self.label}"]
+            label = batch.rows.labels[self.label]
             positive = label >= self.at_least
             weight = tf.where(positive, weight, 0.0)
             kind = kinds_of_rows(batch, positive, label < self.at_least)
         if self.weight_by is not None:
-            factor = batch[f"label_{self.weight_by}"]
+            factor = batch.rows.labels[self.weight_by]
             weight *= tf.where(tf.math.is_finite(factor), factor, 0.0)
         embedded = Examples(
             query=self.embed(examples.query),
             item=self.embed(examples.item),
             pool=self.embed(examples.pool),
-            batch=batch | {"row_weight": weight, "row_kind": kind},
+            batch=batch._replace(rows=batch.rows._replace(weight=weight, kind=kind)),
         )
         return self.loss(embedded, self.temperature, local=self.negatives.local), weight
 

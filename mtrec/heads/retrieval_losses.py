@@ -1,12 +1,11 @@
 """What a chosen item costs among the candidates that it is told from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
+from mtrec.data.inputs import Batch
 from mtrec.distributed.strategy import all_gather, all_sum
 from mtrec.distributed.traffic import Sent, gathered, summed
 from mtrec.errors import UserError, require
@@ -18,9 +17,7 @@ from mtrec.heads.max_similarity import score_all, score_pairs
 TARGET, HAD, BROUGHT = 1, 2, 3
 
 
-def kinds_of_rows(
-    batch: Mapping[str, tf.Tensor], positive: tf.Tensor, negative: tf.Tensor
-) -> tf.Tensor:
+def kinds_of_rows(batch: Batch, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
     """What each pair of query and target is, int32 `[N]` by its first row; 0 for all other rows.
 
     Of several rows with one pair, one that is positive makes it a target. A pair without any is
@@ -31,17 +28,17 @@ def kinds_of_rows(
         positive: Whether a row is positive, `[N]`.
         negative: Whether the item of a row was shown in vain, `[N]`.
     """
-    item = tf.cast(batch["row_item"], tf.int64)
-    pair = tf.cast(batch["row_query"], tf.int64) * tf.cast(tf.size(batch["item"]), tf.int64) + item
+    item = tf.cast(batch.rows.item, tf.int64)
+    pair = tf.cast(batch.rows.query, tf.int64) * tf.cast(tf.size(batch.items), tf.int64) + item
     _, place = tf.unique(pair)
 
     def any_of_pair(rows: tf.Tensor) -> tf.Tensor:
         found = tf.math.unsorted_segment_max(tf.cast(rows, tf.float32), place, tf.size(pair))
         return tf.gather(found, place) > 0
 
-    told_from = any_of_pair(negative & (batch["row_had"] == 0))
+    told_from = any_of_pair(negative & (batch.rows.had == 0))
     kind = tf.where(any_of_pair(positive), TARGET, tf.where(told_from, BROUGHT, HAD))
-    return tf.where(batch["row_kind"] > 0, kind, 0)
+    return tf.where(batch.rows.kind > 0, kind, 0)
 
 
 class RetrievalLoss(ABC):
@@ -63,8 +60,8 @@ class RetrievalLoss(ABC):
         Of a query with several vectors, the score is the highest of theirs.
 
         Args:
-            examples: The rows, and this replica's slice of the pool. The batch's `row_kind` is that
-                of `kinds_of_rows`, where a label says what is positive.
+            examples: The rows, and this replica's slice of the pool. The `kind` of the rows is
+                that of `kinds_of_rows`, where a label says what is positive.
             temperature: See above.
             local: Whether the slice is the whole pool.
         """
@@ -74,7 +71,7 @@ class RetrievalLoss(ABC):
 
         With each candidate go its gradient, its item row and log Q. See `Head.sends`.
         """
-        pool = len(batch["pool"])
+        pool = len(batch.pool.items)
         size = gathered(pool * (3 * width + 2), replicas)
         return [Sent(size, f"{pool:,} candidates gathered by all and their gradients")]
 
@@ -113,29 +110,29 @@ class ImplicitSquared(RetrievalLoss):
         query, pool = examples.query / temperature, examples.pool
         num_queries = tf.shape(query)[0]
         # A pool that is a sample stands for the catalogue: weight by 1 / P(in the pool).
-        weight = tf.where(batch["pool"] > 0, tf.exp(-batch["pool_log_q"]), 0.0)
+        weight = tf.where(batch.pool.items > 0, tf.exp(-batch.pool.log_q), 0.0)
         gramian = tf.matmul(pool, pool * weight[:, tf.newaxis], transpose_a=True)
         gramian = gramian if local else all_sum(gramian)
         all_pairs = tf.reduce_sum(tf.matmul(query, gramian) * query, axis=-1)  # [Q]
         # What the Gramian has too much: a query's targets and what it brought, which are in the
         # pool for certain and stand for themselves alone, and what its user has, which is nothing.
-        score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
-        kind = batch["row_kind"]
-        surplus = tf.exp(-batch["row_log_q"]) - tf.cast(kind != HAD, score.dtype)
+        score = _dots(query, examples.item, batch.rows.query, batch.rows.item)
+        kind = batch.rows.kind
+        surplus = tf.exp(-batch.rows.log_q) - tf.cast(kind != HAD, score.dtype)
         surplus = tf.where(kind > 0, surplus, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
-            surplus * tf.square(score), batch["row_query"], num_queries
+            surplus * tf.square(score), batch.rows.query, num_queries
         )
-        own_query = tf.maximum(batch["own_query"], 0)
-        own_score = _dots(query, examples.item, own_query, batch["own_item"])
-        surplus = tf.exp(-batch["own_log_q"]) - batch["own_weight"]
-        surplus = tf.where(batch["own_pool"] >= 0, surplus, 0.0)
+        own_query = tf.maximum(batch.own.query, 0)
+        own_score = _dots(query, examples.item, own_query, batch.own.item)
+        surplus = tf.exp(-batch.own.log_q) - batch.own.weight
+        surplus = tf.where(batch.own.pool >= 0, surplus, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
             surplus * tf.square(own_score), own_query, num_queries
         )
-        rows = tf.math.unsorted_segment_sum(batch["row_weight"], batch["row_query"], num_queries)
+        rows = tf.math.unsorted_segment_sum(batch.rows.weight, batch.rows.query, num_queries)
         all_pairs = tf.math.divide_no_nan(all_pairs, rows)
-        shared = tf.gather(all_pairs, batch["row_query"])
+        shared = tf.gather(all_pairs, batch.rows.query)
         return tf.square(1.0 - score) + self.all_pairs_weight * shared
 
 
@@ -162,7 +159,7 @@ class _Scored:
         query = examples.query / temperature
         pool, ids, log_q = (
             value if local else all_gather(value)
-            for value in (examples.pool, batch["pool"], batch["pool_log_q"])
+            for value in (examples.pool, batch.pool.items, batch.pool.log_q)
         )
         scores = score_all(query, pool)  # [Q, P]
         kinds, log_q = _beside(batch, local, log_q, tf.shape(scores))
@@ -170,27 +167,27 @@ class _Scored:
             pool=tf.where((kinds == HAD) | (ids == 0), scores.dtype.min, scores),
             log_q=log_q,
             targets=kinds == TARGET,
-            positive=_dots(query, examples.item, batch["row_query"], batch["row_item"]),
+            positive=_dots(query, examples.item, batch.rows.query, batch.rows.item),
         )
 
 
 def _beside(
-    batch: dict[str, tf.Tensor], local: bool, log_q: tf.Tensor, shape: tf.Tensor
+    batch: Batch, local: bool, log_q: tf.Tensor, shape: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """What each pair of query and pool item is, and its log Q, `[Q, P]`, given the pool's, `[P]`.
 
     The kind is uint8, one of those above, or 0.
     """
     replicas = 1 if local else tf.distribute.get_replica_context().num_replicas_in_sync
-    owner = tf.concat([batch["row_query"], batch["own_query"]], axis=0)
-    place = tf.concat([batch["row_pool"], batch["own_pool"]], axis=0)
-    weight = batch["own_weight"]
-    kind = tf.concat([batch["row_kind"], tf.where(weight > 0, BROUGHT, HAD)], axis=0)
+    owner = tf.concat([batch.rows.query, batch.own.query], axis=0)
+    place = tf.concat([batch.rows.pool, batch.own.pool], axis=0)
+    weight = batch.own.weight
+    kind = tf.concat([batch.rows.kind, tf.where(weight > 0, BROUGHT, HAD)], axis=0)
     own = tf.where(weight > 0, -tf.math.log(tf.maximum(weight, 1.0)), 0.0)
-    of_rows = tf.where(batch["row_kind"] == BROUGHT, 0.0, batch["row_log_q"])
+    of_rows = tf.where(batch.rows.kind == BROUGHT, 0.0, batch.rows.log_q)
     own_log_q = tf.concat([of_rows, own], axis=0)
     # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
-    gathered = place % replicas * tf.shape(batch["pool"])[0] + place // replicas
+    gathered = place % replicas * tf.shape(batch.pool.items)[0] + place // replicas
     known = (place >= 0) & (kind > 0)
     pairs = tf.boolean_mask(tf.stack([owner, gathered], axis=1), known)
     # TensorFlow scatters int32 on the host, which takes most of a step on a GPU.
@@ -205,7 +202,7 @@ def _same_tower(examples: Examples, temperature: float, local: bool) -> tf.Tenso
 
     The lowest number for padding and for queries of the same user, the query itself among them.
     """
-    own = examples.batch["query"]
+    own = examples.batch.query.users
     queries, users = (value if local else all_gather(value) for value in (examples.query, own))
     scores = tf.matmul(examples.query / temperature, queries, transpose_b=True)
     # Users that are trained on have a row above 0, even where their id is dropped.
@@ -258,7 +255,7 @@ class Softmax(RetrievalLoss):
         """The pool, and where queries are negatives too, those, with their gradients and users."""
         sent = super().sends(batch, width=width, replicas=replicas)
         if self.same_tower:
-            own = len(batch["query"])
+            own = len(batch.query.users)
             size = gathered(own * (3 * width + 1), replicas)
             sent.append(Sent(size, f"{own:,} queries gathered by all and their gradients"))
         return sent
@@ -270,14 +267,14 @@ class Softmax(RetrievalLoss):
         scores, score = scored.pool, scored.positive
         if self.log_q_correction == "all":
             scores -= scored.log_q
-            score -= batch["row_log_q"]
+            score -= batch.rows.log_q
         elif self.log_q_correction == "negatives":
             scores = tf.where(scored.targets, scores, scores - scored.log_q)
         if self.hardest is not None:
             scores = _hardest(scores, scored.targets, self.hardest)
         if self.same_tower:
             scores = tf.concat([scores, _same_tower(examples, temperature, local)], axis=1)
-        return tf.gather(tf.reduce_logsumexp(scores, axis=1), batch["row_query"]) - score
+        return tf.gather(tf.reduce_logsumexp(scores, axis=1), batch.rows.query) - score
 
 
 def _check_hardest(hardest: int | None) -> None:
@@ -329,7 +326,7 @@ class _Pairwise(RetrievalLoss):
             ranked = tf.stop_gradient(tf.where(weights > 0, others, lowest))
             _, best = tf.math.top_k(ranked, tf.minimum(self.hardest, tf.shape(ranked)[1]))
             others, weights = (tf.gather(x, best, batch_dims=1) for x in (others, weights))
-        rows = examples.batch["row_query"]
+        rows = examples.batch.rows.query
         costs = self.cost(scored.positive[:, tf.newaxis] - tf.gather(others, rows))  # [N, P]
         total = tf.reduce_sum(tf.gather(weights, rows) * costs, axis=1)
         return tf.math.divide_no_nan(total, tf.gather(tf.reduce_sum(weights, axis=1), rows))

@@ -75,6 +75,7 @@ class Terminal:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            refresh_per_second=4,
             disable=not console.is_terminal,
         )
         self._open: list[_Open] = []

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import QueryInputs
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.model.bags import known_rows
@@ -139,64 +140,34 @@ class Recommender(keras.layers.Layer):
         groups = (self.query.labelled.get(head, {}) for head in self.heads)
         return sorted({labelled.label for group in groups for labelled in group.values()})
 
-    def queries(
-        self,
-        rows: tf.Tensor,
-        history_items: tf.Tensor,
-        owners: tf.Tensor,
-        replaced: Mapping[str, tf.Tensor] | None = None,
-        *,
-        places: tf.Tensor | None = None,
-        draw: tf.Tensor | None = None,
-        labels: Mapping[str, tf.Tensor] | None = None,
-    ) -> dict[str, tf.Tensor]:
-        """Query representations of user rows `[Q]` with the items each is known to have chosen.
+    def queries(self, inputs: QueryInputs) -> dict[str, tf.Tensor]:
+        """Query representations for each head, `[Q, D]`, or `[Q, K, D]` with K query vectors."""
+        users, history = inputs.users, inputs.history
+        at = tf.range(tf.size(history.items)) if history.places is None else history.places
+        labelled = {
+            head: [
+                said(history.items, at, history.owners, history.labels[said.label], tf.size(users))
+                for said in self.query.labelled.get(head, {}).values()
+                if said.label in history.labels
+            ]
+            for head in self.heads
+        }
+        return self.query(users, self._pooled(inputs), inputs.replaced, inputs.draw, labelled)
 
-        Args:
-            rows: User rows, `[Q]`.
-            history_items: Item rows of all histories side by side, each oldest first, `[H]`.
-            owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
-            replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
-            places: Position in `history_items`, now `[M]`, of each entry's item, `[H]`: an item of
-                many histories is then looked up, and its gradient summed, once.
-            draw: In training, a number from 0 to 1 for each query, `[Q]`; see `Tower.call`.
-            labels: Those labels of the entries that the model `reads`, by name, `[H]`, NaN where
-                there is none; without them, histories count as having none.
-        """
-        pooled = self._pooled(rows, history_items, owners, places, draw)
-        labelled: dict[str, list[tf.Tensor]] = {}
-        if labels is not None:
-            at = tf.range(tf.shape(history_items)[0]) if places is None else places
-            count = tf.shape(rows)[0]
-            labelled = {
-                head: [
-                    said(history_items, at, owners, labels[said.label], count)
-                    for said in self.query.labelled.get(head, {}).values()
-                ]
-                for head in self.heads
-            }
-        return self.query(rows, pooled, replaced, draw, labelled)
-
-    def _pooled(
-        self,
-        rows: tf.Tensor,
-        history_items: tf.Tensor,
-        owners: tf.Tensor,
-        places: tf.Tensor | None = None,
-        draw: tf.Tensor | None = None,
-    ) -> Pooled:
-        histories = self.query.histories.get(SHARED, {})
+    def _pooled(self, inputs: QueryInputs) -> Pooled:
+        history, draw = inputs.history, inputs.draw
         pooled: dict[str, dict[str, tf.Tensor]] = {space: {} for space in self.query.spaces}
-        for name, history in histories.items():
-            encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
-            items = tf.gather(encoded, history_items)
-            drops = draw is not None and history.dropout > 0
-            seen = history.dropped(owners, draw) if drops else owners
+        for name, feature in self.query.histories.get(SHARED, {}).items():
+            encoded = self.candidate.encoded[f"candidate/{SHARED}/{feature.candidate}"]
+            items = tf.gather(encoded, history.items)
+            drops = draw is not None and feature.dropout > 0
+            seen = feature.dropped(history.owners, draw) if drops else history.owners
             for space in pooled:
-                vectors = self.candidate.spaces[space][history.candidate](items)
-                vectors = vectors if places is None else tf.gather(vectors, places)
+                vectors = self.candidate.spaces[space][feature.candidate](items)
+                if history.places is not None:
+                    vectors = tf.gather(vectors, history.places)
                 pooling = self.query.poolings[space][name]
-                pooled[space][name] = pooling(vectors, seen, tf.shape(rows)[0])
+                pooled[space][name] = pooling(vectors, seen, tf.size(inputs.users))
         return pooled
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -217,19 +188,9 @@ class Recommender(keras.layers.Layer):
         masks = self.masks[head]
         return [self.candidate.view(head, rows, shown) for shown in masks.halves(draw)]
 
-    def gates(
-        self, users: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor, items: tf.Tensor
-    ) -> dict[str, Gates]:
-        """What the gates of both towers give each expert for user rows `[Q]` and item rows `[M]`.
-
-        Args:
-            users: User rows, with `history_items` and `owners` as for `queries`.
-            history_items: Item rows of all histories side by side, `[H]`.
-            owners: Position in `users` that each belongs to, `[H]`.
-            items: Item rows.
-        """
-        pooled = self._pooled(users, history_items, owners)
+    def gates(self, inputs: QueryInputs, items: tf.Tensor) -> dict[str, Gates]:
+        """What the gates of both towers give each expert for queries and item rows `[M]`."""
         return {
-            "query": self.query.gates(users, pooled),
+            "query": self.query.gates(inputs.users, self._pooled(inputs)),
             "candidate": self.candidate.gates(items, {}),
         }

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec import progress
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas

@@ -170,9 +170,9 @@ def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, b
     log_q = np.full(201, np.nan)
     for draw in range(draws):
         (made,) = source.step(draw + 1, 1)
-        items = made["pool"][made["pool"] > 0]
+        items = made.pool.items[made.pool.items > 0]
         times[items] += 1
-        log_q[items] = made["pool_log_q"][: len(items)]
+        log_q[items] = made.pool.log_q[: len(items)]
     expected, frequency = np.exp(log_q[times > 0]), times[times > 0] / draws
     assert len(expected) > 150
     assert expected.min() < 0.2 < 0.75 < expected.max()
@@ -201,9 +201,9 @@ def test_the_short_batch_that_ends_an_epoch_has_a_log_q_of_its_own():
     assert 100 < users < 120
     for step, share in ((0, 100 / users), (1, (users - 100) / users)):
         (made,) = source.step(1, step)
-        position = made["pool"].tolist().index(popular)
+        position = made.pool.items.tolist().index(popular)
         expected = 1 - (1 - 0.5 * share) ** count
-        np.testing.assert_allclose(np.exp(made["pool_log_q"][position]), expected, rtol=1e-5)
+        np.testing.assert_allclose(np.exp(made.pool.log_q[position]), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("batch", "bound"), [(2, 0.171), (32, 0.0081), (64, 0.0081)])
