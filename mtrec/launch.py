@@ -67,7 +67,6 @@ def _run(found: "Job", terminal: "Terminal") -> None:
     from mtrec.jobs import resume
     from mtrec.jobs.ending import ending
     from mtrec.jobs.load import load
-    from mtrec.jobs.progress import Reporter
     from mtrec.tracking import run_data, run_dir, ui
 
     config, directory = found.config, found.directory
@@ -76,9 +75,10 @@ def _run(found: "Job", terminal: "Terminal") -> None:
         if config.cluster.kind == "local" and config.cluster.devices_per_worker in (None, 1):
             with devices.visible(_gpus(config.cluster)):
                 _import_tensorflow()
-            from mtrec.jobs import build
+            with progress.stage("check"):
+                from mtrec.jobs import build
 
-            build.check(config)
+                build.check(config)
         # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
         with progress.stage("data", unit="rows"), devices.visible(_gpus(config.cluster)):
             dataset, parts = load(config.data)
@@ -90,9 +90,13 @@ def _run(found: "Job", terminal: "Terminal") -> None:
             rows = len(dataset.interactions["user"])
             progress.advance(rows, rows, "rows")
         with progress.stage("MLflow"):
+            from mtrec.jobs.progress import Reporter
+
             tracker = told.tracker = _tracker(found)
+            reporter = Reporter(tracker, terminal)
+            reporter.data(dataset, parts)
         with devices.visible(_gpus(config.cluster)):
-            job(config, dataset, parts, directory, Reporter(tracker, terminal))
+            job(config, dataset, parts, directory, reporter)
         with progress.stage("MLflow's end"):
             tracker.finish("FINISHED")
             resume.mark_finished(directory)
@@ -152,7 +156,6 @@ def job(
     config: Config, dataset: "Dataset", parts: "Split", directory: Path, reporter: "Reporter"
 ) -> None:
     """The stages after the data in order; each leaves its results in the run directory."""
-    reporter.data(dataset, parts)
     listener = reporter.training(config.train.epochs)
     history = train(config, dataset, parts, directory, listener)
     _import_tensorflow()
