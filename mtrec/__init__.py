@@ -14,6 +14,7 @@ _HOMES = {
     "mtrec.data.dataset": ["Dataset"],
     "mtrec.data.negatives": ["Catalogue", "InBatch"],
     "mtrec.data.split": ["keep_ratings", "split"],
+    "mtrec.heads.amount": ["Amount"],
     "mtrec.heads.binary": ["Binary"],
     "mtrec.heads.contrastive": ["Contrastive"],
     "mtrec.heads.head": ["Head"],

@@ -338,6 +338,7 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
             f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
         ) from error
     nodes = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=dict) for n in ("split", "features")]
+    nodes.append(Parameter("infer", Parameter.KEYWORD_ONLY, annotation=bool, default=False))
     options = {name: value for name, value in data.items() if name != "_target_"}
     typed = _typed("data", options, [*_parameters(loader), *nodes])
     splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in _parameters(f)]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mtrec import progress
 from mtrec.config import ClusterConfig, Config
@@ -12,6 +12,8 @@ from mtrec.jobs.command import command, console, started_at
 from mtrec.jobs.keys import told_in_keys
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from mtrec.data.dataset import Dataset
     from mtrec.data.split import Split
     from mtrec.jobs.progress import Reporter
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from mtrec.training.loop import Metrics
 
 
-@command("config")
-def main(config: Config) -> float | None:
+@command("config", typed=False)
+def main(composed: "DictConfig") -> float | None:
     """Runs the main job in Hydra's run directory, or goes on with it.
 
     Returns:
@@ -33,9 +35,11 @@ def main(config: Config) -> float | None:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     from mtrec.cluster import settings
     from mtrec.jobs import resume
+    from mtrec.jobs.inferred import heeded
     from mtrec.jobs.schema import experiment_of
     from mtrec.jobs.terminal import Terminal
     from mtrec.jobs.unused import refuse_unused
@@ -43,6 +47,8 @@ def main(config: Config) -> float | None:
     from mtrec.tracking.store import resolve_uri
 
     hydra = HydraConfig.get()
+    composed, inferred = heeded(composed)
+    config = cast(Config, OmegaConf.to_object(composed))
     refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
     settings.check_machine(config.cluster)
     resolve_uri(config.tracking.uri)
@@ -56,18 +62,19 @@ def main(config: Config) -> float | None:
         else:
             terminal = Terminal(console(), began=started_at())
             with terminal.following():
-                _run(found, terminal)
+                _run(found, terminal, inferred)
             print(f"run: {directory}")
     return selected_by(found.config, directory)
 
 
-def _run(found: "Job", terminal: "Terminal") -> None:
+def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
     """Runs a job, and says in MLflow how it ended."""
     from mtrec.distributed import devices
     from mtrec.jobs import resume
     from mtrec.jobs.ending import ending
     from mtrec.jobs.load import load
     from mtrec.tracking import run_data, run_dir, ui
+    from mtrec.tracking.whole import write_text
 
     config, directory = found.config, found.directory
     with ending(terminal, directory) as told:
@@ -86,6 +93,8 @@ def _run(found: "Job", terminal: "Terminal") -> None:
                 resume.discard(directory)
             # First: it is what makes a directory a job's.
             run_dir.save_config(config, directory)
+            if inferred:
+                write_text(directory / run_dir.INFERRED, inferred)
             run_data.keep(dataset, parts, directory)
             rows = len(dataset.interactions["user"])
             progress.advance(rows, rows, "rows")
@@ -93,6 +102,8 @@ def _run(found: "Job", terminal: "Terminal") -> None:
             from mtrec.jobs.progress import Reporter
 
             tracker = told.tracker = _tracker(found)
+            if inferred:
+                tracker.log_file(directory / run_dir.INFERRED, "")
             reporter = Reporter(tracker, terminal)
             reporter.data(dataset, parts)
         with devices.visible(_gpus(config.cluster)):

@@ -10,9 +10,9 @@ from mtrec.distributed import heartbeat
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
 FACTORIZED_AT = (1, 5, 10, 50, 100)
-LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss", "log_loss")
+LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "rmsle", "loss", "log_loss")
 # Metrics that are the root of a mean.
-ROOTS = ("rmse", "rmse_clipped")
+ROOTS = ("rmse", "rmse_clipped", "rmsle")
 
 
 def lower_is_better(metric: str) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    config_name: str, *, folder: str = "", texts: Container[str] = ()
+    config_name: str, *, folder: str = "", typed: bool = True, texts: Container[str] = ()
 ) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
@@ -40,6 +40,7 @@ def command(
     Args:
         config_name: The YAML file that the command composes.
         folder: The folder of `conf/` that holds it.
+        typed: Whether the function takes the config as objects of its schema, or as composed.
         texts: Options whose values are taken as they stand on the command line; see `as_text`.
     """
 
@@ -49,7 +50,7 @@ def command(
             sys.argv[1:] = [as_text(argument, texts) for argument in sys.argv[1:]]
             with interrupts.heard():
                 try:
-                    _run(function, config_name, folder)
+                    _run(function, config_name, folder, typed)
                 except KeyboardInterrupt:
                     number = interrupts.asked() or signal.SIGINT
                     print(f"error: {signal.Signals(number).name}: stopped", file=sys.stderr)
@@ -60,7 +61,7 @@ def command(
     return decorate
 
 
-def _run(function: Callable[[Any], Any], config_name: str, folder: str) -> None:
+def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: bool) -> None:
     """Has Hydra compose the config and run the function with it."""
     global _started_at
     import hydra
@@ -86,7 +87,7 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str) -> None:
         with _one_sentence():
             if missing := sorted(OmegaConf.missing_keys(config)):
                 raise UserError(f"{missing[0]} must be given: pass {missing[0]}=...")
-            return function(OmegaConf.to_object(config))
+            return function(OmegaConf.to_object(config) if typed else config)
 
     run = hydra.main(
         version_base="1.3", config_path=str(conf_directory() / folder), config_name=config_name

@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers d
     from mtrec.training.loop import Metrics
 
 # The metrics of the table that ends a job, where a head has them.
-SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae", "auc", "log_loss")
+SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "rmsle", "mae", "auc", "log_loss")
 # What an epoch's line shows of each head.
-SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "auc")
+SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "rmsle", "auc")
 
 
 class Reporter:

@@ -20,6 +20,7 @@ from mtrec.tracking.targets import check_targets
 from mtrec.tracking.whole import beside, write_text
 
 CONFIG = "config.yaml"
+INFERRED = "inferred.yaml"
 METRICS = "metrics.json"
 MEASURED = "measured"
 EVALUATION = "evaluation.json"

@@ -14,9 +14,6 @@ HEADER = "user_id,item_id,rating,timestamp"
 ROWS = [f"u{n % 7},i{n % 11},{n % 5 + 1},{1_600_000_000 + n * 1000}" for n in range(60)]
 FILES = {
     "log.csv": [HEADER, *ROWS],
-    "semicolons.csv": [line.replace(",", ";") for line in (HEADER, *ROWS)],
-    "tabs.csv": [line.replace(",", "\t") for line in (HEADER, *ROWS)],
-    "commas.tsv": [HEADER, *ROWS],
     "unrated.csv": [
         ",".join(line.split(",")[:2] + line.split(",")[3:]) for line in (HEADER, *ROWS)
     ],
@@ -196,9 +193,12 @@ DATA = [
     ("data.interactions=nothing.csv", "data.interactions must be a CSV"),
     ("data.interactions=binary.parquet", "data.interactions must be a CSV"),
     ("data.interactions=head.csv", "must have interactions"),
-    ("data.interactions=semicolons.csv", "its columns seem to be divided by semicolons"),
-    ("data.interactions=tabs.csv", "its columns seem to be divided by tabs; name it .tsv"),
-    ("data.interactions=commas.tsv", "its columns seem to be divided by commas; name it .csv"),
+    (
+        "data.interactions=log.csv data.labels=[clicks]",
+        "the column 'clicks' that data.labels names",
+    ),
+    ("data.interactions=log.csv data.negative=shown", "data.negative=null to do without"),
+    ("data.interactions=log.csv data.users=items.csv", "'user_id' that data.user_key names"),
     ("data.interactions=unrated.csv", "data.rating=null to do without"),
     ("data.interactions=twice.csv", "two of its columns have one name"),
     ("data.interactions=word.csv", "got 'good' in row 10 of word.csv"),
