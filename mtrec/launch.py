@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from mtrec import progress
 from mtrec.config import ClusterConfig, Config
 from mtrec.jobs.command import command, console, started_at
-from mtrec.jobs.keys import told_in_keys
+from mtrec.jobs.keys import in_keys, told_in_keys
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,7 +49,8 @@ def main(composed: "DictConfig") -> float | None:
     hydra = HydraConfig.get()
     composed, inferred = heeded(composed)
     config = cast(Config, OmegaConf.to_object(composed))
-    refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
+    with in_keys(config, "data.split"):
+        refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
     settings.check_machine(config.cluster)
     resolve_uri(config.tracking.uri)
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))

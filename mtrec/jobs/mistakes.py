@@ -13,7 +13,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -164,9 +164,8 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
 
 def _keys(node: Any, path: str = "", *, ours: bool) -> Iterator[str]:
     """All keys below a node, their paths joined by dots: ours, or those of Hydra."""
-    if not isinstance(node, DictConfig) or OmegaConf.is_missing(node, "") or node._is_none():
-        return
-    for key, value in node.items_ex(resolve=False):
+    content = node._content if isinstance(node, DictConfig) else None
+    for key, value in content.items() if isinstance(content, dict) else ():
         if path or (key == "hydra") != ours:
             yield f"{path}{key!s}"
             yield from _keys(value, f"{path}{key!s}.", ours=ours)
