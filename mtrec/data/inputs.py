@@ -13,7 +13,7 @@ import numpy as np
 
 from mtrec.data.histories import Histories
 
-# Lengths that vary are padded to a multiple of this, so that few shapes occur.
+# Lengths that vary are padded to a multiple of this, at least one, so that few shapes occur.
 ROUND_TO = 256
 
 Ints: TypeAlias = Annotated[Any, np.int32(0)]
@@ -126,11 +126,6 @@ class Batch(NamedTuple):
         return self.query.history.items
 
 
-def rounded(length: int) -> int:
-    """The padded length: the next multiple of `ROUND_TO`, at least one."""
-    return max(1, -(-length // ROUND_TO)) * ROUND_TO
-
-
 def stack(batches: Sequence[Batch], *, queries: int | None = None) -> Batch:
     """Batches as one of arrays `[K, ...]`, each field padded to one length.
 
@@ -143,7 +138,8 @@ def stack(batches: Sequence[Batch], *, queries: int | None = None) -> Batch:
     def join(arrays: list[np.ndarray], fill: np.generic, of_queries: bool) -> np.ndarray:
         if not arrays[0].ndim:
             return np.array(arrays, fill.dtype)
-        length = queries if of_queries else rounded(max(map(len, arrays)))
+        blocks = max(1, -(-max(map(len, arrays)) // ROUND_TO))
+        length = queries if of_queries else blocks * ROUND_TO
         joined = np.full((len(arrays), length, *arrays[0].shape[1:]), fill)
         for out, array in zip(joined, arrays, strict=True):
             out[: len(array)] = array

@@ -44,7 +44,8 @@ class Amount(PairHead):
     ) -> Report:
         """Errors on the held-out interactions that carry the label.
 
-        `rmsle` is the root mean square error of log(1 + amount), `mae` is in the label's units.
+        `rmsle` is the root mean square error of log(1 + amount), `mae` is in the label's units,
+        `xauc` is the share of pairs of rows in order.
         """
         owner, item, truth = self.labelled(held_out)
         if not len(truth):
@@ -52,13 +53,13 @@ class Amount(PairHead):
         output = np.clip(measured["output"].astype(np.float64), 0, self.highest)
         found = self._errors(output, truth)
         if not full:
-            return Report(metrics=_means(found))
+            return Report(metrics=_means(found) | {"xauc": metrics.xauc(output, truth)})
         mean = np.full(len(truth), self.train_mean)
         alike = self._errors(mean, truth)
         squared = found["rmsle"], alike["rmsle"]
         return Report(
-            metrics=_means(found),
-            baseline=_means(alike),
+            metrics=_means(found) | {"xauc": metrics.xauc(output, truth)},
+            baseline=_means(alike) | {"xauc": metrics.xauc(mean, truth)},
             slices=sliced(held_out, owner, item, "rmsle", *squared, _root_of_mean),
             tables={"calibration": metrics.calibration(np.expm1(output), truth, bins=10)},
             per_user=PerUser.summed(found, owner, len(held_out.users)),

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ import tensorflow as tf
 
 from mtrec.data.columns import Texts
 from mtrec.errors import UserError
-from mtrec.heads.exact_search import exact_top_k, recall_of
+from mtrec.heads.exact_search import recall_of
 from mtrec.serving.manifest import Manifest, how_to_build, read_manifest, write_manifest
 from mtrec.serving.search_module import (
     ExactModule,
@@ -30,6 +31,8 @@ from mtrec.serving.search_module import (
     SearchFunction,
     SearchModule,
     TreeSearch,
+    exact_here,
+    in_numpy,
 )
 from mtrec.tracking.run_dir import INDEX, OURS
 from mtrec.tracking.whole import replacing
@@ -83,12 +86,24 @@ class Index:
 
     def at_once(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """`SearchModule.search` in this process, on the CPU."""
-        with tf.device("CPU:0"):
-            return self._here().search(queries, k, excluded)
+        queries, k, excluded = map(tf.constant, (queries, k, excluded))
+        return self._compiled[queries.shape.rank](queries, k, excluded)
+
+    @cached_property
+    def _compiled(self) -> dict[int, SearchFunction]:
+        """The search of queries `[B, D]` and of queries `[B, K, D]`, in any number."""
+
+        def search(queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+            with tf.device("CPU:0"):
+                return self._here().search(queries, k, excluded)
+
+        return {
+            rank: tf.function(search, autograph=False, reduce_retracing=True) for rank in (2, 3)
+        }
 
     def _here(self) -> SearchModule:
         tree = None if self._searcher is None else _tree_here(self._searcher)
-        return SearchModule(exact=_exact_here(self.vectors), manifest=self.manifest, tree=tree)
+        return SearchModule(exact=exact_here(self.vectors), manifest=self.manifest, tree=tree)
 
     def as_module(self) -> SearchModule:
         """Returns the search with variables, for a SavedModel."""
@@ -330,24 +345,12 @@ def _load_tree(directory: Path) -> Any:
     return scann_ops_pybind.ScannSearcher(tree)
 
 
-def _exact_here(vectors: np.ndarray) -> SearchFunction:
-    def search(queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
-        rows, positions = np.asarray(excluded).T
-        ends = np.cumsum(np.bincount(rows, minlength=len(queries)))
-        seen = np.split(positions[np.argsort(rows, kind="stable")], ends[:-1])
-        found = exact_top_k(vectors, np.asarray(queries), int(k), exclude=seen)
-        return tf.constant(found[0]), tf.constant(found[1])
-
-    return search
-
-
 def _tree_here(searcher: Any) -> TreeSearch:
-    def search(queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor) -> Found:
-        how = (int(number) for number in (k, reorder, leaves))
-        positions, scores = searcher.search_batched(np.asarray(queries), *how)
-        return tf.constant(scores), tf.constant(positions.astype(np.int32))
+    def search(queries: np.ndarray, *how: int) -> tuple[np.ndarray, np.ndarray]:
+        positions, scores = searcher.search_batched(queries, *map(int, how))
+        return scores, positions.astype(np.int32)
 
-    return search
+    return lambda *inputs: in_numpy(search, inputs)
 
 
 class _TreeModule(tf.Module):

@@ -1,10 +1,12 @@
-"""The search of an index in TensorFlow ops: run at once by `Index`, traced by an export."""
+"""The search of an index in TensorFlow ops, traced by `Index` and by an export alike."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
+from mtrec.heads.exact_search import exact_top_k
 from mtrec.heads.max_similarity import merge, score_all
 from mtrec.serving.manifest import Manifest
 
@@ -29,6 +31,26 @@ class ExactModule(tf.Module):
         nothing = tf.fill(tf.shape(excluded)[:1], scores.dtype.as_numpy_dtype("-inf"))
         best = tf.math.top_k(tf.tensor_scatter_nd_update(scores, excluded, nothing), k)
         return best.values, best.indices
+
+
+def exact_here(vectors: np.ndarray) -> SearchFunction:
+    """Scores every candidate, in this process."""
+
+    def search(queries: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, positions = excluded.T
+        ends = np.cumsum(np.bincount(rows, minlength=len(queries)))
+        seen = np.split(positions[np.argsort(rows, kind="stable")], ends[:-1])
+        return exact_top_k(vectors, queries, int(k), exclude=seen)
+
+    return lambda *inputs: in_numpy(search, inputs)
+
+
+def in_numpy(function: Callable[..., Any], inputs: Sequence[tf.Tensor]) -> Found:
+    """What a function of arrays finds, in a graph of this process."""
+    scores, positions = tf.numpy_function(function, inputs, [tf.float32, tf.int32])
+    scores.set_shape([None, None])
+    positions.set_shape([None, None])
+    return scores, positions
 
 
 class SearchModule(tf.Module):

@@ -29,6 +29,7 @@ CHECKPOINTS = "checkpoints"
 INDEX = "index"
 MODEL = "model"
 DATA = "data"
+DATA_PAGE = "data.html"
 LOCK = ".lock"
 # What a job writes into the directories of its run directory. Whatever else lies in one is not its
 # own, and stays.

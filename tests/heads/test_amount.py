@@ -6,6 +6,7 @@ import tensorflow as tf
 from small_data import all_rows, written_out
 
 from mtrec.errors import UserError
+from mtrec.heads import metrics
 from mtrec.heads.amount import Amount
 from mtrec.training.evaluate import Evaluator
 
@@ -48,8 +49,23 @@ def test_the_report_is_in_logarithms_and_in_units():
     report = made.report(held_out, {"output": np.log([5.0, 4.0])}, full=True)
     assert report.metrics["mae"] == pytest.approx(2.5)
     assert report.metrics["rmsle"] == pytest.approx(np.log(2) / np.sqrt(2))
+    assert (report.metrics["xauc"], report.baseline["xauc"]) == (1, 0.5)
     alike = np.log(40) / 3
     errors = alike - np.log([10, 4])
     assert report.baseline["rmsle"] == pytest.approx(np.sqrt(np.mean(errors**2)))
     assert report.per_user.totals["rmsle"].sum() == pytest.approx(np.log(2) ** 2)
     assert {row["metric"] for row in report.slices} == {"rmsle"}
+
+
+def test_pairs_in_order_are_counted_as_one_by_one():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.integers(0, 9, 60), rng.integers(0, 12, 60).astype(float)
+    ahead = [
+        (np.sign(scores[a] - scores[b]) + 1) / 2
+        for a in range(60)
+        for b in range(60)
+        if truth[a] > truth[b]
+    ]
+    assert metrics.xauc(scores, truth) == pytest.approx(np.mean(ahead))
+    assert metrics.xauc(np.zeros(60), truth) == 0.5
+    assert np.isnan(metrics.xauc(scores, np.ones(60)))
