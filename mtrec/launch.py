@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mtrec import progress
 from mtrec.config import ClusterConfig, Config
+from mtrec.distributed import progress
 from mtrec.jobs.command import command, console, started_at
 from mtrec.jobs.keys import in_keys, told_in_keys
 

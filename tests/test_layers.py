@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
 COMMANDS = {"launch", "prepare", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
-    {"data", "distributed", "progress"},
+    {"data", "distributed"},
     {"config"},
     {"heads", "tracking"},
     {"model", "reports"},

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +37,14 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mtrec.cluster import nodes, settings
+from mtrec.cluster.letters import Correspondent, Delivery
 from mtrec.cluster.mailbox import Mailbox
 from mtrec.config import ClusterConfig, Config
 from mtrec.distributed import devices
 from mtrec.distributed.heartbeat import Heart
+from mtrec.distributed.progress import followed_by
 from mtrec.errors import PreemptedError, UserError, user_error
 from mtrec.libraries import import_tensorflow, quiet_libraries
-from mtrec.progress import Stage, followed_by
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
@@ -251,7 +252,7 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
 
     dataset, parts = ray.get(job["data"])
     rank = ray.train.get_context().get_world_rank()
-    listener = _Correspondent(job["mailbox"], rank)
+    listener = _correspondent(job["mailbox"], rank)
     listener.say(f"worker {rank} on {socket.gethostname()}, process {os.getpid()}")
     with _watched(job["mailbox"], rank), followed_by(listener):
         try:
@@ -347,81 +348,22 @@ def _set_tf_config(addresses: list[str], rank: int) -> None:
     )
 
 
-class _Correspondent:
-    """The listener of a worker, and who follows its stages: it writes to the mailbox.
-
-    Of stages the chief alone tells, and of how far they have come now and then.
-    """
-
-    def __init__(self, mailbox: Any, rank: int) -> None:
-        self._mailbox = mailbox
-        self._chief = rank == 0
-        self._asked_at = self._told_at = -math.inf
-        self._stop = False
-
-    def begin(self, stage: Stage) -> None:
-        self._tell("begin", stage)
-
-    def advance(self, done: float, total: float, unit: str) -> None:
-        now = time.monotonic()
-        if now - self._told_at >= _PULSE_SECONDS or done >= total:
-            self._told_at = now
-            self._tell("advance", done, total, unit)
-
-    def end(self, peak: int) -> None:
-        self._tell("end", peak)
-
-    def _tell(self, what: str, *content: Any) -> None:
-        if self._chief:
-            ray.get(self._mailbox.put.remote("stage", (what, *content)))
-
-    def on_epoch(self, metrics: "Metrics") -> None:
-        ray.get(self._mailbox.put.remote("epoch", metrics))
-
-    def say(self, text: str) -> None:
-        ray.get(self._mailbox.put.remote("line", text))
-
-    def should_stop(self) -> bool:
-        # Asked after each of many short steps.
-        now = time.monotonic()
-        if now - self._asked_at >= _POLL_SECONDS:
-            self._asked_at = now
-            self._stop = bool(ray.get(self._mailbox.should_stop.remote()))
-        return self._stop
+def _correspondent(mailbox: Any, rank: int) -> Correspondent:
+    return Correspondent(
+        lambda kind, content: ray.get(mailbox.put.remote(kind, content)),
+        lambda: bool(ray.get(mailbox.should_stop.remote())),
+        chief=rank == 0,
+    )
 
 
 @contextmanager
 def _relayed(mailbox: Any, listener: "Listener") -> Iterator[None]:
     """Hands letters to the listener, and its wish to stop to the workers, from a thread."""
-    finished = threading.Event()
-    depth = 0
-
-    def close() -> None:
-        nonlocal depth
-        while depth:
-            listener.end(0)
-            depth -= 1
-
-    def on_stage(told: tuple[Any, ...]) -> None:
-        nonlocal depth
-        what, *content = told
-        if what == "begin" and not content[0].part:
-            close()  # what a worker that died had begun
-        getattr(listener, what)(*content)
-        depth += {"begin": 1, "end": -1}.get(what, 0)
-
-    def deliver() -> None:
-        handlers: dict[str, Callable[[Any], None]] = {
-            "epoch": listener.on_epoch,
-            "line": listener.say,
-            "stage": on_stage,
-        }
-        for kind, content in ray.get(mailbox.take.remote()):
-            handlers[kind](content)
+    finished, deliver = threading.Event(), Delivery(listener)
 
     def relay() -> None:
         while not finished.wait(_POLL_SECONDS):
-            deliver()
+            deliver(ray.get(mailbox.take.remote()))
             if listener.should_stop():
                 mailbox.stop.remote()
 
@@ -432,5 +374,5 @@ def _relayed(mailbox: Any, listener: "Listener") -> Iterator[None]:
     finally:
         finished.set()
         thread.join()
-        deliver()
-        close()
+        deliver(ray.get(mailbox.take.remote()))
+        deliver.close()

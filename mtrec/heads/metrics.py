@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtrec import progress
-from mtrec.distributed import heartbeat
+from mtrec.distributed import heartbeat, progress
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
@@ -46,7 +45,7 @@ def chunks(total: int, size: int, unit: str = "users") -> Iterator[slice]:
     """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat.
 
     Raises:
-        PreemptedError: See `mtrec.progress.advance`, which is told of each.
+        PreemptedError: See `mtrec.distributed.progress.advance`, which is told of each.
     """
     for start in range(0, total, size):
         stop = min(start + size, total)

@@ -10,8 +10,8 @@ from typing import final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mtrec.distributed.progress import Stage, followed_by
 from mtrec.jobs import interrupts
-from mtrec.progress import Stage, followed_by
 
 # Without a terminal, a stage that goes on says so after this, and then ever less often.
 _SECONDS_BETWEEN_LINES = 10.0
@@ -57,7 +57,7 @@ class _Open:
 
 @final
 class Terminal:
-    """Follows the stages of a job; a `mtrec.progress.Follower`.
+    """Follows the stages of a job; a `mtrec.distributed.progress.Follower`.
 
     Each second is of one stage: what a stage within another takes is not billed to that one.
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from mtrec import progress
 from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.distributed import progress
+from mtrec.distributed.progress import Follower
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, make_strategy, precision
 from mtrec.distributed.tables import tables_of
@@ -15,7 +16,6 @@ from mtrec.errors import PreemptedError
 from mtrec.jobs import build
 from mtrec.jobs.footprint import describe, placement
 from mtrec.jobs.keys import told_in_keys
-from mtrec.progress import Follower
 from mtrec.tracking import run_dir
 from mtrec.training import measured
 from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics

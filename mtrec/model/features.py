@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.columns import Bags, Column, Ragged, Texts
+from mtrec.data.columns import Bags, Column, Ragged, Texts, first_text
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import normal_rows, seed_for, twin, unnumbered
@@ -61,7 +61,7 @@ class Feature(keras.layers.Layer, ABC):
             return
         held = f"several values a row ({holds})" if values.ndim > 1 else holds
         if isinstance(values, Texts) and self.reads == "numbers":
-            held += _first_text(values)
+            held += first_text(values)
         raise UserError(
             f"`{named_by}` must read a column of {self.reads}, one value a row; {self.column!r} "
             f"holds {held}. Name another column, or make the feature categorical."
@@ -274,19 +274,6 @@ class Text(_Lookup):
         """The words, and how many of a text are read."""
         words = self.vocabulary.values
         return {"kind": "words", "values": words, "max_words": self.max_words}
-
-
-def _first_text(values: Texts) -> str:
-    """Where the first value stands that is no number, if most are numbers."""
-    import pyarrow.compute as pc
-
-    filled = pc.utf8_trim_whitespace(values.arrow())
-    number = pc.match_substring_regex(filled, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-    odd = pc.and_(pc.invert(number), pc.not_equal(filled, "")).to_numpy(zero_copy_only=False)
-    if odd.sum() > len(odd) / 2:
-        return ""
-    row = int(odd.argmax())  # row 0 is the unknown user or item, and empty
-    return f", such as {values[row]!r} in row {row}"
 
 
 def _lines(values: Column) -> Iterator[str]:

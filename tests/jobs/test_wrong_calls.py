@@ -176,7 +176,6 @@ VALUES = [
 ]
 PARTS = [
     ("launch model.query.dim=0", "must be at least 1; got 0"),
-    ("launch model.query.dim=8", "model.query.dim must be model.candidate.dim"),
     (
         "launch task.heads.retrieval.temperature=0",
         "temperature must be above 0",
