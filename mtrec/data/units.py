@@ -1,7 +1,8 @@
 """The units of a batch, users or rows: what each is shown, what it is asked for, and how likely.
 
 What a query is asked for is never shown to it, however often its user took the item. In time order
-what is asked for is what the user does not have by then.
+what is asked for is what the user does not have by then; where users take items again, it is
+whatever comes, and what is strictly earlier is shown.
 """
 
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ class Queries:
         row: Entries to predict, the targets, `[N]`.
         row_owner: The query of each, `[N]`.
         row_had: Whether the user has its item by an entry that is no target, `[N]`.
-        shown: Entries shown as history, by which the user has an item of no target, `[H]`.
+        shown: Entries shown as history, by which the user has an item of no target or, with
+            repeats, of any, `[H]`.
         shown_owner: The query of each, `[H]`.
-        had: One entry of every item that a query's user has, but for its targets, `[K]`.
+        had: One entry of every item that a query's user has, but for its targets, `[K]`; with
+            repeats there is none, as what a user has is told from like any other item.
         had_owner: The query of each, `[K]`.
     """
 
@@ -84,6 +87,7 @@ class Units:
         batch_of: `users` or `rows`; see `mtrec.data.batches.Batches`.
         history_share: Probability that an item is shown as history; see there.
         chronological: Whether only earlier entries are shown; see there.
+        repeats: Whether users take items again; only in time order.
 
     Attributes:
         ids: The units: user rows, or entries.
@@ -97,6 +101,7 @@ class Units:
         batch_of: str,
         history_share: float,
         chronological: bool,
+        repeats: bool,
     ) -> None:
         counts = np.diff(histories.offsets)
         self.ids = np.flatnonzero(counts) if batch_of == "users" else np.arange(counts.sum())
@@ -105,19 +110,22 @@ class Units:
         self._of_rows = batch_of == "rows"
         self._history_share = history_share
         self._chronological = chronological
+        self._repeats = repeats
         self._user = np.repeat(np.arange(len(counts)), counts)
         self._earlier = _strictly_earlier(self._user, times)
         pairs = self._user * (histories.items.max(initial=0) + 1) + histories.items
         _, index, inverse = np.unique(pairs, return_index=True, return_inverse=True)
         # The first entry of the same user and item.
         self._first = index[inverse]
+        # By which entries an item is the user's for good, and asked for no more.
+        self._gives = histories.taken & (not repeats)
         # Whether the user has the item, by this entry or another.
-        self._has = np.bincount(inverse, weights=histories.taken)[inverse] > 0
+        self._has = np.bincount(inverse, weights=self._gives)[inverse] > 0
         # The first entry by which the user has the item, or the entry itself where that is earlier:
         # where it is asked for in time order, so is the entry.
         entry = np.arange(len(self._user))
         has_first = np.full(len(entry), len(entry))
-        np.minimum.at(has_first, self._first[histories.taken], entry[histories.taken])
+        np.minimum.at(has_first, self._first[self._gives], entry[self._gives])
         self._until = np.minimum(entry, has_first[self._first])
         # What may be the first that is asked for.
         self._fresh = self._until == entry
@@ -141,9 +149,10 @@ class Units:
                 cuts = self._cuts(entries, owners, len(users), rng)[owners]
                 target = place - (entries - self._until[entries]) >= cuts
                 kept &= place < cuts
-        taken = self._histories.taken[entries]
-        asked, otherwise = _any(first, target), _any(first, taken & ~target)
-        shown, had = kept & ~asked & taken, (first == place) & ~asked & self._has[entries]
+        asked, otherwise = _any(first, target), _any(first, self._gives[entries] & ~target)
+        # With repeats, what is kept is strictly earlier than what is asked for.
+        shown = kept & self._histories.taken[entries] & (self._repeats | ~asked)
+        had = (first == place) & ~asked & self._has[entries]
         return Queries(
             user=users,
             row=entries[target],
