@@ -153,6 +153,14 @@ class ClusterConfig:
             raise UserError(
                 f"cluster.health_timeout_s must be more than 0; got {self.health_timeout_s:g}."
             )
+        named = re.fullmatch(
+            r"local|auto|(ray://)?[^\s:/]+:\d+|(ray://)?\[.+\]:\d+", self.address or ""
+        )
+        if self.kind == "ray" and not named:
+            raise UserError(
+                "cluster.address must be host:port of a running Ray cluster, auto, or local to "
+                f"start one here; got {self.address}. Set cluster.address=127.0.0.1:6379."
+            )
         if self.kind == "local" and self.num_workers > 1:
             raise UserError(
                 f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "
@@ -211,7 +219,9 @@ class Config:
 
     def __post_init__(self) -> None:
         require("seed", self.seed, least=0)
+        self._check_batch()
         self.data = _typed_data(self.data)
+        _check_repeats(self.data)
         for which in ("tables", "dense"):
             rate = self.optimizer[which]["learning_rate"]
             if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
@@ -219,6 +229,18 @@ class Config:
                     f"optimizer.{which}.learning_rate must be a finite number above 0; got {rate}. "
                     f"Set optimizer.{which}.learning_rate=0.01."
                 )
+
+    def _check_batch(self) -> None:
+        """Refuses a batch that its replicas could not share, as far as they are known."""
+        cluster, batch = self.cluster, self.train.global_batch
+        if cluster.kind == "local" and cluster.devices_per_worker is None:
+            return
+        replicas = cluster.num_workers * (cluster.devices_per_worker or 1)
+        if batch % replicas:
+            raise UserError(
+                f"train.global_batch must divide by the number of replicas ({replicas}); got "
+                f"{batch}. Set train.global_batch={batch // replicas * replicas or replicas}."
+            )
 
 
 @dataclass
@@ -299,12 +321,22 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
             f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
         ) from error
     nodes = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=dict) for n in ("split", "features")]
-    nodes.append(Parameter("infer", Parameter.KEYWORD_ONLY, annotation=bool, default=False))
+    for name in ("infer", "repeats"):
+        nodes.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=bool, default=False))
     options = {name: value for name, value in data.items() if name != "_target_"}
     typed = _typed("data", options, [*_parameters(loader), *nodes])
     splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in _parameters(f)]
     keywords = [p for p in splits if p.kind is Parameter.KEYWORD_ONLY]
     return {"_target_": target, **typed, "split": _typed("data.split", typed["split"], keywords)}
+
+
+def _check_repeats(data: Mapping[str, Any]) -> None:
+    kind = data["split"]["kind"]
+    if data.get("repeats") and kind not in ("temporal", "leave_one_out"):
+        raise UserError(
+            "data.split.kind must be temporal or leave_one_out with data.repeats=true, or what "
+            f"users take again would be known from later; got {kind}. Set data.split.kind=temporal."
+        )
 
 
 def _parameters(function: Any) -> list[Parameter]:

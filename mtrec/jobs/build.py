@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -26,8 +27,8 @@ from mtrec.training.step import Optimizers
 
 
 def data(config: Config, dataset: Dataset) -> Dataset:
-    """The data with a mark on the rows by which users have items, as the heads ask for."""
-    return with_taken(dataset, _heads(config))
+    """The data, which says by which rows users have items, and whether they take them again."""
+    return replace(with_taken(dataset, _heads(config)), repeats=config.data.get("repeats", False))
 
 
 def _heads(config: Config) -> dict[str, Head]:
@@ -40,6 +41,22 @@ def _made(config: Config, key: str, node: Mapping[str, Any], **given: Any) -> An
     """What the node of a key describes; what is wrong with it is told by keys."""
     with in_keys(config, key):
         return instantiate(node, **given)
+
+
+@told_in_keys("")
+def check(config: Config) -> None:
+    """Makes what needs no data, so that it refuses before data is read what it would after.
+
+    Raises:
+        UserError: If the constructor of a part does, or two parts do not fit.
+    """
+    heads = _heads(config)
+    Recommender(**{side: _tower(config, side) for side in ("query", "candidate")}, heads=heads)
+    _largest_replicated(config)
+    _shared_negatives(config, heads)
+    _made(config, "balance", config.balance)
+    optimizers(config, 1)
+    index_builder(config)
 
 
 @told_in_keys("model")
