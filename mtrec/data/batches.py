@@ -38,7 +38,7 @@ Where negatives have a `log_q_rate`, log Q is 0 here and the step puts its estim
 The whole pool is that of all replicas or, with local negatives, the replica's own. Rows of a query
 lie side by side, as do entries of its history, and are in time order. No entry of a history has the
 item of a target of its query, however often the user took it. A pair of query and own item occurs
-once, if the item is in the pool, whether it was shown or not.
+once, if the item is in the pool, whether it was shown or not; those of a query lie side by side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -310,7 +310,9 @@ class Batches:
             weight = np.concatenate([weight, np.exp(-log_q).astype(np.float32)])
         place = _positions(pool.items, item)
         found = {"query": owner, "item": item, "pool": place, "weight": weight}
-        return {name: values[place >= 0] for name, values in found.items()}
+        there = np.flatnonzero(place >= 0)
+        there = there[np.argsort(owner[there], kind="stable")]
+        return {name: values[there] for name, values in found.items()}
 
     def _not_brought(self, queries: Queries, taken: np.ndarray) -> tuple[np.ndarray, Brings]:
         """What queries might have brought, but for the pairs `taken`, and the query of each."""
