@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtrec.config import CompareConfig
 from mtrec.jobs.command import command
-from mtrec.reports.groups import Group, Section, find, sections
+from mtrec.reports.groups import Group, Section, best, find, sections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,12 +65,14 @@ def print_groups(
     from rich.table import Table
 
     table = Table("runs", "seeds", *metrics, box=None, header_style="bold")
+    chosen = {metric: best(groups, metric) for metric in metrics}
     for group in groups:
-        cells = [cell(group, baseline, metric) for metric in metrics]
+        marks = [" *" if group is chosen[metric] and len(groups) > 1 else "" for metric in metrics]
+        cells = [cell(group, baseline, m) + mark for m, mark in zip(metrics, marks, strict=True)]
         table.add_row(group.name, str(len(group.runs)), *cells)
     console.print(table)
     if len(groups) > 1:
-        console.print(f"in brackets: difference to {baseline.name}")
+        console.print(f"in brackets: difference to {baseline.name}; *: best on the validation part")
 
 
 def cell(group: Group, baseline: Group, metric: str) -> str:
@@ -117,15 +119,19 @@ def print_tradeoff(found: "Tradeoff", console: "Console") -> None:
     baselines = ", ".join(f"{value:.4f}" for value in found.reference)
     twins = found.area_of_twins
     apart = "" if twins is None else f"; {twins:.5f} with a model for each task"
+    survive = sum(against.survives for against in found.tested)
+    if found.tested:
+        console.print(f"{survive} of {len(found.tested)} differences survive Holm's correction")
     console.print(f"hypervolume beyond the baselines ({baselines}): {found.area:.5f}{apart}")
 
 
 def difference(against: "Against") -> str:
-    """`value [low, high] p`, or why there is none."""
+    """`value [low, high] p, Holm p`, or why there is none."""
     found = against.found
     if found is None:
         return against.why_not
-    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] p {found.p_value:.4f}"
+    interval = f"[{found.low:+.4f}, {found.high:+.4f}]"
+    return f"{found.value:+.4f} {interval} p {found.p_value:.4f}, Holm {against.p_holm:.4f}"
 
 
 def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
@@ -138,7 +144,7 @@ def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
         return []
     from mtrec.reports.tradeoff_figure import tradeoff_figure
     from mtrec.reports.tradeoff_page import page
-    from mtrec.tracking import mlflow_run
+    from mtrec.tracking import mlflow_run, ui
 
     directory = Path(config.output)
     directory.mkdir(parents=True, exist_ok=True)
@@ -151,7 +157,7 @@ def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
         tags={mlflow_run.REPORT_TAG: "compare"},
         run_dir=directory,
     )
-    pages = []
+    pages, notes = [], []
     for number, (name, tradeoff) in enumerate(found.items(), start=1):
         suffix = f"_{number}" if number > 1 else ""
         title = f"{config.experiment}, {name}" if name else config.experiment
@@ -159,8 +165,41 @@ def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
         tracker.log_text(page(tradeoff, title=title, how=config.tradeoff), file)
         tracker.log_figure(tradeoff_figure(tradeoff), f"tradeoff{suffix}")
         pages.append((directory / file).resolve())
+        tracker.log_summary(summary(tradeoff, suffix))
+        notes.append(tradeoff_note(tradeoff, f"{title} (`{file}` under Artifacts)"))
+    tracker.set_note("\n\n".join(notes))
     tracker.finish("FINISHED")
+    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
     return pages
+
+
+def summary(found: "Tradeoff", suffix: str) -> dict[str, float]:
+    """What MLflow keeps of a trade-off: hypervolumes, and what the best on validation reach."""
+    values = {f"hypervolume{suffix}": found.area}
+    if found.area_of_twins is not None:
+        values[f"hypervolume_of_single_tasks{suffix}"] = found.area_of_twins
+    for side, axis in enumerate(found.axes):
+        point = found.best(axis)
+        if point:
+            values[f"best{suffix}/{axis.metric}"] = point.place[side]
+    return values
+
+
+def tradeoff_note(found: "Tradeoff", title: str) -> str:
+    """A trade-off in Markdown."""
+    lines = [f"**{title}**", "", "| runs | " + " | ".join(a.metric for a in found.axes) + " | |"]
+    lines.append("|:--|--:|--:|:--|")
+    chosen = {axis.metric: found.best(axis) for axis in found.axes}
+    for point in found.points:
+        told = ["on the front"] if point.on_front else []
+        told += [f"best {metric} on validation" for metric, b in chosen.items() if b is point]
+        cells = (f"{place:.4f} &nbsp;" for place in point.place)
+        name = f"[{point.group.name}]({point.group.runs[0].url})"
+        lines.append(f"| {name} &nbsp;| {' | '.join(cells)} | {', '.join(told)} |")
+    survive = sum(against.survives for against in found.tested)
+    lines += ["", f"Hypervolume beyond the baselines {found.area:.5f}; {survive} of "]
+    lines[-1] += f"{len(found.tested)} differences survive Holm's correction."
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ class UserError(Exception):
 def user_error(error: BaseException) -> UserError | None:
     """The `UserError` that an exception is, was raised from, or amounts to; None for any other.
 
-    Hydra wraps what the constructor of a `_target_` raises; that it does not take an option is the
-    user's mistake as well.
+    Hydra wraps what the constructor of a `_target_` raises; that it does not take an option, or is
+    not there, is the user's mistake as well.
     """
     from hydra.errors import InstantiationException
 
@@ -25,6 +25,11 @@ def user_error(error: BaseException) -> UserError | None:
     wrapped = isinstance(error, InstantiationException)
     if wrapped and isinstance(cause, TypeError) and "keyword argument" in str(cause):
         return UserError(f"an option must be one that its _target_ takes: {cause}. Leave it out.")
+    if wrapped and str(error).startswith("Error locating target"):
+        return UserError(
+            f"a _target_ must be what can be imported; got: {' '.join(str(cause).split())} "
+            "Correct its name."
+        )
     return user_error(cause) if cause else None
 
 

@@ -16,6 +16,7 @@ from mtrec.config import ClusterConfig, Config
 from mtrec.distributed import devices
 from mtrec.errors import PreemptedError
 from mtrec.jobs.command import command
+from mtrec.jobs.keys import told_in_keys
 from mtrec.libraries import first_import, import_tensorflow
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def _run(found: "Job") -> None:
     """Runs a job, and says in MLflow how it ended."""
     from mtrec.jobs import resume
     from mtrec.jobs.load import load
+    from mtrec.jobs.naming import run_name
     from mtrec.jobs.progress import stage
-    from mtrec.tracking import mlflow_run, run_data, run_dir
+    from mtrec.tracking import mlflow_run, run_data, run_dir, ui
+    from mtrec.tracking.parameters import parameters
 
     config, directory, hydra = found.config, found.directory, HydraConfig.get()
     # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
@@ -75,9 +78,10 @@ def _run(found: "Job") -> None:
     tracker = mlflow_run.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
-        run_name=config.tracking.run_name or f"{hydra.runtime.choices['task']} seed {config.seed}",
+        run_name=config.tracking.run_name
+        or run_name(str(hydra.runtime.choices["task"]), config.seed, hydra.overrides.task),
         run_id=found.run_id,
-        params=asdict(config),
+        params=parameters(asdict(config)),
         tags=chosen(hydra.runtime.choices),
         run_dir=directory,
     )
@@ -96,9 +100,9 @@ def _run(found: "Job") -> None:
         raise
     tracker.finish("FINISHED")
     resume.mark_finished(directory)
-    ask = ", python -m mtrec.recommend run=latest user_id=..."
-    has_index = (directory / run_dir.INDEX).is_dir()
-    print(f"next: mlflow ui (choose Model training){ask if has_index else ''}")
+    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
+    if (directory / run_dir.INDEX).is_dir():
+        print("ask: python -m mtrec.recommend run=latest user_id=...")
     print(f"run: {directory}")
 
 
@@ -125,6 +129,7 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
     return {f"{CHOICE_TAG}{group}": option for group, option in plain.items() if option}
 
 
+@told_in_keys("index")
 def job(
     config: Config, dataset: "Dataset", parts: "Split", directory: Path, tracker: "Tracker"
 ) -> None:
@@ -160,8 +165,7 @@ def job(
     with stage("export"):
         signatures = stages.export(trained, index)
         address = export.log(trained, index, tracker)
-    served = f"; in MLflow {address}" if address else ""
-    reporter.console.print(f"model: SavedModel with {', '.join(signatures)}{served}")
+    reporter.model(signatures, address)
 
 
 def train(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtrec.config import RecommendConfig
 from mtrec.errors import UserError
-from mtrec.jobs.command import command
+from mtrec.jobs.command import command, console
 
 if TYPE_CHECKING:
     from mtrec.serving.index import Index
@@ -31,12 +31,11 @@ class Recommendation:
     rating: float | None
 
 
-@command("recommend")
+@command("recommend", texts=("run", "user_id"))
 def main(config: RecommendConfig) -> None:
     """Prints a table of the items recommended to a user."""
     from pathlib import Path
 
-    from rich.console import Console
     from rich.table import Table
 
     from mtrec.distributed import devices
@@ -57,7 +56,6 @@ def main(config: RecommendConfig) -> None:
             "Recommend from a run of task=joint or task=retrieval."
         )
     searcher = index.load(directory / run_dir.INDEX, digest=trained.tower_digest)
-    console = Console(highlight=False, soft_wrap=True)
     if trained.user_row(config.user_id) and (config.history is not None or config.features):
         raise UserError(
             f"history and features are for users the model does not know; it knows "
@@ -71,14 +69,14 @@ def main(config: RecommendConfig) -> None:
         history=config.history or [],
         features=config.features,
     )
-    console = Console(highlight=False, soft_wrap=True)
+    terminal = console()
     if not trained.user_row(config.user_id):
-        console.print(_fallback(config))
+        terminal.print(_fallback(config))
     table = Table("", "id", "title", "score", "rating", box=None, header_style="bold")
     for place, item in enumerate(items, start=1):
         rating = "" if item.rating is None else f"{item.rating:.2f}"
         table.add_row(str(place), item.item_id, item.title, f"{item.score:.4f}", rating)
-    console.print(table)
+    terminal.print(table)
 
 
 def recommend(
@@ -107,6 +105,8 @@ def recommend(
     import numpy as np
     import tensorflow as tf
 
+    from mtrec.data.inputs import QueryInputs
+
     assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
     seen = run.known.of_user(row) if row else run.item_rows(history)
@@ -116,12 +116,11 @@ def recommend(
             f"k must be between 1 and {left}, the items that user {user_id!r} does not have yet; "
             f"got {k}."
         )
-    owners = np.zeros(len(seen), np.int32)
-    replaced = {} if row else run.model.query.encode_row(features or {})
-    labels = (
-        {name: run.known.labels_of_user(row, name) for name in run.model.reads} if row else None
-    )
-    query = run.model.queries(tf.constant([row]), seen, owners, replaced, labels=labels)
+    if row:
+        inputs = QueryInputs.of(np.array([row]), run.known)
+    else:
+        inputs = QueryInputs.of_new(seen, run.model.query.encode_row(features or {}))
+    query = run.model.queries(inputs)
     retrieval = run.model.heads[run.retrieval]
     vector = np.asarray(retrieval.embed(query[run.retrieval]))
     scores, positions = index.search(vector, k, exclude=[np.unique(seen) - 1])

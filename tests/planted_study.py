@@ -12,7 +12,7 @@ from mtrec.reports import per_user
 from mtrec.reports.groups import grouped
 from mtrec.reports.tradeoff import tradeoff
 from mtrec.tracking.finished import TrackedRun
-from mtrec.tracking.records import flatten
+from mtrec.tracking.parameters import parameters
 from mtrec.tracking.run_dir import USERS
 
 
@@ -27,7 +27,7 @@ def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):
             data, parts = load(config.data)
             worker.train(config, data, parts, place, Silent())
             metrics, _ = stages.evaluate(restore_run(config, data, parts, place))
-            params = flatten(asdict(config))
+            params = parameters(asdict(config))
             runs.append(
                 TrackedRun(
                     run_id=str(place),
@@ -35,6 +35,7 @@ def trade(directory, *overrides, tasks=("rating", "joint"), seeds=(1,)):
                     choices={},
                     params=params,
                     metrics=metrics,
+                    url="",
                     data="",
                 )
             )

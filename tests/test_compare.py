@@ -17,6 +17,7 @@ def run(number, *, rmse, choices=None, data="", **params):
         choices=choices or {},
         params={name.replace("__", "."): str(value) for name, value in params.items()},
         metrics={} if rmse is None else {RMSE: rmse},
+        url=f"http://ui/{number}",
         data=data,
     )
 
@@ -45,7 +46,7 @@ def joint(number, *, weight, method, **params):
         number,
         rmse=0.9,
         choices={"balance": method, "task": "joint"},
-        balance___target_=f"mtrec.training.balance.Class{method.title()}",
+        balance=method.title(),
         task__heads__rating__dim=16,
         task__heads__retrieval__dim=None,
         task__weights__rating=weight,
@@ -56,7 +57,7 @@ def joint(number, *, weight, method, **params):
 
 def single(number, head, **params):
     weights = {f"task__weights__{head}": 1.0, f"task__heads__{head}__dim": 16}
-    return run(number, rmse=0.9, balance___target_="mtrec.Fixed", **weights, **params)
+    return run(number, rmse=0.9, balance="Fixed", **weights, **params)
 
 
 def names(*runs):
@@ -90,9 +91,9 @@ def test_what_all_groups_share_is_not_named():
 def test_without_a_file_a_balancer_is_called_by_its_class():
     mine = {"task__weights__rating": 1.0, "task__weights__retrieval": 1.0}
     assert names(
-        run(1, rmse=0.9, balance___target_="mine.Even", **mine),
-        run(2, rmse=0.9, balance___target_="mine.Odd", **mine),
-    ) == ["balance=Even", "balance=Odd"]
+        run(1, rmse=0.9, balance="mine.Even", **mine),
+        run(2, rmse=0.9, balance="mine.Odd", **mine),
+    ) == ["balance=mine.Even", "balance=mine.Odd"]
 
 
 def test_a_head_of_weight_zero_is_not_trained():

@@ -35,6 +35,7 @@ EXTENDING = ROOT / "docs" / "extending.md"
 # Module of mtrec to the config that it composes, and the folder of conf/ that holds it.
 COMMANDS = {
     "launch": ("config", ""),
+    "prepare": ("prepare", ""),
     "recommend": ("recommend", ""),
     "compare": ("compare", "compare"),
     "doctor": ("doctor", ""),

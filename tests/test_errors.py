@@ -27,6 +27,13 @@ def test_an_option_that_its_target_does_not_take_is_a_mistake() -> None:
     assert "dims" in str(user_error(raised.value))
 
 
+def test_a_target_that_is_not_there_is_a_mistake() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"inner": {"_target_": "mtrec.Nothing"}})
+    assert "a _target_ must be what can be imported" in str(user_error(raised.value))
+    assert "'mtrec.Nothing'" in str(user_error(raised.value))
+
+
 def test_a_mistake_is_itself_and_another_error_is_none() -> None:
     mistake = UserError("no")
     assert user_error(mistake) is mistake

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
-COMMANDS = {"launch", "recommend", "compare", "doctor"}
+COMMANDS = {"launch", "prepare", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
     {"data", "distributed"},

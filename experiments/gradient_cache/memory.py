@@ -35,7 +35,7 @@ def measure(at_once: int | None, overrides: list[str]) -> tuple[float, float]:
     import_tensorflow()
     import tensorflow as tf
 
-    from mtrec.data.batches import stack
+    from mtrec.data.inputs import stack
     from mtrec.jobs import build
     from mtrec.jobs.load import load
     from mtrec.training.step import Step

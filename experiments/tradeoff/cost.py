@@ -59,7 +59,7 @@ class Training:
 
     def cpu_seconds(self, steps: int, *, observe: bool = False) -> float:
         """Takes steps in one call, or one observed step; making the batches does not count."""
-        from mtrec.data.batches import stack
+        from mtrec.data.inputs import stack
 
         batches = []
         for _ in range(1 if observe else steps):

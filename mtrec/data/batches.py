@@ -3,42 +3,6 @@
 Every random choice is a function of (seed, epoch, step) and is made for the global batch before it
 is cut into replicas' slices. Any number of replicas therefore trains on the same examples, and a
 job can start again at any step, given what was mined for its epoch.
-
-A batch is a dictionary of arrays. Q, N, H, K, M, P, V count queries, rows, history entries, pairs
-of a query and an item of its own, distinct items, pool items and items drawn for views of one
-replica; shapes are padded so that all replicas' agree.
-
-| field | shape | meaning |
-|---|---|---|
-| query | Q | user row of each query; 0 for padding |
-| query_draw | Q | drawn evenly from 0 to 1: features with dropout are unknown to the lowest |
-| history_query, history_item | H | query an entry belongs to (-1 for padding), position in `item` |
-| history_label_rating, ... | H | rating and other labels of the entry, NaN where there is none |
-| own_query | K | query that has, brought or might have brought the item; -1 for padding |
-| own_item, own_pool | K | position of the item in `item`, in the whole pool (-1 for padding) |
-| own_log_q | K | log Q of the item |
-| own_weight | K | 0: the user has it, it is no negative; 1: given or mined, there for certain; \
-else one over the probability that other units bring what the query might have brought |
-| item | M | distinct item rows of rows, histories and own items; 0 for padding |
-| row_query, row_item | N | query of a training row, position of its target in `item` |
-| row_weight | N | 1 for a row and 0 for padding |
-| row_draw | N | drawn evenly from 0 to 1: a task that takes a share of the rows takes the lowest |
-| row_time | N | int64 seconds since 1970 of the row; 0 where it has none, and for padding |
-| label_rating, ... | N | rating and other labels of the interactions, NaN where a row has none |
-| row_kind | N | 1 for the first row with its query and target, 0 for repeats and padding |
-| row_had | N | 1 where the user has the item of the row by an interaction that is no target |
-| row_pool | N | position of the row's target in the whole pool; -1: not there, or padding |
-| row_log_q | N | log Q of the row's target |
-| pool, pool_log_q | P | items r, r + R, ... of the pool for replica r (0 for padding), log Q |
-| pool_frozen | P | 1 for an item that the pool's gradient does not move |
-| view_item | V | drawn items r, r + R, ... for replica r; 0 for padding; if a head asks for views |
-| view_draw | 1 | a whole number drawn evenly, by which the features of both views are chosen |
-
-Where negatives have a `log_q_rate`, log Q is 0 here and the step puts its estimate in its place.
-The whole pool is that of all replicas or, with local negatives, the replica's own. Rows of a query
-lie side by side, as do entries of its history, and are in time order. No entry of a history has the
-item of a target of its query, however often the user took it. A pair of query and own item occurs
-once, if the item is in the pool, whether it was shown or not; those of a query lie side by side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,16 +12,22 @@ import numpy as np
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
+from mtrec.data.inputs import (
+    Batch,
+    HistoryInputs,
+    Own,
+    PoolSlice,
+    QueryInputs,
+    Rows,
+    Views,
+    pad_together,
+)
 from mtrec.data.negatives import Negatives, Pool
 from mtrec.data.units import Brings, Queries, Units
 from mtrec.errors import UserError
 
-Batch = dict[str, np.ndarray]
-
 # Tell the random streams of pools, of draws for each row and query, and of views, from the batch's.
 _POOL, _DRAW, _QUERY_DRAW, _VIEW = 1, 2, 3, 4
-# Lengths that vary are padded to a multiple of this, so that few shapes occur.
-ROUND_TO = 256
 
 
 @dataclass(frozen=True)
@@ -116,8 +86,8 @@ class Batches:
         if global_batch % num_replicas:
             down = global_batch // num_replicas * num_replicas
             raise UserError(
-                f"train.global_batch must divide by the number of replicas ({num_replicas}); got "
-                f"{global_batch}. Set train.global_batch={down or num_replicas}."
+                f"`global_batch` must divide by the number of replicas ({num_replicas}); got "
+                f"{global_batch}. Set `global_batch`={down or num_replicas}."
             )
         self.histories = Histories.of_all(dataset, fit)
         self.known = Histories.of(dataset, fit)
@@ -201,7 +171,7 @@ class Batches:
             pools = [self._pool(batches, 0, self.global_batch, place)] * replicas
             own = [slice(replica, None, replicas) for replica in range(replicas)]
         slices = [
-            self._slice(batches[0], first, size, pool, part) | views
+            self._slice(batches[0], first, size, pool, part, views)
             for first, pool, part, views in zip(starts, pools, own, self._views(place), strict=True)
         ]
         return pad_together(slices, queries=size)
@@ -244,56 +214,62 @@ class Batches:
             items.append(lists[lists > 0])
         return np.concatenate(owners), np.concatenate(items)
 
-    def _views(self, place: int) -> list[Batch]:
-        """Each replica's fields of a step for heads that compare views."""
-        if not self.views:
-            return [{}] * self.num_replicas
+    def _views(self, place: int) -> list[Views]:
+        """What each replica has of a step's items to compare views of."""
         rng = np.random.default_rng([self.seed, place, _VIEW])
         count = min(self.views, self.num_items)
         items = rng.choice(self.num_items, count, replace=False, shuffle=False) + 1
-        draw = rng.integers(2**31, size=1)
+        draw = rng.integers(2**31)
         own = [slice(replica, None, self.num_replicas) for replica in range(self.num_replicas)]
-        return [{"view_item": items[part], "view_draw": draw} for part in own]
+        return [Views(items[part], draw) for part in own]
 
-    def _slice(self, batch: _Global, first: int, size: int, pool: Pool, part: slice) -> Batch:
+    def _slice(
+        self, batch: _Global, first: int, size: int, pool: Pool, part: slice, views: Views
+    ) -> Batch:
         queries, mine = batch.queries.part(first, size)
         items, labels = self.histories.items, self.histories.labels
         row, shown = queries.row, queries.shown
         target, history = items[row], items[shown]
         target_pair = self._pair(queries.row_owner, target)
-        own = self._own(queries, target_pair, pool)
-        own_item = own.pop("item")
+        own, own_item = self._own(queries, target_pair, pool)
         item, position = np.unique(np.concatenate([target, history, own_item]), return_inverse=True)
-        row_item, history_item, own_place = np.split(
+        row_place, history_place, own_place = np.split(
             position, [len(target), len(target) + len(history)]
         )
-        return {
-            "query": queries.user,
-            "query_draw": batch.query_draw[first : first + size],
-            "history_query": queries.shown_owner,
-            "history_item": history_item,
-            "own_item": own_place,
-            "own_log_q": pool.log_q[own_item],
-            **{f"own_{name}": values for name, values in own.items()},
-            "item": item,
-            "row_query": queries.row_owner,
-            "row_item": row_item,
-            "row_weight": np.ones(len(target), np.float32),
-            "row_draw": batch.draw[mine],
-            "row_time": self._time[row],
-            "row_kind": first_of_each(target_pair),
-            "row_had": queries.row_had,
-            "row_pool": _positions(pool.items, target),
-            "row_log_q": pool.log_q[target],
-            "pool": pool.items[part],
-            "pool_log_q": pool.log_q[pool.items[part]],
-            "pool_frozen": pool.frozen[part],
-            **{f"label_{name}": label[row] for name, label in labels.items()},
-            **{f"history_label_{name}": label[shown] for name, label in labels.items()},
-        }
+        return Batch(
+            query=QueryInputs(
+                users=queries.user,
+                history=HistoryInputs(
+                    items=item,
+                    owners=queries.shown_owner,
+                    places=history_place,
+                    labels={name: label[shown] for name, label in labels.items()},
+                ),
+                draw=batch.query_draw[first : first + size],
+            ),
+            rows=Rows(
+                query=queries.row_owner,
+                item=row_place,
+                weight=np.ones(len(target), np.float32),
+                draw=batch.draw[mine],
+                time=self._time[row],
+                labels={name: label[row] for name, label in labels.items()},
+                kind=first_of_each(target_pair),
+                had=queries.row_had,
+                pool=_positions(pool.items, target),
+                log_q=pool.log_q[target],
+            ),
+            own=own._replace(item=own_place),
+            pool=PoolSlice(
+                items=pool.items[part],
+                log_q=pool.log_q[pool.items[part]],
+                frozen=pool.frozen[part],
+            ),
+            views=views,
+        )
 
-    def _own(self, queries: Queries, target_pair: np.ndarray, pool: Pool) -> Batch:
-        """Items of the pool that are a query's own, but for its targets; see the fields `own_`."""
+    def _own(self, queries: Queries, target_pair: np.ndarray, pool: Pool) -> tuple[Own, np.ndarray]:
+        """Items of the pool that are a query's own, but for its targets, and their item rows."""
         had, had_owner = self.histories.items[queries.had], queries.had_owner
         owner, brought = self._brought(queries, mined=True)
         if len(brought):
@@ -309,10 +285,10 @@ class Batches:
             owner, item = np.concatenate([owner, left]), np.concatenate([item, might.item])
             weight = np.concatenate([weight, np.exp(-log_q).astype(np.float32)])
         place = _positions(pool.items, item)
-        found = {"query": owner, "item": item, "pool": place, "weight": weight}
         there = np.flatnonzero(place >= 0)
         there = there[np.argsort(owner[there], kind="stable")]
-        return {name: values[there] for name, values in found.items()}
+        owner, item, place, weight = (v[there] for v in (owner, item, place, weight))
+        return Own(owner, item, place, pool.log_q[item], weight), item
 
     def _not_brought(self, queries: Queries, taken: np.ndarray) -> tuple[np.ndarray, Brings]:
         """What queries might have brought, but for the pairs `taken`, and the query of each."""
@@ -331,8 +307,8 @@ class Batches:
 def _given(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     if "negative" not in columns:
         raise UserError(
-            "negatives.given needs data that names them: a column of the interactions in "
-            "data.negative. Set that, or negatives.given=false."
+            "`negatives.given` needs data that names them: a column of the interactions in "
+            "`negative`. Set that, or `negatives.given`=false."
         )
     return columns["negative"]
 
@@ -343,41 +319,3 @@ def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:
         return np.full(len(items), -1)
     found = np.minimum(np.searchsorted(pool, items), len(pool) - 1)
     return np.where(pool[found] == items, found, -1)
-
-
-def rounded(length: int) -> int:
-    """The padded length: the next multiple of `ROUND_TO`, at least one."""
-    return max(1, -(-length // ROUND_TO)) * ROUND_TO
-
-
-def padding(name: str) -> float:
-    """What a field is padded with."""
-    if name.startswith(("label_", "history_label_")):
-        return float("nan")
-    return -1 if name in ("history_query", "own_query", "own_pool", "row_pool") else 0
-
-
-def _kind(name: str, values: np.ndarray) -> type[np.generic]:
-    if values.dtype.kind == "f":
-        return np.float32
-    # Seconds since 1970 end with 2038 in int32, and float32 rounds them to two minutes.
-    return np.int64 if name == "row_time" else np.int32
-
-
-def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
-    """Pads each field of all slices to one length, `query` to exactly `queries`."""
-    padded: list[Batch] = [{} for _ in slices]
-    for name in slices[0]:
-        longest = max(len(part[name]) for part in slices)
-        length = queries if name in ("query", "query_draw") else rounded(longest)
-        for part, out in zip(slices, padded, strict=True):
-            values = np.asarray(part[name])
-            out[name] = np.full(length, padding(name), _kind(name, values))
-            out[name][: len(values)] = values
-    return padded
-
-
-def stack(steps: Sequence[Batch]) -> Batch:
-    """Several steps' batches of one replica as arrays `[K, ...]`, for one call of the step."""
-    padded = pad_together(steps, queries=len(steps[0]["query"]))
-    return {name: np.stack([part[name] for part in padded]) for name in padded[0]}

@@ -1,10 +1,12 @@
 """Prepared columns on disk, memory-mapped when they are read again."""
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,24 @@ from mtrec.errors import UserError
 
 # Part of every key: a change of the layout below must never meet columns written before it.
 _FORMAT_VERSION = 2
+_ASIDE = ".writing-"
 _TABLES = ("users", "items", "interactions")
 _SCALARS = ("name", "user_key", "item_key", "title", "rating_scale", "source", "digest")
 
 
-def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[], Dataset]) -> Dataset:
+def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[Path], Dataset]) -> Dataset:
     """Returns the dataset kept under `key`, or builds it and keeps it.
 
     The columns lie as `.npy` files in `<cache_dir>/<key["name"]>-<hash of key>/`. They are written
     aside and renamed, so that a directory under its final name is whole; its digest is checked on
-    every read all the same, and a damaged one is built again.
+    every read all the same, and a damaged one is built again. Of several jobs that want the same,
+    one builds and the others wait. What a job that was killed left aside is removed by the next.
 
     Args:
         cache_dir: Directory of all cached datasets; created where it is missing.
         key: Everything that shapes the columns, as JSON values; `key["name"]` names the data.
-        build: Makes the dataset when the cache does not hold it.
+        build: Makes the dataset when the cache does not hold it; takes an empty directory on the
+            same disk, to write what is then kept without a copy.
 
     Returns:
         A dataset whose columns are read-only memory maps.
@@ -42,13 +47,19 @@ def cached(*, cache_dir: str, key: Mapping[str, Any], build: Callable[[], Datase
     hashed = hashlib.sha256(text.encode()).hexdigest()[:16]
     directory = Path(cache_dir).expanduser() / f"{key['name']}-{hashed}"
     dataset = read_columns(directory)
-    if dataset is None:
-        _write(build(), directory)
-        dataset = read_columns(directory)
+    if dataset is not None:
+        return dataset
+    with _locked(directory.parent):
+        dataset = read_columns(directory)  # another job may have built it in the meantime
+        if dataset is None:
+            for left in directory.parent.glob(f"{_ASIDE}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            _build(build, directory)
+            dataset = read_columns(directory)
     if dataset is None:
         raise UserError(
-            f"data.cache_dir must keep what is written to it; the columns in {directory} came back "
-            "changed. Set data.cache_dir to a directory on another disk."
+            f"`cache_dir` must keep what is written to it; the columns in {directory} came back "
+            "changed. Set `cache_dir` to a directory on another disk."
         )
     return dataset
 
@@ -110,33 +121,51 @@ def _mapped(file: Path) -> np.ndarray:
     return np.load(file, mmap_mode="r" if file.stat().st_size > 128 else None, allow_pickle=False)
 
 
-def _write(dataset: Dataset, directory: Path) -> None:
-    """Writes the dataset aside and renames it to `directory`."""
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Waits for other jobs that build there; the system lets go of it when one is killed."""
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory.parent))
+        directory.mkdir(parents=True, exist_ok=True)
+        held = os.open(directory, os.O_RDONLY)
     except OSError as error:
         raise UserError(
-            f"data.cache_dir must be a directory that can be written; {directory.parent} is not "
-            f"({error.strerror}). Set data.cache_dir to one that is."
+            f"`cache_dir` must be a directory that can be written; {directory} is not "
+            f"({error.strerror}). Set `cache_dir` to one that is."
         ) from error
     try:
-        write_columns(dataset, aside)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    except OSError as error:  # some shared storage has no locks
+        print(f"{directory} cannot be locked ({error.strerror}): prepare data in one job alone.")
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+def _build(build: Callable[[Path], Dataset], directory: Path) -> None:
+    """Builds and writes the dataset aside, and renames it to `directory`."""
+    aside = directory.with_name(f"{_ASIDE}{directory.name}")
+    made, written = aside / "made", aside / "written"
+    try:
+        for folder in (made, written):
+            folder.mkdir(parents=True)
+        write_columns(build(made), written)
         shutil.rmtree(directory, ignore_errors=True)
-        aside.rename(directory)
+        written.rename(directory)
     except OSError as error:
-        # Another job may have put the same columns there in the meantime; then theirs will do.
-        if read_columns(directory) is None:
-            raise UserError(
-                f"data.cache_dir must have room for the prepared columns; writing {directory} "
-                f"failed ({error.strerror}). Set data.cache_dir to a disk with room."
-            ) from error
+        raise UserError(
+            f"`cache_dir` must have room for the prepared columns; writing {directory} "
+            f"failed ({error.strerror}). Set `cache_dir` to a disk with room."
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_columns(dataset: Dataset, aside: Path) -> None:
-    """Writes the `.npy` files of each column into `aside`, and what describes them."""
+    """Writes the `.npy` files of each column into `aside`, and what describes them.
+
+    A column that is the map of a whole file on the same disk becomes another name of that file.
+    """
     files: dict[str, dict[str, dict[str, str]]] = {}
     for table in _TABLES:
         files[table] = {}
@@ -145,7 +174,21 @@ def write_columns(dataset: Dataset, aside: Path) -> None:
             parts = parts_of(column)
             files[table][name] = {part: f"{table}.{number}.{part}.npy" for part in parts}
             for part, values in parts.items():
-                np.save(aside / files[table][name][part], values, allow_pickle=False)
+                _save(values, aside / files[table][name][part])
     about = {name: getattr(dataset, name) for name in _SCALARS}
     text = json.dumps({**about, "files": files}, indent=2, ensure_ascii=False)
     (aside / "about.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _save(values: np.ndarray, file: Path) -> None:
+    if isinstance(values, np.memmap) and values.flags.c_contiguous:
+        source = Path(str(values.filename))
+        kept = np.load(source, mmap_mode="r", allow_pickle=False)
+        if (kept.dtype, kept.shape) == (values.dtype, values.shape):
+            try:
+                os.link(source, file)
+            except OSError:  # another disk, or one that has no links
+                pass
+            else:
+                return
+    np.save(file, values, allow_pickle=False)

@@ -52,10 +52,6 @@ class Histories:
         """Item rows of one user, oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
-    def labels_of_user(self, user: int, name: str) -> np.ndarray:
-        """A label of one user's interactions, oldest first."""
-        return self.labels[name][self.offsets[user] : self.offsets[user + 1]]
-
     def entries(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions of all entries of `users`, and for each its position in `users`."""
         starts, counts = self.offsets[users], self.offsets[users + 1] - self.offsets[users]

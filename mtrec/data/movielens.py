@@ -52,8 +52,7 @@ def load(*, variant: str, data_dir: str | None, archive: str | None, cache_dir: 
     """
     if variant not in EDITIONS:
         raise UserError(
-            f"data.variant must be one of {', '.join(EDITIONS)}; got {variant!r}. "
-            "Set data.variant=100k."
+            f"`variant` must be one of {', '.join(EDITIONS)}; got {variant!r}. Set `variant`=100k."
         )
     name = f"movielens_{variant.replace('-', '_')}"
     key = {
@@ -66,7 +65,7 @@ def load(*, variant: str, data_dir: str | None, archive: str | None, cache_dir: 
     return cached(
         cache_dir=cache_dir,
         key=key,
-        build=lambda: _build(name, variant, data_dir, archive),
+        build=lambda _: _build(name, variant, data_dir, archive),
     )
 
 
@@ -84,8 +83,8 @@ def _build(name: str, variant: str, data_dir: str | None, archive: str | None) -
         print(f"{name} from {place}: {len(ratings['user_id']):,} ratings", flush=True)
         return _dataset(name, variant, ratings, movies, source=place)
     raise UserError(
-        f"{name} was found nowhere ({'; '.join(outcomes)}). Set data.archive to the zip or folder "
-        "from GroupLens, or use data=synthetic."
+        f"{name} was found nowhere ({'; '.join(outcomes)}). Set `archive` to the zip or folder "
+        "from GroupLens, or take `mtrec.load_synthetic`."
     )
 
 
@@ -93,7 +92,7 @@ def _attempts(variant: str, data_dir: str | None, archive: str | None) -> Iterat
     """Yields the name of each place, and what reads ratings and movies from it."""
     if data_dir is not None:
         path = Path(data_dir).expanduser()
-        yield f"data.data_dir={data_dir}", lambda work: movielens_tfds.read(variant, path)
+        yield f"data_dir={data_dir}", lambda work: movielens_tfds.read(variant, path)
     for place, fetch in places(EDITIONS[variant], archive):
         yield place, partial(_fetch_and_prepare, variant, fetch)
 

@@ -175,14 +175,14 @@ class InBatch(Negatives):
         counts = {"uniform": uniform, "past_batches": past_batches, "mined": mined}
         for name, value in counts.items():
             if value < 0:
-                raise UserError(f"negatives.{name} must be at least 0; got {value}.")
+                raise UserError(f"`{name}` must be at least 0; got {value}.")
         if log_q_rate is not None and not 0 < log_q_rate <= 1:
             raise UserError(
-                f"negatives.log_q_rate must be above 0 and at most 1, or null; got {log_q_rate}."
+                f"`log_q_rate` must be above 0 and at most 1, or null; got {log_q_rate}."
             )
         if log_q_rate is not None and local:
             raise UserError(
-                "negatives.log_q_rate must be null with negatives.local=true, as it is estimated "
+                "`log_q_rate` must be null with `local`=true, as it is estimated "
                 f"from the pool that all replicas share; got {log_q_rate}. Set one of the two."
             )
         self.uniform = uniform
@@ -201,7 +201,7 @@ class InBatch(Negatives):
         for name, value in (("uniform", self.uniform), ("mined", self.mined)):
             if value > num_items:
                 raise UserError(
-                    f"negatives.{name} must be at most the number of items ({num_items}); got "
+                    f"`{name}` must be at most the number of items ({num_items}); got "
                     f"{value}. Use the whole catalogue instead."
                 )
         self._unit_items = unit_items

@@ -114,7 +114,7 @@ def places(edition: Edition, archive: str | None) -> Iterator[Place]:
     """
     if archive is not None:
         path = Path(archive).expanduser()
-        yield f"data.archive={archive}", lambda work: from_archive(edition, path, work)
+        yield f"archive={archive}", lambda work: from_archive(edition, path, work)
     yield "GroupLens", lambda work: from_grouplens(edition, work)
     if edition.in_recbole:
         yield f"the {_RECBOLE} wheel", from_recbole

@@ -66,7 +66,7 @@ def split(dataset: Dataset, *, kind: str, **options: Any) -> Split:
     takes = options_of(kind)
     if set(options) != set(takes):
         raise UserError(
-            f"data.split.kind={kind} must be given {', '.join(takes) or 'no options'}; got "
+            f"`kind`={kind} must be given {', '.join(takes) or 'no options'}; got "
             f"{', '.join(options) or 'none'}."
         )
     first = first_copies(dataset.interactions)
@@ -90,8 +90,7 @@ def options_of(kind: str) -> tuple[str, ...]:
     """
     if kind not in KINDS:
         raise UserError(
-            f"data.split.kind must be one of {', '.join(KINDS)}; got {kind!r}. "
-            "Set data.split.kind=random."
+            f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}. Set `kind`=random."
         )
     return tuple(inspect.signature(KINDS[kind]).parameters)[1:]
 
@@ -114,8 +113,8 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, rating_share: float, seed
     """
     if not 0 < rating_share <= 1:
         raise UserError(
-            f"data.split.rating_share must be above 0 and at most 1; got {rating_share}. "
-            "Set data.split.rating_share=1, or task=retrieval to do without ratings."
+            f"`rating_share` must be above 0 and at most 1; got {rating_share}. "
+            "Set `rating_share`=1, or train no head on ratings."
         )
     if rating_share == 1:
         return dataset
@@ -124,13 +123,12 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, rating_share: float, seed
     kept = round(rating_share * len(rated))
     if not len(rated):
         raise UserError(
-            "data.split.rating_share must be 1 where no row to fit has a rating; "
-            f"got {rating_share}."
+            f"`rating_share` must be 1 where no row to fit has a rating; got {rating_share}."
         )
     if not kept:
         raise UserError(
-            f"data.split.rating_share={rating_share} must leave a rating among the {len(rated)} of "
-            f"the rows to fit. Set data.split.rating_share={1 / len(rated):.2g} or more."
+            f"`rating_share`={rating_share} must leave a rating among the {len(rated)} of "
+            f"the rows to fit. Set `rating_share`={1 / len(rated):.2g} or more."
         )
     rating[rated[kept:]] = np.nan
     # The digest stays that of the source: what rows are judged on is the same.
@@ -149,8 +147,8 @@ def _temporal(rows: Columns, *, train_share: float, validation_share: float) -> 
     _check_share("train_share", train_share, remedy=0.8)
     if len(times) and times.min() == times.max():
         raise UserError(
-            "data.split.kind=temporal needs times that differ; every row has timestamp "
-            f"{times[0]}. Set data.split.kind=random, or name a timestamp column."
+            "`kind`=temporal needs times that differ; every row has timestamp "
+            f"{times[0]}. Set `kind`=random, or name a timestamp column."
         )
     order = np.argsort(times, kind="stable")
     train, test = _cut(order, round(train_share * len(times)))
@@ -159,9 +157,7 @@ def _temporal(rows: Columns, *, train_share: float, validation_share: float) -> 
 
 def _fold(rows: Columns, *, seed: int, fold: int, validation_share: float) -> Split:
     if fold not in range(1, NUM_FOLDS + 1):
-        raise UserError(
-            f"data.split.fold must be from 1 to {NUM_FOLDS}; got {fold}. Set data.split.fold=1."
-        )
+        raise UserError(f"`fold` must be from 1 to {NUM_FOLDS}; got {fold}. Set `fold`=1.")
     count = len(rows["user"])
     edges = [round(count * part / NUM_FOLDS) for part in range(NUM_FOLDS + 1)]
     numbers = np.arange(count, dtype=np.int64)
@@ -192,9 +188,7 @@ KINDS: dict[str, Callable[..., Split]] = {
 
 def _permuted(rows: np.ndarray, seed: int) -> np.ndarray:
     if not 0 <= seed < 2**32:
-        raise UserError(
-            f"data.split.seed must be from 0 to {2**32 - 1}; got {seed}. Set data.split.seed=42."
-        )
+        raise UserError(f"`seed` must be from 0 to {2**32 - 1}; got {seed}. Set `seed`=42.")
     return np.random.RandomState(seed).permutation(rows)
 
 
@@ -213,25 +207,22 @@ def _held_out(train: np.ndarray, test: np.ndarray, validation_share: float) -> S
 
 def _check_share(name: str, share: float, *, remedy: float) -> None:
     if not 0 < share < 1:
-        raise UserError(
-            f"data.split.{name} must lie between 0 and 1; got {share}. "
-            f"Set data.split.{name}={remedy}."
-        )
+        raise UserError(f"`{name}` must lie between 0 and 1; got {share}. Set `{name}`={remedy}.")
 
 
 def _check_parts(parts: Split, kind: str, rows: int, *, validated: bool) -> None:
     remedies = {
-        "fit": "Set a larger data.split.train_share or a smaller data.split.validation_share.",
-        "validation": "Set a larger data.split.validation_share.",
-        "test": "Set a smaller data.split.train_share.",
+        "fit": "Set a larger `train_share` or a smaller `validation_share`.",
+        "validation": "Set a larger `validation_share`.",
+        "test": "Set a smaller `train_share`.",
     }
     if kind == "leave_one_out":
         remedies = dict.fromkeys(
-            remedies, "No user has three rows to take them from; set data.split.kind=random."
+            remedies, "No user has three rows to take them from; set `kind`=random."
         )
     for name, remedy in remedies.items():
         if not len(getattr(parts, name)) and (validated or name != "validation"):
             raise UserError(
-                f"data.split.kind={kind} must leave rows in every part; "
+                f"`kind`={kind} must leave rows in every part; "
                 f"its {name} part of {rows} rows is empty. {remedy}"
             )

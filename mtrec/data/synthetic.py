@@ -253,21 +253,21 @@ def _check(
     }
     for name, size in sizes.items():
         if size < 1:
-            raise UserError(f"data.{name} must be at least 1; got {size}. Set data.{name}=100.")
+            raise UserError(f"`{name}` must be at least 1; got {size}. Set `{name}`=100.")
     if most_repeats < 1:
         raise UserError(
-            f"data.most_repeats must be at least 1; got {most_repeats}. Set data.most_repeats=1."
+            f"`most_repeats` must be at least 1; got {most_repeats}. Set `most_repeats`=1."
         )
     if num_interactions > num_users * num_items // 2:
         raise UserError(
-            f"data.num_interactions must be at most half of users times items "
+            f"`num_interactions` must be at most half of users times items "
             f"({num_users * num_items // 2}); got {num_interactions}. "
-            f"Set data.num_interactions={max(1, num_users * num_items // 10)}."
+            f"Set `num_interactions`={max(1, num_users * num_items // 10)}."
         )
     if noise < 0:
-        raise UserError(f"data.noise must not be negative; got {noise}. Set data.noise=0.5.")
+        raise UserError(f"`noise` must not be negative; got {noise}. Set `noise`=0.5.")
 
 
 def _check_range(name: str, value: float, *, low: int) -> None:
     if not low <= value <= 1:
-        raise UserError(f"data.{name} must lie from {low} to 1; got {value}. Set data.{name}=1.")
+        raise UserError(f"`{name}` must lie from {low} to 1; got {value}. Set `{name}`=1.")

@@ -1,17 +1,23 @@
 """A user's own interactions, with or without tables of items and users."""
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mtrec.data.cache import digest_of
+from mtrec.data.cache import cached, digest_of
 from mtrec.data.columns import Columns, Texts, with_unknown
 from mtrec.data.dataset import Dataset
-from mtrec.data.table_file import Ids, TableFile, read_table_file
-from mtrec.data.validate import check
-from mtrec.errors import UserError
+from mtrec.data.files import Files
+from mtrec.data.sorted_log import LackingIdError, SortedLog
+from mtrec.data.table_file import TableFile
+from mtrec.data.validate import check, check_ids, check_times
+from mtrec.errors import UserError, require
+
+# Part of the cache key: raise it when the columns below are made in another way.
+_COLUMNS_VERSION = 1
 
 # Of data without any ratings: nothing is ever compared with it.
 _NO_RATING_SCALE = (0.0, 1.0)
@@ -32,12 +38,19 @@ def load(
     rating_scale: list[float] | None,
     bag_columns: list[str],
     bag_separator: str,
+    cache_dir: str,
+    memory_budget_mib: int,
 ) -> Dataset:
-    """Returns the dataset that CSV or Parquet files hold.
+    """Returns the dataset that CSV, Parquet or Arrow files hold, its columns memory-mapped.
 
-    Every column of the items and users files is carried along: numbers as float32 (an empty cell
-    becomes NaN), lists and `bag_columns` as bags, all else as text. Users and items have the order
-    of their files, or else of their first interaction.
+    The interactions are sorted by user, then by time, then as the files have them; that needs no
+    more memory than is given for it, whatever their number. They are kept in `cache_dir` until a
+    file or an option changes. Every column of the items and users files is carried along: numbers
+    as float32 (an empty cell becomes NaN), lists and `bag_columns` as bags, all else as text. Users
+    and items have the order of their files, or else of their first interaction.
+
+    A file may be a folder of files, a pattern such as `log/*.parquet`, or any of these at an
+    address that fsspec knows, such as `s3://bucket/log`; see `mtrec.data.files.Files.of`.
 
     Args:
         interactions: File with one row an interaction.
@@ -56,140 +69,210 @@ def load(
         rating_scale: Lowest and highest rating; `None` takes those in the data.
         bag_columns: Text columns of `items` or `users` that hold several labels a cell.
         bag_separator: What stands between two labels.
+        cache_dir: Where prepared columns are kept.
+        memory_budget_mib: What this process may hold in memory to prepare the interactions, in MiB.
 
     Raises:
         UserError: A file, a column or a cell is not as it must be; the message names it.
     """
+    require("`memory_budget_mib`", memory_budget_mib, least=256)
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
-    named = (user_key, item_key, rating, *labels, negative, timestamp)
-    wanted = [name for name in named if name is not None]
-    log = read_table_file(interactions, option="data.interactions", columns=wanted)
-    user_file = None if users is None else read_table_file(users, option="data.users")
-    item_file = None if items is None else read_table_file(items, option="data.items")
-    _check_bags(bag_columns, user_file, item_file)
-    how = {"texts": [title], "bags": bag_columns, "separator": bag_separator}
-    user_ids = {user_key: log.ids(user_key, named_by="data.user_key")}
-    item_ids = {item_key: log.ids(item_key, named_by="data.item_key")}
-    if negative is not None:
-        item_ids[negative] = log.ids(negative, named_by="data.negative", optional=True)
-    user_columns, (user,) = _side(log, user_file, user_key, "data.user_key", user_ids, how)
-    item_columns, (item, *refused) = _side(log, item_file, item_key, "data.item_key", item_ids, how)
-    _check_title(title, item_columns)
-    rows: Columns = {
-        "user": user,
-        "item": item,
-        "rating": np.full(len(user), np.nan, dtype=np.float32),
-        "timestamp": np.zeros(len(user), dtype=np.int64),
-    }
-    if rating is not None:
-        rows["rating"] = log.ratings(rating, named_by="data.rating", scale=scale)
-    if negative is not None:
-        (rows["negative"],) = refused
-    for name in labels:
-        rows[name] = log.ratings(name, named_by="data.labels", scale=None)
-    if timestamp is not None:
-        rows["timestamp"] = log.times(timestamp, named_by="data.timestamp")
-    dataset = Dataset(
-        name=Path(interactions).name.split(".")[0],
-        users=user_columns,
-        items=item_columns,
-        interactions=rows,
-        user_key=user_key,
-        item_key=item_key,
-        title=item_key if title is None else title,
-        rating_scale=scale or _observed_scale(rows["rating"]),
-        source=interactions,
-        digest=digest_of(users=user_columns, items=item_columns, interactions=rows),
-    )
-    check(dataset)
-    return dataset
-
-
-def _side(
-    log: TableFile,
-    file: TableFile | None,
-    key: str,
-    named_by: str,
-    ids: Mapping[str, Ids],
-    how: Mapping[str, Any],
-) -> tuple[Columns, list[np.ndarray]]:
-    """Returns the columns of the users or the items, and their rows for each of `log`'s `ids`."""
-    import pyarrow as pa
-
-    if file is None:
-        known = pa.chunked_array([column.values for column in ids.values()]).unique()
-    else:
-        given = file.ids(key, named_by=named_by)
-        known = given.values.take(given.codes)
-    columns: Columns = {key: Texts.of_arrow(known)}
-    if file is not None:
-        columns |= file.features(without=key, **how)
-    columns = {name: with_unknown(column) for name, column in columns.items()}
-    return columns, [_rows(chosen, known, name, log, file) for name, chosen in ids.items()]
-
-
-def _rows(chosen: Ids, known: Any, name: str, log: TableFile, file: TableFile | None) -> np.ndarray:
-    """Returns the row number of each id, int32, 0 for none, and refuses one that `file` lacks."""
-    import pyarrow.compute as pc
-
-    found = pc.fill_null(pc.index_in(chosen.values, value_set=known), -1).to_numpy()
-    # The last entry is for rows without an id.
-    rows = np.append(found, -1).astype(np.int32)[chosen.codes]
-    lacking = np.flatnonzero((chosen.codes >= 0) & (rows < 0))
-    if file is not None and len(lacking):
-        received = chosen.values[int(chosen.codes[lacking[0]])].as_py()
+    if user_key == item_key:
         raise UserError(
-            f"column {name!r} of data.interactions must hold ids that {file.option} has; got "
-            f"{received!r} in row {lacking[0] + 1} of {log.path}. "
+            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
+            "Correct one of them."
+        )
+    sources = {"interactions": interactions, "items": items, "users": users}
+    files = {
+        name: Files.of(path, option=name) for name, path in sources.items() if path is not None
+    }
+    options: dict[str, Any] = {
+        "user_key": user_key,
+        "item_key": item_key,
+        "rating": rating,
+        "labels": list(labels),
+        "negative": negative,
+        "timestamp": timestamp,
+        "title": title,
+        "scale": scale,
+        "bag_columns": list(bag_columns),
+        "bag_separator": bag_separator,
+    }
+    key = {
+        "name": Path(interactions).name.split(".")[0],
+        "columns": _COLUMNS_VERSION,
+        "files": {name: found.fingerprint() for name, found in files.items()},
+        **options,
+    }
+
+    def build(folder: Path) -> Dataset:
+        return _Preparation(files, folder, memory_budget_mib, **options).dataset(key["name"])
+
+    return cached(cache_dir=cache_dir, key=key, build=build)
+
+
+class _Preparation:
+    """Makes a dataset of files in a folder of its own; see `load` for the options."""
+
+    def __init__(
+        self, files: Mapping[str, Files], folder: Path, memory_budget_mib: int, **options: Any
+    ) -> None:
+        self._log = files["interactions"]
+        self._side = {name: file.whole() for name, file in files.items() if file is not self._log}
+        self._folder = folder
+        self._budget = memory_budget_mib
+        self._keys = {"user": options["user_key"], "item": options["item_key"]}
+        self._options = options
+        # The row before each chunk of the log, and where it is read from.
+        self._firsts: list[int] = []
+        self._chunks: list[tuple[str, int]] = []
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset, named so."""
+        options = self._options
+        _check_bags(options["bag_columns"], *self._side.values())
+        given = self._side.get("items")
+        _check_title(options["title"], given.columns if given else [self._keys["item"]])
+        numbered = {"user": ["user"], "item": ["item"]}
+        types: dict[str, Any] = {"user": np.int32, "item": np.int32, "rating": np.float32}
+        types |= {"timestamp": np.int64, **dict.fromkeys(options["labels"], np.float32)}
+        if options["negative"] is not None:
+            numbered["item"].append("negative")
+            types["negative"] = np.int32
+        tables: Any = {}
+        with SortedLog.of(self._read(), folder=self._folder, memory_budget_mib=self._budget) as log:
+            for side, columns in numbered.items():
+                tables[f"{side}s"] = self._numbered(log, side, columns)
+            rows = log.sorted(numbered, types)
+        dataset = Dataset(
+            name=name,
+            **tables,
+            interactions=rows,
+            user_key=self._keys["user"],
+            item_key=self._keys["item"],
+            title=self._keys["item"] if options["title"] is None else options["title"],
+            rating_scale=options["scale"] or _observed_scale(rows["rating"]),
+            source=self._log.path,
+            digest=digest_of(**tables, interactions=rows),
+        )
+        check(dataset)
+        return dataset
+
+    def _read(self) -> Iterator[Any]:
+        """The log as tables of Arrow, every cell checked but for whether its ids are given."""
+        import pyarrow as pa
+
+        options = self._options
+        named = ("user_key", "item_key", "rating", "negative", "timestamp")
+        wanted = [options[name] for name in named if options[name] is not None]
+        time_type, first = None, 0
+        for chunk in self._log.chunks([*wanted, *options["labels"]]):
+            if options["timestamp"] is not None and time_type is None:
+                time_type = chunk.time_type(options["timestamp"], named_by="timestamp")
+            count = len(chunk.rows)
+            self._firsts.append(first)
+            self._chunks.append((chunk.path, chunk.first))
+            first += count
+            yield pa.table(self._typed(chunk, time_type, count))
+
+    def _typed(self, chunk: TableFile, time_type: Any, count: int) -> Columns:
+        options = self._options
+        columns: Columns = {
+            side: chunk.ids(key, named_by=f"{side}_key") for side, key in self._keys.items()
+        }
+        if options["negative"] is not None:
+            columns["negative"] = chunk.ids(options["negative"], named_by="negative", optional=True)
+        columns["rating"] = np.full(count, np.nan, np.float32)
+        if options["rating"] is not None:
+            columns["rating"] = chunk.ratings(
+                options["rating"], named_by="rating", scale=options["scale"]
+            )
+        columns["timestamp"] = np.zeros(count, np.int64)
+        if options["timestamp"] is not None:
+            columns["timestamp"] = chunk.times(
+                options["timestamp"], time_type, named_by="timestamp"
+            )
+            check_times(columns["timestamp"], before=chunk.first, path=chunk.path)
+        for name in options["labels"]:
+            columns[name] = chunk.ratings(name, named_by="labels", scale=None)
+        return columns
+
+    def _numbered(self, log: SortedLog, side: str, columns: Sequence[str]) -> Columns:
+        """The columns of the users or the items, whose ids in the log are numbered."""
+        key, file = self._keys[side], self._side.get(f"{side}s")
+        if file is None:
+            return {key: log.number(side, columns, None)}
+        given = Texts.of_arrow(file.ids(key, named_by=f"{side}_key"))
+        check_ids(f"{side}s", key, given)
+        found: Columns = {key: given} | file.features(
+            without=key,
+            texts=[self._options["title"]],
+            bags=self._options["bag_columns"],
+            separator=self._options["bag_separator"],
+        )
+        try:
+            log.number(side, columns, given)
+        except LackingIdError as error:
+            raise self._lacking(error, file) from error
+        return {name: with_unknown(column) for name, column in found.items()}
+
+    def _lacking(self, error: LackingIdError, file: TableFile) -> UserError:
+        chunk = bisect_right(self._firsts, error.row) - 1
+        path, before = self._chunks[chunk]
+        row = before + error.row - self._firsts[chunk] + 1
+        name = self._options[{"negative": "negative"}.get(error.column, f"{error.column}_key")]
+        return UserError(
+            f"column {name!r} of `interactions` must hold ids that `{file.option}` has; got "
+            f"{error.received!r} in row {row} of {path}. "
             f"Add it to {file.path}, or leave the row out."
         )
-    return rows + 1
 
 
 def _check_labels(labels: Sequence[str]) -> None:
     for name in (*Dataset.KEYS, "rating"):
         if name in labels:
             raise UserError(
-                f"data.labels must not name a column {name!r}, as interactions have one of their "
+                f"`labels` must not name a column {name!r}, as interactions have one of their "
                 "own. Rename it in the file."
             )
 
 
-def _check_bags(bag_columns: Sequence[str], *files: TableFile | None) -> None:
-    known = [name for file in files if file is not None for name in file.columns]
+def _check_bags(bag_columns: Sequence[str], *files: TableFile) -> None:
+    known = [name for file in files for name in file.columns]
     for name in bag_columns:
         if name not in known:
             raise UserError(
-                f"data.bag_columns must name columns of data.items or data.users; got {name!r}, "
+                f"`bag_columns` must name columns of `items` or `users`; got {name!r}, "
                 f"they have {', '.join(known) or 'no columns'}. Correct or remove it."
             )
 
 
-def _check_title(title: str | None, columns: Columns) -> None:
+def _check_title(title: str | None, columns: Sequence[str]) -> None:
     if title is not None and title not in columns:
         raise UserError(
-            f"data.title must name a column of the items; got {title!r}, they have "
-            f"{', '.join(columns)}. Set data.title to one of them."
+            f"`title` must name a column of the items; got {title!r}, they have "
+            f"{', '.join(columns)}. Set `title` to one of them."
         )
 
 
 def _checked_scale(given: Sequence[float]) -> tuple[float, float]:
     if len(given) != 2 or not given[0] < given[1]:
         raise UserError(
-            f"data.rating_scale must be the lowest and the highest rating; got {list(given)}. "
-            "Set data.rating_scale=[1,5]."
+            f"`rating_scale` must be the lowest and the highest rating; got {list(given)}. "
+            "Set `rating_scale`=[1,5]."
         )
     return float(given[0]), float(given[1])
 
 
 def _observed_scale(ratings: np.ndarray) -> tuple[float, float]:
-    if np.isnan(ratings).all():
+    # Without a rating, fmin is NaN; an empty log is refused for that.
+    low, high = (float(f.reduce(ratings, initial=np.nan)) for f in (np.fmin, np.fmax))
+    if np.isnan(low):
         return _NO_RATING_SCALE
-    low, high = float(np.nanmin(ratings)), float(np.nanmax(ratings))
     if low == high:
         raise UserError(
-            f"data.rating_scale must be given where all ratings are alike; every one is {low:g}. "
-            "Set data.rating_scale=[1,5], or data.rating=null if they mean nothing."
+            f"`rating_scale` must be given where all ratings are alike; every one is {low:g}. "
+            "Set `rating_scale`=[1,5], or `rating`=null if they mean nothing."
         )
     return low, high

@@ -1,52 +1,40 @@
-"""One CSV or Parquet file of a user's own, as typed columns; what cannot be typed is named by row.
+"""Rows of a user's own file as typed columns; what cannot be typed is named by row.
 
 Rows are counted from 1, after the header.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
-_PARQUET = (".parquet", ".pq")
 _NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _ZONE = r"(Z|[-+]\d\d:?\d\d)$"
 
 
-class Ids(NamedTuple):
-    """An id column.
-
-    Attributes:
-        codes: Position in `values` of each row's id, int32; -1 for none.
-        values: The distinct ids in the order of their first row, a `pyarrow.LargeStringArray`.
-    """
-
-    codes: np.ndarray
-    values: Any
-
-
 @dataclass(frozen=True)
 class TableFile:
-    """The rows of a file.
+    """Rows of a file, all of them or a chunk.
 
     Attributes:
-        option: The option that named the file, such as `data.items`.
+        option: The option that named the file, such as `items`.
         path: The file.
         columns: Names of all its columns.
         rows: A `pyarrow.Table` of the columns that were asked for; those of a CSV file are text.
             Columns stay in the chunks that they were read in, and texts are large strings, so that
             a column of them may exceed 2 GiB.
+        first: How many rows of the file are before these.
     """
 
     option: str
     path: str
     columns: Sequence[str]
     rows: Any
+    first: int
 
     def column(self, name: str, *, named_by: str) -> Any:
         """Returns a column as a `pyarrow.ChunkedArray`.
@@ -56,36 +44,38 @@ class TableFile:
             named_by: The option that named it, for the message when it is missing.
 
         Raises:
-            UserError: The file has no such column.
+            UserError: The file has no such column, or it holds lists.
         """
         if name not in self.columns:
             raise UserError(
-                f"{self.option} must have the column {name!r} that {named_by} names; {self.path} "
-                f"has {', '.join(self.columns)}. Set {named_by} to one of them."
+                f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
+                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them."
             )
-        return self.rows.column(name)
+        column = self.rows.column(name)
+        if _is_list(column.type):
+            raise UserError(
+                f"column {name!r} of `{self.option}`, which `{named_by}` names, must hold one "
+                f"value a row; in {self.path} it holds lists. Set `{named_by}` to another."
+            )
+        return column
 
-    def ids(self, name: str, *, named_by: str, optional: bool = False) -> Ids:
-        """Returns an id column; blank cells, if there may be any, have the code -1.
+    def ids(self, name: str, *, named_by: str, optional: bool = False) -> Any:
+        """Returns an id column: int64, or large strings without spaces around them.
 
-        One chunk after the other becomes codes, so that no copy of all the text is made.
+        Blank cells, if there may be any, are null.
         """
         import pyarrow as pa
 
         column = self.column(name, named_by=named_by)
-        whole = column
-        if pa.types.is_floating(column.type):  # whole numbers beside a missing one, mostly
-            whole = self._cast(column, pa.int64(), name, "a whole number or text")
-        kind = pa.dictionary(pa.int32(), pa.large_string())
-        coded = pa.chunked_array([_coded(chunk) for chunk in whole.chunks], kind)
-        coded = coded.unify_dictionaries()
-        codes = [c.indices.fill_null(-1).to_numpy().astype(np.int32) for c in coded.chunks]
-        ids = Ids(
-            codes=np.concatenate(codes) if codes else np.zeros(0, np.int32),
-            values=coded.chunk(0).dictionary if codes else pa.array([], pa.large_string()),
-        )
+        kind = column.type
+        if pa.types.is_floating(kind):  # whole numbers beside a missing one, mostly
+            ids = self._cast(column, pa.int64(), name, "a whole number or text")
+        elif pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
+            ids = column.cast(pa.int64())
+        else:
+            ids = _without_blanks(column.cast(pa.large_string()))
         if not optional:
-            self._refuse(ids.codes < 0, column, name, "an id", "Fill it in")
+            self._refuse(ids.is_null(), column, name, "an id", "Fill it in")
         return ids
 
     def ratings(self, name: str, *, named_by: str, scale: tuple[float, float] | None) -> np.ndarray:
@@ -95,32 +85,52 @@ class TableFile:
 
         column = _without_blanks(self.column(name, named_by=named_by))
         numbers = self._cast(column, pa.float64(), name, "a number or empty")
-        # A missing rating is an empty cell; a NaN is a slip of whatever wrote the file.
-        odd = pc.fill_null(pc.invert(pc.is_finite(numbers)), False)
+        # A missing rating is an empty cell; a NaN is a slip of whatever wrote the file. What is too
+        # large for a float32 would be infinite too.
+        odd = pc.fill_null(pc.invert(pc.is_finite(numbers.cast(pa.float32(), safe=False))), False)
         self._refuse(odd, column, name, "a finite number or empty", "Correct or empty it")
         if scale is not None:
             low, high = scale
             outside = pc.fill_null(pc.or_(pc.less(numbers, low), pc.greater(numbers, high)), False)
             rule = f"from {low:g} to {high:g}, or empty,"
-            self._refuse(outside, column, name, rule, "Correct it, set data.rating_scale")
+            self._refuse(outside, column, name, rule, "Correct it, set `rating_scale`")
         return _floats(numbers)
 
-    def times(self, name: str, *, named_by: str) -> np.ndarray:
-        """Returns a timestamp column as int64 seconds, from numbers, dates or ISO 8601 text."""
+    def time_type(self, name: str, *, named_by: str) -> Any:
+        """The Arrow type that a timestamp column is read as, by its first row; None without one."""
+        import pyarrow as pa
+
+        column = self.column(name, named_by=named_by)[:1]
+        if not len(column):
+            return None
+        if pa.types.is_temporal(column.type):
+            return pa.timestamp("us")
+        if not pa.types.is_large_string(column.type) or _all_numbers(column):
+            return pa.int64() if pa.types.is_integer(column.type) else pa.float64()
+        return pa.timestamp("us", "UTC" if _zoned(column) else None)
+
+    def times(self, name: str, kind: Any, *, named_by: str) -> np.ndarray:
+        """Returns a timestamp column as int64 seconds, from numbers, dates or ISO 8601 text.
+
+        Args:
+            name: Its name.
+            kind: The type to read it as, that `time_type` has of the first rows of all.
+            named_by: The option that named it.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         column = _without_blanks(self.column(name, named_by=named_by))
         rule = "seconds since 1970 or a date such as 2024-05-31T12:00:00"
         self._refuse(pc.is_null(column), column, name, rule, "Fill it in")
-        is_text = pa.types.is_large_string(column.type)
-        if pa.types.is_temporal(column.type) or (is_text and not _all_numbers(column[:1])):
-            zoned = is_text and pc.all(pc.match_substring_regex(column, _ZONE)).as_py()
-            column = self._cast(column, pa.timestamp("us", "UTC" if zoned else None), name, rule)
-            return column.cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
-        numbers = self._cast(column, pa.float64(), name, rule)
-        self._refuse(pc.invert(pc.is_finite(numbers)), column, name, rule, "Correct it")
-        return np.floor(numbers.to_numpy(zero_copy_only=False)).astype(np.int64)
+        if not len(column):
+            return np.zeros(0, np.int64)
+        times = self._cast(column, kind, name, rule)
+        if pa.types.is_timestamp(kind):
+            return times.cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
+        # What no int64 holds either; NaN is below nothing.
+        self._refuse(pc.invert(pc.less(pc.abs(times), 2.0**63)), column, name, rule, "Correct it")
+        return np.floor(times.to_numpy(zero_copy_only=False)).astype(np.int64)
 
     def feature(self, name: str) -> np.ndarray | Texts:
         """Returns any other column: numbers as float32 (empty: NaN), the rest as text."""
@@ -187,98 +197,35 @@ class TableFile:
             cell = column[int(rows[0])].as_py()
             received = "an empty cell" if cell in (None, "") else repr(cell)
             raise UserError(
-                f"column {name!r} of {self.option} must be {rule} in every row; got {received} in "
-                f"row {rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
+                f"column {name!r} of `{self.option}` must be {rule} in every row; got {received} "
+                f"in row {self.first + rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
             )
 
 
-def read_table_file(path: str, *, option: str, columns: Sequence[str] | None = None) -> TableFile:
-    """Reads a CSV file (`.csv`, `.tsv`, also `.gz`), a Parquet file or a folder of Parquet files.
-
-    Args:
-        path: Where it is.
-        option: The option that named it.
-        columns: Which columns to read; `None` reads them all.
-
-    Raises:
-        UserError: Nothing is there, it cannot be read, or two columns have one name.
-    """
-    import pyarrow as pa
-
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise UserError(
-            f"{option} must be a CSV or Parquet file; nothing is at {path}. Correct {option}."
-        )
-    is_parquet = place.is_dir() or place.suffix in _PARQUET
-    try:
-        names, rows = (_read_parquet if is_parquet else _read_csv)(place, columns)
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{option} must be a CSV file in UTF-8 or a Parquet file; {path} cannot be read "
-            f"({reason}). Write it again, or set {option} to another file."
-        ) from error
-    return TableFile(option=option, path=path, columns=names, rows=_plain(rows))
-
-
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:
-    from pyarrow import dataset
-
-    files = dataset.dataset(path, format="parquet")
-    return files.schema.names, files.to_table(columns=_among(files.schema.names, columns))
-
-
-def _read_csv(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Any]:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    parse = csv.ParseOptions(
-        delimiter="\t" if ".tsv" in path.suffixes else ",", newlines_in_values=True
-    )
-    with csv.open_csv(path, parse_options=parse) as reader:
-        names = reader.schema.names
-    # As text, so that `007` stays an id and a cell that is no number can be named.
-    convert = csv.ConvertOptions(
-        include_columns=_among(names, columns), column_types=dict.fromkeys(names, pa.string())
-    )
-    return names, csv.read_csv(path, parse_options=parse, convert_options=convert)
-
-
-def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """Returns those of `columns` that the file has; one that it lacks is named when it is used."""
-    import pyarrow as pa
-
-    if len(set(names)) < len(names):
-        raise pa.ArrowInvalid("two of its columns have one name")
-    return [name for name in names if columns is None or name in columns]
-
-
-def _plain(rows: Any) -> Any:
+def plain(rows: Any) -> Any:
     """Turns dictionary-encoded columns into plain ones, and all text into large strings."""
     import pyarrow as pa
 
-    def plain(kind: Any) -> Any:
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    def of(field: Any) -> Any:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        try:
+            pa.array([], kind.value_type if _is_list(kind) else kind).cast(pa.large_string())
+        except pa.ArrowNotImplementedError as error:
+            raise pa.ArrowInvalid(
+                f"column {field.name!r} holds {kind}, no text, numbers or lists of them"
+            ) from error
         is_text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
+        # Some writers of Parquet leave text unmarked.
+        is_text |= pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         return pa.large_string() if is_text else kind
 
-    return rows.cast(pa.schema([(field.name, plain(field.type)) for field in rows.schema]))
+    return rows.cast(pa.schema([(field.name, of(field)) for field in rows.schema]))
 
 
 def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _coded(chunk: Any) -> Any:
-    """Codes of a chunk's trimmed texts; blank ones are null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    text = pc.utf8_trim_whitespace(chunk.cast(pa.large_string()))
-    return pc.if_else(pc.equal(text, ""), None, text).dictionary_encode()
 
 
 def _casts(cell: Any, to: Any) -> bool:
@@ -310,6 +257,13 @@ def _all_numbers(column: Any) -> bool:
     return len(filled) > 0 and pc.all(pc.match_substring_regex(filled, _NUMBER)).as_py()
 
 
+def _zoned(column: Any) -> bool:
+    """Whether the texts of a column end in a time zone."""
+    import pyarrow.compute as pc
+
+    return pc.all(pc.match_substring_regex(_without_blanks(column), _ZONE)).as_py()
+
+
 def _codes(column: Any) -> bool:
     """Whether a number has a leading zero, as postal codes have: then they are no numbers."""
     import pyarrow.compute as pc
@@ -318,4 +272,5 @@ def _codes(column: Any) -> bool:
 
 
 def _floats(column: Any) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False).astype(np.float32)
+    with np.errstate(over="ignore"):  # an infinite number is refused by its row
+        return column.to_numpy(zero_copy_only=False).astype(np.float32)

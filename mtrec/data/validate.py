@@ -32,10 +32,10 @@ def check(dataset: Dataset) -> None:
     if not len(dataset.interactions["user"]):
         raise UserError(
             f"{dataset.name} must have interactions; {dataset.source} has none. "
-            "Set data.interactions to a file with at least one row a user."
+            "Set `interactions` to a file with at least one row a user."
         )
     for table, key in (("users", dataset.user_key), ("items", dataset.item_key)):
-        _check_ids(table, key, getattr(dataset, table)[key])
+        check_ids(table, key, getattr(dataset, table)[key][1:])
         for name, column in getattr(dataset, table).items():
             _check_finite(table, name, column)
     _check_rows("user", dataset.interactions["user"], dataset.num_users)
@@ -43,29 +43,35 @@ def check(dataset: Dataset) -> None:
     for name in ("user", "item"):
         _check_several(name, dataset.interactions[name])
     _check_ratings(dataset.interactions["rating"], dataset.rating_scale)
-    _check_times(dataset.interactions["timestamp"])
+    check_times(dataset.interactions["timestamp"])
 
 
-def _check_ids(table: str, key: str, ids: Texts) -> None:
-    known = ids[1:]
+def check_ids(table: str, key: str, known: Texts) -> None:
+    """Raises for the first id that is there twice, is empty or has a line break.
+
+    Args:
+        table: `users` or `items`.
+        key: The column.
+        known: The ids of its rows, from the first on.
+    """
     coded = known.arrow().dictionary_encode()
     codes, distinct = coded.indices.to_numpy(), len(coded.dictionary)
     if distinct < len(codes):
         _, first = np.unique(codes, return_index=True)
         row = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         raise UserError(
-            f"column {key!r} of data.{table} must hold each id once; {known[row]!r} is in "
+            f"column {key!r} of `{table}` must hold each id once; {known[row]!r} is in "
             f"rows {first[codes[row]] + 1} and {row + 1}. Leave one of them out."
         )
     if len(empty := np.flatnonzero(np.diff(known.offsets) == 0)):
         raise UserError(
-            f"column {key!r} of data.{table} must hold an id in every row; row {empty[0] + 1} is "
+            f"column {key!r} of `{table}` must hold an id in every row; row {empty[0] + 1} is "
             "empty. Fill it in, or leave the row out."
         )
     # What serves the ids keeps one a line.
     if len(broken := np.flatnonzero(_lines_broken(known))):
         raise UserError(
-            f"column {key!r} of data.{table} must hold ids without a line break; got "
+            f"column {key!r} of `{table}` must hold ids without a line break; got "
             f"{known[int(broken[0])]!r} in row {broken[0] + 1}. Rename it."
         )
 
@@ -79,7 +85,7 @@ def _lines_broken(ids: Texts) -> np.ndarray:
 def _check_finite(table: str, name: str, column: Any) -> None:
     if column.dtype.kind == "f" and len(infinite := np.argwhere(np.isinf(column))):
         raise UserError(
-            f"column {name!r} of data.{table} must hold finite numbers or nothing; got "
+            f"column {name!r} of `{table}` must hold finite numbers or nothing; got "
             f"{column[tuple(infinite[0])]} in row {infinite[0][0]}. Correct or empty it."
         )
 
@@ -96,11 +102,18 @@ def _check_several(name: str, rows: np.ndarray) -> None:
     if rows.min() == rows.max():
         raise UserError(
             f"the interactions must be of two {name}s at least; all {len(rows)} are of the same "
-            f"{name}. Check data.{name}_key, or give data.interactions more rows."
+            f"{name}. Check `{name}_key`, or give `interactions` more rows."
         )
 
 
-def _check_times(times: np.ndarray) -> None:
+def check_times(times: np.ndarray, *, before: int = 0, path: str = "") -> None:
+    """Raises for the first time that is before 1900 or after 2100.
+
+    Args:
+        times: Seconds since 1970, `[rows]`.
+        before: How many rows of the file come before them.
+        path: The file, if they are of one.
+    """
     outside = np.flatnonzero((times < _EARLIEST) | (times > _LATEST))
     if not len(outside):
         return
@@ -109,8 +122,9 @@ def _check_times(times: np.ndarray) -> None:
     likely = [unit for unit, part in units.items() if 0 < received // part < _LATEST]
     remedy = f"Divide them, if they are {likely[0]}" if likely else "Correct it"
     raise UserError(
-        "column 'timestamp' of data.interactions must hold seconds since 1970, from the year 1900 "
-        f"to 2100; got {received} in row {outside[0] + 1}. {remedy}, or set data.timestamp=null to "
+        "column 'timestamp' of `interactions` must hold seconds since 1970, from the year 1900 "
+        f"to 2100; got {received} in row {before + outside[0] + 1}{path and f' of {path}'}. "
+        f"{remedy}, or set `timestamp`=null to "
         "do without times."
     )
 
@@ -120,7 +134,7 @@ def _check_ratings(ratings: np.ndarray, scale: tuple[float, float]) -> None:
     # NaN, no rating, is on neither side.
     if len(outside := np.flatnonzero((ratings < low) | (ratings > high))):
         raise UserError(
-            f"column 'rating' of data.interactions must lie from {low:g} to {high:g}; got "
+            f"column 'rating' of `interactions` must lie from {low:g} to {high:g}; got "
             f"{ratings[outside[0]]:g} in row {outside[0] + 1}. Correct it, or set "
-            "data.rating_scale."
+            "`rating_scale`."
         )

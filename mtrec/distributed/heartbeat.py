@@ -111,7 +111,7 @@ class Vigil:
 
     def _verdict(self, worker: int, pulse: Pulse) -> str:
         """The verdict on a worker that stands still."""
-        waited = f"{self._without(pulse):.0f} s (cluster.health_timeout_s={self._timeout:g})"
+        waited = f"{self._without(pulse):.0f} s (`health_timeout_s`={self._timeout:g})"
         if not pulse.in_tensorflow:
             return f"worker {worker} has made no progress for {waited} at {pulse.place}"
         missing = set(range(self._workers)) - self._pulses.keys() - self._finished

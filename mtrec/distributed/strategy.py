@@ -47,14 +47,14 @@ def _gpus(devices: int | None) -> list[str]:
     there = len(tf.config.get_visible_devices("GPU"))
     if not there:
         raise UserError(
-            "cluster.use_gpu=true needs a GPU, and TensorFlow sees none on "
+            "`use_gpu`=true needs a GPU, and TensorFlow sees none on "
             f"{socket.gethostname()}. Where `nvidia-smi` shows one, CUDA's libraries are missing "
             "(pip install 'mtrec[gpu]') or CUDA_VISIBLE_DEVICES hides it; otherwise set "
-            "cluster.use_gpu=false."
+            "`use_gpu`=false."
         )
     if devices and devices > there:
         raise UserError(
-            f"cluster.devices_per_worker must be at most the {there} GPUs that TensorFlow sees on "
+            f"`devices_per_worker` must be at most the {there} GPUs that TensorFlow sees on "
             f"{socket.gethostname()}; got {devices}. Lower it, or add workers on other machines."
         )
     return [f"GPU:{i}" for i in range(devices or there)]
@@ -65,7 +65,7 @@ def _cpus(devices: int) -> list[str]:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError as error:
         raise UserError(
-            "cluster.use_gpu=false must be said before TensorFlow starts GPUs, which it has in "
+            "`use_gpu`=false must be said before TensorFlow starts GPUs, which it has in "
             "this process. Run the job in another process, or set CUDA_VISIBLE_DEVICES= there."
         ) from error
     if devices > 1:

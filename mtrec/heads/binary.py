@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import Batch
 from mtrec.errors import UserError
 from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, PerUser, Report
@@ -34,14 +35,14 @@ class Binary(PairHead):
         positive = int((labels >= self.at_least).sum())
         if positive in (0, len(labels)):
             raise UserError(
-                f"at_least of a binary head must part its labels; of {len(labels)} rows to fit, "
+                f"`at_least` of a binary head must part its labels; of {len(labels)} rows to fit, "
                 f"{positive} have a {self.label} of at least {self.at_least:g}. They lie from "
                 f"{labels.min():g} to {labels.max():g}: set at_least between."
             )
         self.train_share = (positive + 1) / (len(labels) + 2)
         return float(np.log(self.train_share / (1 - self.train_share)))
 
-    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """The cross-entropy."""
         positive = tf.cast(label >= self.at_least, tf.float32)
         positive = tf.broadcast_to(positive, tf.shape(output))

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import Batch
 from mtrec.distributed.strategy import all_gather
 from mtrec.distributed.traffic import Sent, gathered
 from mtrec.errors import UserError, require
@@ -36,9 +36,9 @@ class Contrastive(Head):
 
     def __init__(self, *, dim: int | None, temperature: float, items: int) -> None:
         super().__init__(dim=dim)
-        require("The temperature of a head", temperature, above=0)
+        require("`temperature`", temperature, above=0)
         if items < 2:
-            raise UserError(f"The items of a contrastive head must be at least 2; got {items}.")
+            raise UserError(f"`items` must be at least 2; got {items}.")
         self.temperature = temperature
         self.views = items
 
@@ -47,13 +47,13 @@ class Contrastive(Head):
 
     def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
         """One view of each drawn item, its gradient, and the item."""
-        count = len(batch["view_item"])
+        count = len(batch.views.items)
         size = gathered(count * (3 * width + 1), replicas)
         return [Sent(size, f"{count:,} views gathered by all and their gradients")]
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each drawn item, `[V]`; all count alike."""
-        item = examples.batch["view_item"]
+        item = examples.batch.views.items
         one, other = (unit(view) for view in examples.views)
         scores = tf.matmul(one / self.temperature, all_gather(other), transpose_b=True)
         scores = tf.where(all_gather(item) > 0, scores, scores.dtype.min)  # [V, R * V]

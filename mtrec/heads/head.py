@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
+from mtrec.data.inputs import Batch
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.tables import unnumbered
 from mtrec.distributed.traffic import Sent
@@ -26,7 +26,7 @@ class Examples:
         query: This head's query representations, `[Q, D]`, or `[Q, K, D]` with K query vectors.
         item: This head's representations of the items named by rows and histories, `[M, D]`.
         pool: This head's representations of the replica's slice of the candidate pool, `[P, D]`.
-        batch: The batch itself; see `mtrec.data.batches` for its fields.
+        batch: The batch itself.
         views: For a head that asks for them, two views of the items drawn for the step: this
             head's representations by some of the features, and by the others, `[V, D]` each.
     """
@@ -34,7 +34,7 @@ class Examples:
     query: tf.Tensor
     item: tf.Tensor
     pool: tf.Tensor
-    batch: dict[str, tf.Tensor]
+    batch: Batch
     views: Sequence[tf.Tensor] = ()
 
 
@@ -172,11 +172,9 @@ class Head(keras.layers.Layer, ABC):
     def __init__(self, *, dim: int | None, sampling_rate: float = 1.0) -> None:
         super().__init__(name=unnumbered(self))
         if dim is not None and dim < 1:
-            raise UserError(f"The dim of a head must be at least 1, or null; got {dim}.")
+            raise UserError(f"`dim` must be at least 1, or null; got {dim}.")
         if not 0 < sampling_rate <= 1:
-            raise UserError(
-                f"The sampling_rate of a head must be above 0 and at most 1; got {sampling_rate}."
-            )
+            raise UserError(f"`sampling_rate` must be above 0 and at most 1; got {sampling_rate}.")
         self.dim = dim
         self.sampling_rate = sampling_rate
 
@@ -203,7 +201,7 @@ class Head(keras.layers.Layer, ABC):
         """
         if label not in dataset.labels:
             raise UserError(
-                f"task.heads.{name}.label must be a label of the interactions "
+                f"`heads.{name}.label` must be a label of the interactions "
                 f"({', '.join(dataset.labels)}); got {label}."
             )
         return np.asarray(dataset.interactions[label])
@@ -218,9 +216,9 @@ class Head(keras.layers.Layer, ABC):
         if not np.isfinite(labels).any():
             column = "rating" if label == "rating" else "labels"
             raise UserError(
-                f"task.heads.{name} must have something to learn from; none of the {len(fit)} rows "
-                f"to fit has a {label}. Name a column that holds it in data.{column}, set "
-                f"task.weights.{name}=0, or choose a task without it, such as task=retrieval."
+                f"`heads.{name}` must have something to learn from; none of the {len(fit)} rows "
+                f"to fit has a {label}. Name a column that holds it in `{column}`, set "
+                f"`weights.{name}`=0, or leave the head out."
             )
         return labels
 

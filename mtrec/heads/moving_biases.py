@@ -35,9 +35,7 @@ class MovingBiases(keras.layers.Layer):
     def __init__(self, *, bins: int) -> None:
         super().__init__(name=unnumbered(self))
         if bins < 2:
-            raise UserError(
-                f"The moving_biases of a head must be at least 2 bins, or null; got {bins}."
-            )
+            raise UserError(f"`moving_biases` must be at least 2 bins, or null; got {bins}.")
         self.bins = bins
 
     def adapt(self, dataset: Dataset, rows: np.ndarray, *, name: str) -> None:
@@ -55,9 +53,9 @@ class MovingBiases(keras.layers.Layer):
         users, times = users[times != 0], times[times != 0].astype(np.int64)
         if not len(times) or np.ptp(times) == 0:
             raise UserError(
-                f"task.heads.{name}.moving_biases needs times that differ; the rows of "
+                f"`heads.{name}.moving_biases` needs times that differ; the rows of "
                 f"{dataset.name} to fit have none. Name a timestamp column, or set "
-                f"task.heads.{name}.moving_biases=null."
+                f"`heads.{name}.moving_biases`=null."
             )
         self.end = int(times.max())
         inner = np.linspace(0, 1, self.bins + 1)[1:-1]

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.errors import UserError
 from mtrec.heads import metrics
@@ -42,8 +43,8 @@ class Ordinal(Rating):
         self.levels, counts = np.unique(labels, return_counts=True)
         if not 2 <= len(self.levels) <= MOST_LEVELS:
             raise UserError(
-                f"The label of the ordinal head task.heads.{name} must have 2 to {MOST_LEVELS} "
-                f"levels; {self.label} has {len(self.levels)}. Use head@task.heads.{name}=rating."
+                f"`heads.{name}.label` of an ordinal head must have 2 to {MOST_LEVELS} levels; "
+                f"{self.label} has {len(self.levels)}. Use a mtrec.Rating instead."
             )
         self.train_shares = counts / counts.sum()
         below = np.cumsum(self.train_shares)[:-1]
@@ -57,9 +58,9 @@ class Ordinal(Rating):
         users = np.zeros((dataset.num_users + 1, 1), np.float32)
         self.log_sharpness = make_table(users, name=f"{name}_user_log_sharpness")
 
-    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """The negative log probability of the label's level, and sharpness' regularisation."""
-        users = tf.gather(batch["query"], batch["row_query"])
+        users = tf.gather(batch.query.users, batch.rows.query)
         log_sharpness = self.log_sharpness(users)  # [N, 1]
         level = tf.searchsorted(tf.constant(self.levels, tf.float32), label[:, 0])
         return self._cost(output, level, log_sharpness) + self.l2 * log_sharpness**2

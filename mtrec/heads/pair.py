@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError, require
@@ -63,13 +64,13 @@ class PairHead(Head):
         sampling_rate: float = 1.0,
     ) -> None:
         if members < 1:
-            raise UserError(f"The members of a head must be at least 1; got {members}.")
+            raise UserError(f"`members` must be at least 1; got {members}.")
         if cross < 0:
-            raise UserError(f"The cross layers of a head must be at least 0; got {cross}.")
-        require("The dim of a head", dim, least=1)
-        require("The l2 of a head", l2, least=0)
+            raise UserError(f"`cross` must be at least 0; got {cross}.")
+        require("`dim`", dim, least=1)
+        require("`l2`", l2, least=0)
         for width in layers:
-            require("Each of the layers of a head", width, least=1)
+            require("Each of `layers`", width, least=1)
         super().__init__(dim=dim * members, sampling_rate=sampling_rate)
         self.label = label
         self.members = members
@@ -83,7 +84,7 @@ class PairHead(Head):
         """What to predict of every pair at the start, given the known labels of training rows."""
 
     @abstractmethod
-    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """What each row costs each member, `[N, E]`.
 
         Args:
@@ -200,21 +201,21 @@ class PairHead(Head):
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """Error and regularisation of each row, masked where there is no label."""
         batch = examples.batch
-        p = tf.gather(examples.query, batch["row_query"])  # [N, D]
-        q = tf.gather(examples.item, batch["row_item"])  # [N, D]
-        users = tf.gather(batch["query"], batch["row_query"])
-        items = tf.gather(batch["item"], batch["row_item"])
+        p = tf.gather(examples.query, batch.rows.query)  # [N, D]
+        q = tf.gather(examples.item, batch.rows.item)  # [N, D]
+        users = tf.gather(batch.query.users, batch.rows.query)
+        items = tf.gather(batch.items, batch.rows.item)
         user_bias, item_bias, bias_size = self.biases(
-            users, items, batch["row_time"] if self.moving else None
+            users, items, batch.rows.time if self.moving else None
         )
-        values = batch[f"label_{self.label}"]
+        values = batch.rows.labels[self.label]
         known = tf.math.is_finite(values)
         output = self.output(p, q, user_bias, item_bias)
         label = tf.where(known, values, 0.0)[:, tf.newaxis]
         error = tf.reduce_mean(self.error(output, label, batch), axis=-1)
         size = tf.reduce_sum(p * p + q * q, axis=-1) / self.members
         size += bias_size[:, 0]
-        return error + self.l2 * size, batch["row_weight"] * tf.cast(known, tf.float32)
+        return error + self.l2 * size, batch.rows.weight * tf.cast(known, tf.float32)
 
     def measure(
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool

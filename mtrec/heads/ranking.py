@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import Batch
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import HeldOut, PerUser, Report
 from mtrec.heads.pair import PairHead
@@ -14,7 +15,7 @@ from mtrec.heads.pair import PairHead
 class Ranking(PairHead):
     """The cross-entropy between the softmax of a user's labels and that of their outputs.
 
-    ListNet (Cao et al., ICML 2007) over the rows of a query: with `train.batch_of=users`, all of a
+    ListNet (Cao et al., ICML 2007) over the rows of a query: with `batch_of=users`, all of a
     user's targets. Outputs mean something beside those of the same user alone; see `PairHead`.
     """
 
@@ -22,13 +23,13 @@ class Ranking(PairHead):
         """Zero: what is added to all outputs of a user changes no order."""
         return 0.0
 
-    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """A row's share of its query's cross-entropy, times the query's rows."""
-        known = batch["row_weight"] * tf.cast(
-            tf.math.is_finite(batch[f"label_{self.label}"]), tf.float32
+        known = batch.rows.weight * tf.cast(
+            tf.math.is_finite(batch.rows.labels[self.label]), tf.float32
         )
         known = known[:, tf.newaxis]
-        owner, queries = batch["row_query"], tf.shape(batch["query"])[0]
+        owner, queries = batch.rows.query, tf.shape(batch.query.users)[0]
         rows = tf.gather(tf.math.unsorted_segment_sum(known, owner, queries), owner)
         truth = tf.exp(_log_softmax(label, known, owner, queries))
         return -rows * truth * _log_softmax(output, known, owner, queries)

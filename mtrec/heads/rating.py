@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import Batch
 from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, PerUser, Report
 from mtrec.heads.pair import PairHead, sliced
@@ -24,7 +25,7 @@ class Rating(PairHead):
         self.low, self.high = map(float, scale)
         return self.train_mean
 
-    def error(self, output: tf.Tensor, label: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """The squared error."""
         return tf.square(output - label)
 

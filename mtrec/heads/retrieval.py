@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import first_of_each
+from mtrec.data.inputs import Batch
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError, require
@@ -33,7 +33,7 @@ class Retrieval(Head):
         loss: The loss over rows and pool.
         label: A column of the interactions that says which rows are positive; null for all. Items
             of rows below were shown in vain: they are told from the positive ones of their query
-            (with `train.batch_of=rows`, which has one row, by way of the pool alone). Rows without
+            (with `batch_of=rows`, which has one row, by way of the pool alone). Rows without
             the label say nothing.
         at_least: Labels from here on are positive.
         has: By which rows users have items: `positive`, or `all`, such as films that were rated
@@ -69,10 +69,10 @@ class Retrieval(Head):
     ) -> None:
         super().__init__(dim=dim, sampling_rate=sampling_rate)
         if query_vectors < 1:
-            raise UserError(f"The query_vectors of a head must be at least 1; got {query_vectors}.")
+            raise UserError(f"`query_vectors` must be at least 1; got {query_vectors}.")
         self.query_vectors = query_vectors
         self.normalize = normalize
-        require("The temperature of a head", temperature, above=0)
+        require("`temperature`", temperature, above=0)
         self.temperature = temperature
         self.negatives = negatives
         self.loss = loss
@@ -81,11 +81,10 @@ class Retrieval(Head):
         self.at_least = at_least
         self.has = has
         if has not in ("positive", "all"):
-            raise UserError(f"has of a retrieval head must be positive or all; got {has}.")
+            raise UserError(f"`has` must be positive or all; got {has}.")
         if has == "all" and label is None:
             raise UserError(
-                "has of a retrieval head must be positive without a label, as all rows are; got "
-                "all. Set label too."
+                "`has` must be positive without a label, as all rows are; got all. Set `label` too."
             )
         self.weight_by = weight_by
 
@@ -98,21 +97,21 @@ class Retrieval(Head):
         """
         if self.query_vectors > 1 and self.loss.one_vector:
             raise UserError(
-                f"task.heads.{name}.query_vectors must be 1 with task.heads.{name}.loss="
+                f"`heads.{name}.query_vectors` must be 1 with `heads.{name}.loss`="
                 f"{type(self.loss).__name__}, which is made for scores that are dot products; "
-                f"got {self.query_vectors}. Set it to 1, or head@task.heads.{name}=bpr, hinge, or "
-                "softmax without same_tower."
+                f"got {self.query_vectors}. Set it to 1, or take BPR, Hinge, or Softmax without "
+                "same_tower."
             )
         if self.label is not None:
             labels = self.known(dataset, fit, self.label, name)
             if not (labels >= self.at_least).any():
                 raise UserError(
-                    f"task.heads.{name}.at_least must be reached by some rows to fit; their "
+                    f"`heads.{name}.at_least` must be reached by some rows to fit; their "
                     f"highest {self.label} is {np.nanmax(labels):g}; got {self.at_least:g}."
                 )
             if dataset.taken is None:
                 raise UserError(
-                    f"The data must say by which rows users have items, since task.heads.{name} "
+                    f"The data must say by which rows users have items, since `heads.{name}` "
                     "has a label. Give the model, batches and evaluator what "
                     "mtrec.heads.retrieval.with_taken(dataset, heads) returns."
                 )
@@ -120,7 +119,7 @@ class Retrieval(Head):
             weights = self.known(dataset, fit, self.weight_by, name)
             if np.nanmin(weights, initial=0.0) < 0:
                 raise UserError(
-                    f"task.heads.{name}.weight_by must name a column of numbers of at least 0; "
+                    f"`heads.{name}.weight_by` must name a column of numbers of at least 0; "
                     f"{self.weight_by} holds {np.nanmin(weights):g}."
                 )
 
@@ -147,21 +146,21 @@ class Retrieval(Head):
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each row; every positive row counts, by its weight."""
         batch = examples.batch
-        weight = batch["row_weight"]
-        kind = batch["row_kind"]
+        weight = batch.rows.weight
+        kind = batch.rows.kind
         if self.label is not None:
-            label = batch[f"label_{self.label}"]
+            label = batch.rows.labels[self.label]
             positive = label >= self.at_least
             weight = tf.where(positive, weight, 0.0)
             kind = kinds_of_rows(batch, positive, label < self.at_least)
         if self.weight_by is not None:
-            factor = batch[f"label_{self.weight_by}"]
+            factor = batch.rows.labels[self.weight_by]
             weight *= tf.where(tf.math.is_finite(factor), factor, 0.0)
         embedded = Examples(
             query=self.embed(examples.query),
             item=self.embed(examples.item),
             pool=self.embed(examples.pool),
-            batch=batch | {"row_weight": weight, "row_kind": kind},
+            batch=batch._replace(rows=batch.rows._replace(weight=weight, kind=kind)),
         )
         return self.loss(embedded, self.temperature, local=self.negatives.local), weight
 

@@ -1,11 +1,10 @@
 """What a chosen item costs among the candidates that it is told from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
+from mtrec.data.inputs import Batch
 from mtrec.distributed.strategy import all_gather, all_sum
 from mtrec.distributed.traffic import Sent, gathered, summed
 from mtrec.errors import UserError, require
@@ -14,9 +13,7 @@ from mtrec.heads.max_similarity import score_all, score_pairs
 from mtrec.heads.score_blocks import BROUGHT, HAD, TARGET, Beside, in_blocks
 
 
-def kinds_of_rows(
-    batch: Mapping[str, tf.Tensor], positive: tf.Tensor, negative: tf.Tensor
-) -> tf.Tensor:
+def kinds_of_rows(batch: Batch, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
     """What each pair of query and target is, int32 `[N]` by its first row; 0 for all other rows.
 
     Of several rows with one pair, one that is positive makes it a target. A pair without any is
@@ -27,17 +24,17 @@ def kinds_of_rows(
         positive: Whether a row is positive, `[N]`.
         negative: Whether the item of a row was shown in vain, `[N]`.
     """
-    item = tf.cast(batch["row_item"], tf.int64)
-    pair = tf.cast(batch["row_query"], tf.int64) * tf.cast(tf.size(batch["item"]), tf.int64) + item
+    item = tf.cast(batch.rows.item, tf.int64)
+    pair = tf.cast(batch.rows.query, tf.int64) * tf.cast(tf.size(batch.items), tf.int64) + item
     _, place = tf.unique(pair)
 
     def any_of_pair(rows: tf.Tensor) -> tf.Tensor:
         found = tf.math.unsorted_segment_max(tf.cast(rows, tf.float32), place, tf.size(pair))
         return tf.gather(found, place) > 0
 
-    told_from = any_of_pair(negative & (batch["row_had"] == 0))
+    told_from = any_of_pair(negative & (batch.rows.had == 0))
     kind = tf.where(any_of_pair(positive), TARGET, tf.where(told_from, BROUGHT, HAD))
-    return tf.where(batch["row_kind"] > 0, kind, 0)
+    return tf.where(batch.rows.kind > 0, kind, 0)
 
 
 class RetrievalLoss(ABC):
@@ -59,8 +56,8 @@ class RetrievalLoss(ABC):
         Of a query with several vectors, the score is the highest of theirs.
 
         Args:
-            examples: The rows, and this replica's slice of the pool. The batch's `row_kind` is that
-                of `kinds_of_rows`, where a label says what is positive.
+            examples: The rows, and this replica's slice of the pool. The `kind` of the rows is
+                that of `kinds_of_rows`, where a label says what is positive.
             temperature: See above.
             local: Whether the slice is the whole pool.
         """
@@ -70,7 +67,7 @@ class RetrievalLoss(ABC):
 
         With each candidate go its gradient, its item row and log Q. See `Head.sends`.
         """
-        pool = len(batch["pool"])
+        pool = len(batch.pool.items)
         size = gathered(pool * (3 * width + 2), replicas)
         return [Sent(size, f"{pool:,} candidates gathered by all and their gradients")]
 
@@ -94,7 +91,7 @@ class ImplicitSquared(RetrievalLoss):
     one_vector = True
 
     def __init__(self, *, all_pairs_weight: float) -> None:
-        require("The all_pairs_weight of a loss", all_pairs_weight, least=0)
+        require("`all_pairs_weight`", all_pairs_weight, least=0)
         self.all_pairs_weight = all_pairs_weight
 
     def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
@@ -109,29 +106,29 @@ class ImplicitSquared(RetrievalLoss):
         query, pool = examples.query / temperature, examples.pool
         num_queries = tf.shape(query)[0]
         # A pool that is a sample stands for the catalogue: weight by 1 / P(in the pool).
-        weight = tf.where(batch["pool"] > 0, tf.exp(-batch["pool_log_q"]), 0.0)
+        weight = tf.where(batch.pool.items > 0, tf.exp(-batch.pool.log_q), 0.0)
         gramian = tf.matmul(pool, pool * weight[:, tf.newaxis], transpose_a=True)
         gramian = gramian if local else all_sum(gramian)
         all_pairs = tf.reduce_sum(tf.matmul(query, gramian) * query, axis=-1)  # [Q]
         # What the Gramian has too much: a query's targets and what it brought, which are in the
         # pool for certain and stand for themselves alone, and what its user has, which is nothing.
-        score = _dots(query, examples.item, batch["row_query"], batch["row_item"])
-        kind = batch["row_kind"]
-        surplus = tf.exp(-batch["row_log_q"]) - tf.cast(kind != HAD, score.dtype)
+        score = _dots(query, examples.item, batch.rows.query, batch.rows.item)
+        kind = batch.rows.kind
+        surplus = tf.exp(-batch.rows.log_q) - tf.cast(kind != HAD, score.dtype)
         surplus = tf.where(kind > 0, surplus, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
-            surplus * tf.square(score), batch["row_query"], num_queries
+            surplus * tf.square(score), batch.rows.query, num_queries
         )
-        own_query = tf.maximum(batch["own_query"], 0)
-        own_score = _dots(query, examples.item, own_query, batch["own_item"])
-        surplus = tf.exp(-batch["own_log_q"]) - batch["own_weight"]
-        surplus = tf.where(batch["own_pool"] >= 0, surplus, 0.0)
+        own_query = tf.maximum(batch.own.query, 0)
+        own_score = _dots(query, examples.item, own_query, batch.own.item)
+        surplus = tf.exp(-batch.own.log_q) - batch.own.weight
+        surplus = tf.where(batch.own.pool >= 0, surplus, 0.0)
         all_pairs -= tf.math.unsorted_segment_sum(
             surplus * tf.square(own_score), own_query, num_queries
         )
-        rows = tf.math.unsorted_segment_sum(batch["row_weight"], batch["row_query"], num_queries)
+        rows = tf.math.unsorted_segment_sum(batch.rows.weight, batch.rows.query, num_queries)
         all_pairs = tf.math.divide_no_nan(all_pairs, rows)
-        shared = tf.gather(all_pairs, batch["row_query"])
+        shared = tf.gather(all_pairs, batch.rows.query)
         return tf.square(1.0 - score) + self.all_pairs_weight * shared
 
 
@@ -140,7 +137,7 @@ def _whole(local: bool, *values: tf.Tensor) -> list[tf.Tensor]:
     return [value if local else all_gather(value) for value in values]
 
 
-def _beside(batch: Mapping[str, tf.Tensor], local: bool) -> Beside:
+def _beside(batch: Batch, local: bool) -> Beside:
     context = tf.distribute.get_replica_context()
     return Beside(batch, replicas=1 if local else context.num_replicas_in_sync)
 
@@ -177,8 +174,7 @@ class Softmax(RetrievalLoss):
     ) -> None:
         if log_q_correction not in ("all", "negatives", None):
             raise UserError(
-                "log_q_correction of the softmax must be all, negatives or null; got "
-                f"{log_q_correction}."
+                f"`log_q_correction` must be all, negatives or null; got {log_q_correction}."
             )
         _check_hardest(hardest)
         self.log_q_correction = log_q_correction
@@ -191,7 +187,7 @@ class Softmax(RetrievalLoss):
         """The pool, and where queries are negatives too, those, with their gradients and users."""
         sent = super().sends(batch, width=width, replicas=replicas)
         if self.same_tower:
-            own = len(batch["query"])
+            own = len(batch.query.users)
             size = gathered(own * (3 * width + 1), replicas)
             sent.append(Sent(size, f"{own:,} queries gathered by all and their gradients"))
         return sent
@@ -199,10 +195,10 @@ class Softmax(RetrievalLoss):
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""
         batch, query = examples.batch, tf.convert_to_tensor(examples.query) / temperature
-        pool, ids, log_q = _whole(local, examples.pool, batch["pool"], batch["pool_log_q"])
+        pool, ids, log_q = _whole(local, examples.pool, batch.pool.items, batch.pool.log_q)
         lowest = query.dtype.min
         bias = tf.where(ids == 0, lowest, -log_q if self.corrected else 0.0)
-        whole, beside, users = [pool], _beside(batch, local), batch["query"]
+        whole, beside, users = [pool], _beside(batch, local), batch.query.users
         if self.same_tower:
             queries, all_users = _whole(local, examples.query, users)
             whole.append(queries)
@@ -231,15 +227,15 @@ class Softmax(RetrievalLoss):
                 scores = tf.concat([scores, tf.where(out, lowest, others)], axis=1)
             return tf.gather(tf.reduce_logsumexp(scores, axis=1), owner) - positive
 
-        rows = batch["row_query"]
-        score = _dots(query, examples.item, rows, batch["row_item"])
-        score -= batch["row_log_q"] if self.log_q_correction == "all" else 0.0
+        rows = batch.rows.query
+        score = _dots(query, examples.item, rows, batch.rows.item)
+        score -= batch.rows.log_q if self.log_q_correction == "all" else 0.0
         return in_blocks(cost, query, score, rows, whole)
 
 
 def _check_hardest(hardest: int | None) -> None:
     if hardest is not None and hardest < 1:
-        raise UserError(f"hardest of a loss must be at least 1, or null; got {hardest}.")
+        raise UserError(f"`hardest` must be at least 1, or null; got {hardest}.")
 
 
 def _hardest(
@@ -288,7 +284,7 @@ class _Pairwise(RetrievalLoss):
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""
         batch, query = examples.batch, tf.convert_to_tensor(examples.query) / temperature
-        pool, ids, log_q = _whole(local, examples.pool, batch["pool"], batch["pool_log_q"])
+        pool, ids, log_q = _whole(local, examples.pool, batch.pool.items, batch.pool.log_q)
         weight = tf.exp(-log_q) if self.log_q_correction else tf.ones_like(log_q)
         weight, beside = tf.where(ids == 0, 0.0, weight), _beside(batch, local)
 
@@ -316,8 +312,8 @@ class _Pairwise(RetrievalLoss):
             total = tf.reduce_sum(tf.gather(weights, owner) * costs, axis=1)
             return tf.math.divide_no_nan(total, tf.gather(tf.reduce_sum(weights, axis=1), owner))
 
-        rows = batch["row_query"]
-        score = _dots(query, examples.item, rows, batch["row_item"])
+        rows = batch.rows.query
+        score = _dots(query, examples.item, rows, batch.rows.item)
         return in_blocks(cost, query, score, rows, [pool])
 
 
@@ -343,7 +339,7 @@ class Hinge(_Pairwise):
 
     def __init__(self, *, margin: float, log_q_correction: bool, hardest: int | None) -> None:
         super().__init__(log_q_correction=log_q_correction, hardest=hardest)
-        require("The margin of a loss", margin, above=0)
+        require("`margin`", margin, above=0)
         self.margin = margin
 
     def cost(self, lead: tf.Tensor) -> tf.Tensor:

@@ -5,10 +5,12 @@ and costed after the other, and scored once more for its gradient, as a step tha
 for none of its layers does (Chen et al. 2016, arXiv:1604.06174).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
+
+from mtrec.data.inputs import Batch
 
 # Scores that exist at a time: a few arrays of them fit a processor's cache, or fill a GPU.
 SCORES_AT_ONCE = {"CPU": 2**20, "GPU": 2**26}
@@ -66,7 +68,9 @@ def in_blocks(
 
     def placed(values: tf.TensorArray, rows: tf.TensorArray) -> tf.Tensor:
         """Values of rows in the rows' order."""
-        return tf.scatter_nd(rows.concat()[:, tf.newaxis], values.concat(), tf.shape(positive, tf.int64))
+        return tf.scatter_nd(
+            rows.concat()[:, tf.newaxis], values.concat(), tf.shape(positive, tf.int64)
+        )
 
     @tf.custom_gradient
     def costs(query: tf.Tensor, positive: tf.Tensor, *whole: tf.Tensor) -> Any:
@@ -111,15 +115,15 @@ class Beside:
     """What is said of single pairs of a query and an item of the pool, block by block.
 
     Args:
-        batch: The batch, with `row_kind` as of `mtrec.heads.retrieval_losses.kinds_of_rows`.
+        batch: The batch, with the rows' kinds as of `mtrec.heads.retrieval_losses.kinds_of_rows`.
         replicas: How many replicas' slices the pool is made of.
     """
 
-    def __init__(self, batch: Mapping[str, tf.Tensor], *, replicas: int) -> None:
+    def __init__(self, batch: Batch, *, replicas: int) -> None:
         self._batch = batch
         self._replicas = replicas
         # In order of the query, but for padding.
-        own = batch["own_query"]
+        own = batch.own.query
         self._own_query = tf.where(own >= 0, own, own.dtype.max)
 
     def of(self, first: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -130,22 +134,20 @@ class Beside:
             one of the kinds above, `[n]`; and the item's log Q beside the query, `[n]`.
         """
         batch = self._batch
-        mine = (batch["row_query"] >= first) & (batch["row_query"] < end)
-        mine &= (batch["row_kind"] > 0) & (batch["row_pool"] >= 0)
+        mine = (batch.rows.query >= first) & (batch.rows.query < end)
+        mine &= (batch.rows.kind > 0) & (batch.rows.pool >= 0)
         row = tf.where(mine)[:, 0]
         edges = tf.searchsorted(self._own_query, tf.stack([first, end]))
         owned = tf.range(edges[0], edges[1])
-        kind = tf.gather(batch["row_kind"], row)
-        weight = tf.gather(batch["own_weight"], owned)
+        kind = tf.gather(batch.rows.kind, row)
+        weight = tf.gather(batch.own.weight, owned)
         owner = tf.concat(
-            [tf.gather(batch["row_query"], row), self._own_query[edges[0] : edges[1]]], 0
+            [tf.gather(batch.rows.query, row), self._own_query[edges[0] : edges[1]]], 0
         )
-        place = tf.concat(
-            [tf.gather(batch["row_pool"], row), tf.gather(batch["own_pool"], owned)], 0
-        )
+        place = tf.concat([tf.gather(batch.rows.pool, row), tf.gather(batch.own.pool, owned)], 0)
         # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
-        place = place % self._replicas * tf.shape(batch["pool"])[0] + place // self._replicas
-        of_rows = tf.where(kind == BROUGHT, 0.0, tf.gather(batch["row_log_q"], row))
+        place = place % self._replicas * tf.shape(batch.pool.items)[0] + place // self._replicas
+        of_rows = tf.where(kind == BROUGHT, 0.0, tf.gather(batch.rows.log_q, row))
         log_q = tf.concat([of_rows, -tf.math.log(tf.maximum(weight, 1.0))], 0)
         kind = tf.concat([kind, tf.where(weight > 0, BROUGHT, HAD)], 0)
         return tf.stack([owner - first, place], axis=1), kind, log_q

@@ -17,7 +17,9 @@ from mtrec.distributed.sharded_tables import sharded_above
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.retrieval import with_taken
+from mtrec.jobs.keys import in_keys, told_in_keys
 from mtrec.model.recommender import Recommender
+from mtrec.model.tower import Tower
 from mtrec.serving.index import IndexBuilder
 from mtrec.training.balance import Balancer
 from mtrec.training.loop import Schedule
@@ -32,23 +34,32 @@ def data(config: Config, dataset: Dataset) -> Dataset:
 
 def _heads(config: Config) -> dict[str, Head]:
     """The heads; those of weight 0 are left out."""
-    return {name: instantiate(config.task.heads[name]) for name in config.task.active()}
+    nodes = config.task.heads
+    return {n: _made(config, f"task.heads.{n}", nodes[n]) for n in config.task.active()}
 
 
+def _made(config: Config, key: str, node: Mapping[str, Any], **given: Any) -> Any:
+    """What the node of a key describes; what is wrong with it is told by keys."""
+    with in_keys(config, key):
+        return instantiate(node, **given)
+
+
+@told_in_keys("model")
 def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
     """The model with fresh weights, fitted to the training rows; heads of weight 0 are left out."""
     heads = _heads(config)
-    query, candidate = (
-        instantiate(
-            getattr(config.model, side),
-            features=config.data["features"][side],
-            sharing=config.model.sharing[side],
-        )
-        for side in ("query", "candidate")
-    )
-    recommender = Recommender(query=query, candidate=candidate, heads=heads)
+    towers = {side: _tower(config, side) for side in ("query", "candidate")}
+    recommender = Recommender(**towers, heads=heads)
     with sharded_above(_largest_replicated(config)):
         return recommender.adapt(dataset, fit, seed=config.seed)
+
+
+def _tower(config: Config, side: str) -> Tower:
+    features = _made(config, f"data.features.{side}", config.data["features"][side])
+    sharing = _made(config, f"model.sharing.{side}", config.model.sharing[side])
+    make = instantiate(getattr(config.model, side), _partial_=True)
+    with in_keys(config, f"model.{side}"):
+        return make(features=features, sharing=sharing)
 
 
 def _largest_replicated(config: Config) -> float:
@@ -67,6 +78,7 @@ def _largest_replicated(config: Config) -> float:
     return config.model.shard_above_mib if how == "auto" and able else math.inf
 
 
+@told_in_keys("train")
 def batches(
     config: Config, dataset: Dataset, fit: np.ndarray, heads: Mapping[str, Head], num_replicas: int
 ) -> Batches:
@@ -126,10 +138,11 @@ def schedule(config: Config) -> Schedule:
     return Schedule(**{f.name: getattr(config.train, f.name) for f in fields(Schedule)})
 
 
+@told_in_keys("balance")
 def balancer(config: Config, steps_per_epoch: int) -> Balancer:
     """The balancer, over the tasks that have a weight."""
-    made: Balancer = instantiate(config.balance)
     weights = {name: config.task.weights[name] for name in config.task.active()}
+    made: Balancer = instantiate(config.balance)
     made.adapt(weights, steps_per_epoch=steps_per_epoch, seed=config.seed)
     return made
 
@@ -139,15 +152,14 @@ def optimizers(config: Config, steps_per_epoch: int) -> Optimizers:
     steps = config.train.epochs * steps_per_epoch
     steps = min(steps, config.train.max_steps or steps)
 
-    def make(node: dict[str, Any]) -> keras.optimizers.Optimizer:
+    def make(which: str) -> keras.optimizers.Optimizer:
+        node = config.optimizer[which]
         rate = keras.optimizers.schedules.CosineDecay(node["learning_rate"], steps)
-        return instantiate(node, learning_rate=rate)
+        return _made(config, f"optimizer.{which}", node, learning_rate=rate)
 
-    return Optimizers(
-        tables=make(config.optimizer["tables"]), dense=make(config.optimizer["dense"])
-    )
+    return Optimizers(tables=make("tables"), dense=make("dense"))
 
 
 def index_builder(config: Config) -> IndexBuilder:
     """What builds the serving index."""
-    return instantiate(config.index)
+    return _made(config, "index", config.index)

@@ -3,8 +3,8 @@
 import functools
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -15,9 +15,12 @@ from mtrec.errors import user_error
 from mtrec.jobs.schema import register
 from mtrec.libraries import quiet_libraries
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def command(
-    config_name: str, *, folder: str = ""
+    config_name: str, *, folder: str = "", texts: Container[str] = ()
 ) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
@@ -27,6 +30,7 @@ def command(
     Args:
         config_name: The YAML file that the command composes.
         folder: The folder of `conf/` that holds it.
+        texts: Options whose values are taken as they stand on the command line; see `as_text`.
     """
 
     def decorate(function: Callable[[Any], Any]) -> Callable[[], None]:
@@ -46,11 +50,40 @@ def command(
                 fail(str(mistake))
 
         register()
-        return hydra.main(
+        main = hydra.main(
             version_base="1.3", config_path=str(conf_directory() / folder), config_name=config_name
         )(task)
 
+        @functools.wraps(function)
+        def as_typed() -> None:
+            sys.argv[1:] = [as_text(argument, texts) for argument in sys.argv[1:]]
+            main()
+
+        return as_typed
+
     return decorate
+
+
+def as_text(argument: str, texts: Container[str]) -> str:
+    """An argument of the command line, the value of an option of `texts` being put in quotes.
+
+    Without them Hydra takes the id 1.10 for the number 1.1, and many a letter for a mistake. What
+    stands in quotes stays as it is.
+    """
+    name, _, value = argument.partition("=")
+    if name not in texts or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+        return argument
+    # Hydra halves backslashes before a quote alone.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value)
+    escaped = escaped.replace("${", r"\${")
+    return f"{name}='{escaped}'"
+
+
+def console() -> "Console":
+    """What commands print to: text as it is, since a title such as [rec] is no markup."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def fail(message: str) -> None:

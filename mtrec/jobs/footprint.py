@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
+from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import local_replicas, num_workers, worker_number
 from mtrec.distributed.tables import TABLE, tables_of
@@ -38,7 +38,7 @@ def describe(
     replicas, workers = strategy.num_replicas_in_sync, num_workers(strategy)
     name = "MultiWorkerMirroredStrategy" if workers > 1 else type(strategy).__name__
     tables, slots = tables_of(model), [v for v in optimizers.tables.variables if v.shape.rank]
-    own = len(batch["query"])
+    own = len(batch.query.users)
     lines = [
         f"{name if replicas > 1 else 'one device'}: {_count(replicas, 'replica')} in "
         f"{_count(workers, 'worker')}, global batch {own * replicas:,}, {own:,} a replica",
@@ -52,7 +52,7 @@ def describe(
         rows, width = table.shape
         line = f"  {_name(table)}: {rows:,} rows x {width} = {rows * width:,}"
         if replicas > 1:
-            looked_up = lookups.get(_name(table), len(batch["row_item"]))
+            looked_up = lookups.get(_name(table), len(batch.rows.item))
             placement = "sharded" if isinstance(table, ShardedVariable) else "replicated"
             each = (_size(gathered(looked_up * (n * width + 1), replicas)) for n in (1, 3))
             line += ", {}; a step sends {} replicated, {} sharded".format(placement, *each)
@@ -100,7 +100,7 @@ def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[
             yield f"  {name}: {_size(sent.size)} of {sent.what}"
     asked = (head.negatives for head in model.heads.values() if head.negatives is not None)
     if any(negatives.log_q_rate is not None for negatives in asked):
-        pool = len(batch["pool"])
+        pool = len(batch.pool.items)
         yield f"  log Q: {_size(gathered(pool, replicas))} of {pool:,} item ids gathered by all"
 
 
@@ -111,21 +111,21 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
     """
     with_pool = {SHARED: False} | {n: h.negatives is not None for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
-    viewed = {n: 2 * len(batch["view_item"]) for n, h in model.heads.items() if h.views}
+    viewed = {n: 2 * len(batch.views.items) for n, h in model.heads.items() if h.views}
     found = {}
     for tower in (model.query, model.candidate):
         for path, encoded in tower.encoded.items():
-            rows = len(batch["query"])
+            rows = len(batch.query.users)
             if tower is model.candidate:
                 scope = path.split("/")[1]
-                rows = len(batch["item"]) + with_pool[scope] * len(batch["pool"])
+                rows = len(batch.items) + with_pool[scope] * len(batch.pool.items)
                 rows += sum(viewed.values()) if scope == SHARED else viewed.get(scope, 0)
             for history in model.query.histories.get(SHARED, {}).values():
                 if path == f"candidate/{SHARED}/{history.candidate}":
-                    rows += len(batch["item"])
+                    rows += len(batch.items)
             found[path.replace("/", "_")] = math.ceil(rows * _values_a_row(encoded))
     for head, group in model.query.labelled.items():
-        found |= {f"query_{head}_{name}": len(batch["item"]) for name in group}
+        found |= {f"query_{head}_{name}": len(batch.items) for name in group}
     return found
 
 

@@ -8,6 +8,7 @@ from hydra.utils import get_object
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split, keep_ratings, options_of, split
 from mtrec.data.validate import check
+from mtrec.jobs.keys import in_keys
 
 
 def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
@@ -19,12 +20,19 @@ def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
     Raises:
         UserError: If the data cannot be had, or is not what `mtrec.data.validate` asks for.
     """
+    dataset, how = whole(config), config["split"]
+    with in_keys({"data": config}, "data.split"):
+        takes = {name: how[name] for name in options_of(how["kind"])}
+        parts = split(dataset, kind=how["kind"], **takes)
+        kept = keep_ratings(dataset, parts.fit, rating_share=how["rating_share"], seed=how["seed"])
+    return kept, parts
+
+
+def whole(config: Mapping[str, Any]) -> Dataset:
+    """Loads and checks the data; see `load`."""
     others = ("_target_", "split", "features")
     options = {name: value for name, value in config.items() if name not in others}
-    dataset = get_object(config["_target_"])(**options)
-    check(dataset)
-    how = config["split"]
-    takes = {name: how[name] for name in options_of(how["kind"])}
-    parts = split(dataset, kind=how["kind"], **takes)
-    kept = keep_ratings(dataset, parts.fit, rating_share=how["rating_share"], seed=how["seed"])
-    return kept, parts
+    with in_keys({"data": config}, "data"):
+        dataset = get_object(config["_target_"])(**options)
+        check(dataset)
+    return dataset

@@ -1,19 +1,20 @@
 """What a job tells people while it runs: lines on the terminal and the run in MLflow."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mtrec.data.copies import num_copies
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.jobs.command import console
 from mtrec.reports import figures
+from mtrec.tracking.notes import commands_note, results_note
 from mtrec.tracking.run_dir import USERS
 from mtrec.tracking.tracker import Tracker
 
@@ -47,7 +48,8 @@ class Reporter:
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
-        self.console = Console(highlight=False, soft_wrap=True)
+        self._told: list[str] = []
+        self.console = console()
 
     def data(self, dataset: Dataset, parts: Split) -> None:
         """The data and its split."""
@@ -91,20 +93,35 @@ class Reporter:
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
-        lines = ["| test | model | baseline |", "|---|---|---|", *("|".join(row) for row in rows)]
-        self.tracker.set_note("\n".join(lines))
-        self.tracker.log_metrics(metrics, step=selected)
+        self._tell(results_note(metrics, [name.removeprefix("test/") for name, *_ in rows]))
+        test = {name: value for name, value in metrics.items() if name.startswith("test/")}
+        self.tracker.log_metrics(test, step=0)
+        self.tracker.log_summary({n: v for n, v in metrics.items() if n not in test})
         self.tracker.log_file(self.tracker.run_dir / USERS, "")
         for name, figure in _figures(history, selected, metrics, reports):
             self.tracker.log_figure(figure, name)
 
     def index(self, manifest: "Manifest") -> None:
         """What index was built and how well it finds."""
-        self.console.print(
+        line = (
             f"index: {manifest.kind}, {manifest.catalogue_size:,} items, recall@{manifest.k} "
             f"against exact search {manifest.recall_at_k:.4f}"
         )
-        self.tracker.log_metrics({"index/recall_against_exact": manifest.recall_at_k}, step=0)
+        self.console.print(line)
+        self._tell(line)
+        self.tracker.log_summary({"index/recall_against_exact": manifest.recall_at_k})
+
+    def model(self, signatures: Sequence[str], address: str | None) -> None:
+        """What the SavedModel answers, and its address in MLflow if it has one."""
+        served = f"; in MLflow {address}" if address else ""
+        self.console.print(f"model: SavedModel with {', '.join(signatures)}{served}")
+        if "recommend" in signatures:
+            self._tell(commands_note(str(self.tracker.run_dir), address))
+
+    def _tell(self, text: str) -> None:
+        """Adds to the run's description."""
+        self._told.append(text)
+        self.tracker.set_note("\n\n".join(self._told))
 
 
 @final
@@ -131,8 +148,14 @@ class _TrainingLog:
         self._seen.add(epoch)
         self._bar.console.print(_epoch_line(metrics, self._epochs))
         self._bar.advance(self._task)
-        logged = {name: value for name, value in metrics.items() if "/" in name}
-        self._tracker.log_metrics(logged, step=epoch)
+        # The first that MLflow hears of are those that its pages of comparison open on.
+        names = sorted((name for name in metrics if "/" in name), key=_rank)
+        self._tracker.log_metrics({name: metrics[name] for name in names}, step=epoch)
+
+
+def _rank(name: str) -> tuple[bool, bool]:
+    """Sorts the validation before the losses, and what is worth a glance before the rest."""
+    return not name.startswith("val/"), name.rsplit("/", 1)[-1] not in SHOWN_EACH_EPOCH
 
 
 def _epoch_line(metrics: "Metrics", epochs: int) -> str:

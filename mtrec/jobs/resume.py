@@ -17,7 +17,10 @@ from mtrec.tracking.whole import refuse_foreign
 FINISHED = ".finished"
 # What may differ between the command that began a job and the one that goes on with it.
 PLACEMENT = ("table_placement", "shard_above_mib")
-MAY_DIFFER = ("cluster", "tracking", "train.resume", *(f"model.{name}" for name in PLACEMENT))
+MAY_DIFFER = (
+    *("cluster", "tracking", "train.resume", "data.cache_dir", "data.memory_budget_mib"),
+    *(f"model.{name}" for name in PLACEMENT),
+)
 
 
 @dataclass(frozen=True)

@@ -38,19 +38,22 @@ def _of_model(model: Mapping[str, Any]) -> set[str]:
     return set(model) - (set() if model["table_placement"] == "auto" else {"shard_above_mib"})
 
 
+def _needing(by: str, unread: str) -> _Decided:
+    """That `unread` is not read where `by` is null or empty."""
+    return _Decided(by, lambda node: set(node) - (set() if node[by] else {unread}))
+
+
+# By key, or by what the node makes.
 _NODES = {
-    "data.split": _Decided("kind", _of_split),
-    "cluster": _Decided("kind", _of_cluster),
-    "model": _Decided("table_placement", _of_model),
+    "data.split": (_Decided("kind", _of_split),),
+    "cluster": (_Decided("kind", _of_cluster),),
+    "model": (_Decided("table_placement", _of_model),),
+    "mtrec.Retrieval": (_needing("label", "at_least"),),
+    "mtrec.load_table": (
+        _needing("rating", "rating_scale"),
+        _needing("bag_columns", "bag_separator"),
+    ),
 }
-
-
-def _decided(key: str, fields: Mapping[str, Any]) -> _Decided | None:
-    """What decides the fields of a node, if one of them does."""
-    unlabelled = fields.get("_target_") == "mtrec.Retrieval" and fields.get("label") is None
-    if unlabelled:
-        return _Decided("label", lambda head: set(head) - {"at_least"})
-    return _NODES.get(key)
 
 
 def _fields(node: Any) -> Mapping[str, Any]:
@@ -96,8 +99,9 @@ def _refuse(config: Config, key: str, line: str, *, decided_elsewhere: Container
     path = key.split(".")
     for depth, name in enumerate(path):
         where, fields = ".".join(path[:depth]), _fields(node)
-        decided = _decided(where, fields)
-        if decided and name in fields and name not in decided.read(fields):
+        for decided in _NODES.get(where, _NODES.get(fields.get("_target_", ""), ())):
+            if name not in fields or name in decided.read(fields):
+                continue
             if f"{where}.{decided.by}" in decided_elsewhere:
                 return
             value = fields[decided.by]

@@ -13,6 +13,7 @@ from mtrec.distributed.tables import tables_of
 from mtrec.errors import PreemptedError
 from mtrec.jobs import build
 from mtrec.jobs.footprint import describe, placement
+from mtrec.jobs.keys import told_in_keys
 from mtrec.tracking import run_dir
 from mtrec.training import measured
 from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
@@ -32,6 +33,7 @@ class Listener(Protocol):
         """Whether training is to save and stop."""
 
 
+@told_in_keys("train")
 def train(
     config: Config, dataset: Dataset, parts: Split, directory: Path, listener: Listener
 ) -> list[Metrics]:

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.histories import Histories
+from mtrec.data.inputs import QueryInputs
 from mtrec.heads import metrics
 from mtrec.model.recommender import Recommender
 
@@ -15,10 +16,7 @@ def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict
     """Query representations of user rows `[U]` for each head, `[U, D]` or `[U, K, D]`."""
     parts = []
     for part in metrics.chunks(len(users), USERS_AT_ONCE):
-        entries, owners = known.entries(users[part])
-        labels = {name: known.labels[name][entries] for name in model.reads}
-        rows = users[part].astype(np.int32)
-        parts.append(model.queries(rows, known.items[entries], owners, labels=labels))
+        parts.append(model.queries(QueryInputs.of(users[part], known)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -61,7 +61,7 @@ class Feature(keras.layers.Layer, ABC):
             return
         held = f"several values a row ({holds})" if values.ndim > 1 else holds
         raise UserError(
-            f"{named_by} must read a column of {self.reads}, one value a row; {self.column!r} "
+            f"`{named_by}` must read a column of {self.reads}, one value a row; {self.column!r} "
             f"holds {held}. Name another column, or make the feature categorical."
         )
 
@@ -165,7 +165,7 @@ class Hashed(_Lookup):
 
     def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
         super().__init__(column=column, dropout=dropout)
-        require("The bins of a feature", bins, least=1)
+        require("`bins`", bins, least=1)
         self.bins = bins
 
     @property
@@ -202,7 +202,7 @@ class Bucketized(_Lookup):
 
     def __init__(self, *, column: str, bins: int, dropout: float = 0.0) -> None:
         super().__init__(column=column, dropout=dropout)
-        require("The bins of a feature", bins, least=1)
+        require("`bins`", bins, least=1)
         self.bins = bins
 
     def adapt(self, values: Column) -> None:
@@ -243,8 +243,8 @@ class Text(_Lookup):
         self, *, column: str, max_words: int, min_count: int, dropout: float = 0.0
     ) -> None:
         super().__init__(column=column, dropout=dropout)
-        require("The max_words of a text", max_words, least=1)
-        require("The min_count of a text", min_count, least=1)
+        require("`max_words`", max_words, least=1)
+        require("`min_count`", min_count, least=1)
         self.max_words = max_words
         self.min_count = min_count
 
@@ -387,4 +387,4 @@ class History:
 
 def _check_dropout(dropout: float, of: str) -> None:
     if not 0 <= dropout < 1:
-        raise UserError(f"dropout of {of} must be at least 0 and below 1; got {dropout}.")
+        raise UserError(f"`dropout` of {of} must be at least 0 and below 1; got {dropout}.")

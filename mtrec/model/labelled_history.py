@@ -28,7 +28,7 @@ class LabelledHistory(keras.layers.Layer):
     def __init__(self, *, label: str, prior: float) -> None:
         super().__init__(name=unnumbered(self))
         if prior < 0:
-            raise UserError(f"The prior of a labelled history must be at least 0; got {prior}.")
+            raise UserError(f"`prior` must be at least 0; got {prior}.")
         self.label = label
         self.prior = prior
 
@@ -40,7 +40,7 @@ class LabelledHistory(keras.layers.Layer):
         """
         if self.label not in dataset.labels:
             raise UserError(
-                f"{named_by}.label must be a label of the interactions "
+                f"`{named_by}.label` must be a label of the interactions "
                 f"({', '.join(dataset.labels)}); got {self.label}."
             )
         labels, items = (np.asarray(dataset.interactions[n])[fit] for n in (self.label, "item"))

@@ -264,12 +264,12 @@ def _sum_and_count(
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
-            raise UserError(f"{name} of model.pooling must be at least 1; got {count}.")
+            raise UserError(f"`{name}` must be at least 1; got {count}.")
 
 
 def _check_heads(heads: int, dim: int) -> None:
     if dim % heads:
         raise UserError(
-            f"heads of model.pooling must divide model.query.dim ({dim}); got {heads}. "
-            "Set model.pooling.heads=1."
+            f"`pooling.heads` must divide the width of the tower ({dim}); got {heads}. "
+            "Set `pooling.heads`=1."
         )

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.inputs import QueryInputs
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.model.bags import known_rows
@@ -71,33 +72,33 @@ class Recommender(keras.layers.Layer):
                 raise UserError(
                     f"The towers must end in one width for the head {name!r}; the query tower "
                     f"ends in {query}, the candidate tower in {candidate}. "
-                    f"Set task.heads.{name}.dim, or change model.query or model.candidate."
+                    f"Set `heads.{name}.dim`, or change `query` or `candidate`."
                 )
         own_tables = self.query.sharing.own_tables and not self.candidate.sharing.own_tables
         if own_tables and self.query.histories.get(SHARED):
             raise UserError(
-                "model.sharing.candidate must have tables for each head where model.sharing.query "
-                "has, because the query tower's history reads them. Choose the same for both."
+                "`sharing.candidate` must have tables for each head where `sharing.query` has, "
+                "because the query tower's history reads them. Choose the same for both."
             )
         pooled = self.candidate.features.get(SHARED, {})
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
             for scope, group in tower.histories.items():
                 for name, history in group.items():
-                    path = f"data.features.{side}.{scope}.{name}"
+                    path = f"features.{side}.{scope}.{name}"
                     if (side, scope) != ("query", SHARED):
                         raise UserError(
-                            f"{path} is a history, which must stand under "
-                            f"data.features.query.{SHARED}. Move it there."
+                            f"`{path}` is a history, which must stand under "
+                            f"`features.query.{SHARED}`. Move it there."
                         )
                     if self.query.dim != self.candidate.dim:
                         raise UserError(
-                            f"model.query.dim must be model.candidate.dim ({self.candidate.dim}), "
-                            f"as {path} reads that tower's vectors; got {self.query.dim}. "
+                            f"`query.dim` must be `candidate.dim` ({self.candidate.dim}), "
+                            f"as `{path}` reads that tower's vectors; got {self.query.dim}. "
                             "Set both alike."
                         )
                     if history.candidate not in pooled:
                         raise UserError(
-                            f"{path} must pool a feature of data.features.candidate.{SHARED} "
+                            f"`{path}` must pool a feature of `features.candidate.{SHARED}` "
                             f"({', '.join(pooled) or 'there is none'}); got {history.candidate!r}."
                         )
 
@@ -106,7 +107,7 @@ class Recommender(keras.layers.Layer):
             for name, feature in group.items():
                 if feature.dropout:
                     raise UserError(
-                        f"dropout of data.features.candidate.{scope}.{name} must be 0, because "
+                        f"`features.candidate.{scope}.{name}.dropout` must be 0, because "
                         f"only queries are drawn for it; got {feature.dropout}."
                     )
 
@@ -115,21 +116,21 @@ class Recommender(keras.layers.Layer):
             features = [f for s in (SHARED, name) for f in self.candidate.features.get(s, {})]
             if head.views and len(features) < 2:
                 raise UserError(
-                    f"data.features.candidate.{SHARED} must name at least two features for the "
+                    f"`features.candidate.{SHARED}` must name at least two features for the "
                     f"head {name!r}, which compares what one half of them shows of an item with "
                     f"the other half; got {', '.join(features) or 'none'}. Add one there, or set "
-                    f"task.weights.{name}=0."
+                    f"`weights.{name}`=0."
                 )
 
     def _adapt_labelled(self, dataset: Dataset, fit: np.ndarray) -> None:
         for side, tower in (("query", self.query), ("candidate", self.candidate)):
             for scope, group in tower.labelled.items():
                 for name, labelled in group.items():
-                    path = f"data.features.{side}.{scope}.{name}"
+                    path = f"features.{side}.{scope}.{name}"
                     if side != "query" or scope == SHARED:
                         raise UserError(
-                            f"{path} is a labelled history, which must stand under "
-                            "data.features.query.<head>. Move it there."
+                            f"`{path}` is a labelled history, which must stand under "
+                            "`features.query.<head>`. Move it there."
                         )
                     labelled.adapt(dataset, fit, named_by=path)
 
@@ -139,64 +140,34 @@ class Recommender(keras.layers.Layer):
         groups = (self.query.labelled.get(head, {}) for head in self.heads)
         return sorted({labelled.label for group in groups for labelled in group.values()})
 
-    def queries(
-        self,
-        rows: tf.Tensor,
-        history_items: tf.Tensor,
-        owners: tf.Tensor,
-        replaced: Mapping[str, tf.Tensor] | None = None,
-        *,
-        places: tf.Tensor | None = None,
-        draw: tf.Tensor | None = None,
-        labels: Mapping[str, tf.Tensor] | None = None,
-    ) -> dict[str, tf.Tensor]:
-        """Query representations of user rows `[Q]` with the items each is known to have chosen.
+    def queries(self, inputs: QueryInputs) -> dict[str, tf.Tensor]:
+        """Query representations for each head, `[Q, D]`, or `[Q, K, D]` with K query vectors."""
+        users, history = inputs.users, inputs.history
+        at = tf.range(tf.size(history.items)) if history.places is None else history.places
+        labelled = {
+            head: [
+                said(history.items, at, history.owners, history.labels[said.label], tf.size(users))
+                for said in self.query.labelled.get(head, {}).values()
+                if said.label in history.labels
+            ]
+            for head in self.heads
+        }
+        return self.query(users, self._pooled(inputs), inputs.replaced, inputs.draw, labelled)
 
-        Args:
-            rows: User rows, `[Q]`.
-            history_items: Item rows of all histories side by side, each oldest first, `[H]`.
-            owners: Position in `rows` that each belongs to, `[H]`; -1 for padding.
-            replaced: Encoded values of users that are not in the table; see `Tower.encode_row`.
-            places: Position in `history_items`, now `[M]`, of each entry's item, `[H]`: an item of
-                many histories is then looked up, and its gradient summed, once.
-            draw: In training, a number from 0 to 1 for each query, `[Q]`; see `Tower.call`.
-            labels: Those labels of the entries that the model `reads`, by name, `[H]`, NaN where
-                there is none; without them, histories count as having none.
-        """
-        pooled = self._pooled(rows, history_items, owners, places, draw)
-        labelled: dict[str, list[tf.Tensor]] = {}
-        if labels is not None:
-            at = tf.range(tf.shape(history_items)[0]) if places is None else places
-            count = tf.shape(rows)[0]
-            labelled = {
-                head: [
-                    said(history_items, at, owners, labels[said.label], count)
-                    for said in self.query.labelled.get(head, {}).values()
-                ]
-                for head in self.heads
-            }
-        return self.query(rows, pooled, replaced, draw, labelled)
-
-    def _pooled(
-        self,
-        rows: tf.Tensor,
-        history_items: tf.Tensor,
-        owners: tf.Tensor,
-        places: tf.Tensor | None = None,
-        draw: tf.Tensor | None = None,
-    ) -> Pooled:
-        histories = self.query.histories.get(SHARED, {})
+    def _pooled(self, inputs: QueryInputs) -> Pooled:
+        history, draw = inputs.history, inputs.draw
         pooled: dict[str, dict[str, tf.Tensor]] = {space: {} for space in self.query.spaces}
-        for name, history in histories.items():
-            encoded = self.candidate.encoded[f"candidate/{SHARED}/{history.candidate}"]
-            items = tf.gather(encoded, history_items)
-            drops = draw is not None and history.dropout > 0
-            seen = history.dropped(owners, draw) if drops else owners
+        for name, feature in self.query.histories.get(SHARED, {}).items():
+            encoded = self.candidate.encoded[f"candidate/{SHARED}/{feature.candidate}"]
+            items = tf.gather(encoded, history.items)
+            drops = draw is not None and feature.dropout > 0
+            seen = feature.dropped(history.owners, draw) if drops else history.owners
             for space in pooled:
-                vectors = self.candidate.spaces[space][history.candidate](items)
-                vectors = vectors if places is None else tf.gather(vectors, places)
+                vectors = self.candidate.spaces[space][feature.candidate](items)
+                if history.places is not None:
+                    vectors = tf.gather(vectors, history.places)
                 pooling = self.query.poolings[space][name]
-                pooled[space][name] = pooling(vectors, seen, tf.shape(rows)[0])
+                pooled[space][name] = pooling(vectors, seen, tf.size(inputs.users))
         return pooled
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -217,19 +188,9 @@ class Recommender(keras.layers.Layer):
         masks = self.masks[head]
         return [self.candidate.view(head, rows, shown) for shown in masks.halves(draw)]
 
-    def gates(
-        self, users: tf.Tensor, history_items: tf.Tensor, owners: tf.Tensor, items: tf.Tensor
-    ) -> dict[str, Gates]:
-        """What the gates of both towers give each expert for user rows `[Q]` and item rows `[M]`.
-
-        Args:
-            users: User rows, with `history_items` and `owners` as for `queries`.
-            history_items: Item rows of all histories side by side, `[H]`.
-            owners: Position in `users` that each belongs to, `[H]`.
-            items: Item rows.
-        """
-        pooled = self._pooled(users, history_items, owners)
+    def gates(self, inputs: QueryInputs, items: tf.Tensor) -> dict[str, Gates]:
+        """What the gates of both towers give each expert for queries and item rows `[M]`."""
         return {
-            "query": self.query.gates(users, pooled),
+            "query": self.query.gates(inputs.users, self._pooled(inputs)),
             "candidate": self.candidate.gates(items, {}),
         }

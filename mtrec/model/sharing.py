@@ -36,7 +36,7 @@ class Sharing(keras.layers.Layer, ABC):
     def __init__(self, *, layers: Sequence[int], activation: str, initializer: str) -> None:
         super().__init__(name=unnumbered(self))
         for width in layers:
-            require("Each of the layers of model.sharing", width, least=1)
+            require("Each of `layers`", width, least=1)
         self.widths = list(layers)
         self.activation = activation
         self.initializer = initializer
@@ -243,12 +243,12 @@ class STEM(Sharing):
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
-            raise UserError(f"{name} of model.sharing must be at least 1; got {count}.")
+            raise UserError(f"`{name}` must be at least 1; got {count}.")
 
 
 def _check_layers(scheme: str, layers: Sequence[int]) -> None:
     if not layers:
         raise UserError(
-            f"layers of {scheme} must name at least one width, or several experts would be the "
-            "same; got none. Set layers=[64] in model.sharing, or take model/sharing=shared_bottom."
+            f"`layers` of {scheme} must name at least one width, or several experts would be the "
+            "same; got none. Set `layers`=[64], or take `mtrec.SharedBottom`."
         )

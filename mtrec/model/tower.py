@@ -45,8 +45,8 @@ class Tower(keras.layers.Layer):
         stddev: float,
     ) -> None:
         super().__init__()
-        require("The dim of a tower", dim, least=1)
-        require("The stddev of a tower", stddev, above=0)
+        require("`dim`", dim, least=1)
+        require("`stddev`", stddev, above=0)
         self.dim = dim
         self.sharing = sharing
         self.stddev = stddev
@@ -89,7 +89,7 @@ class Tower(keras.layers.Layer):
                 or there is no shared feature.
         """
         if not (self.features.get(SHARED) or self.histories.get(SHARED)):
-            raise UserError(f"data.features.{table}.shared must name at least one feature.")
+            raise UserError(f"`features.{table}.shared` must name at least one feature.")
         self.table = table
         self.heads = list(heads)
         query = table == "query"
@@ -122,10 +122,10 @@ class Tower(keras.layers.Layer):
     def _fit(
         self, feature: Feature, columns: Mapping[str, Column], trained: np.ndarray, path: str
     ) -> None:
-        named_by = f"data.features.{path.replace('/', '.')}"
+        named_by = f"features.{path.replace('/', '.')}"
         if feature.column not in columns:
             raise UserError(
-                f"{named_by} reads the column {feature.column!r}, which the {self.table} table "
+                f"`{named_by}` reads the column {feature.column!r}, which the {self.table} table "
                 f"lacks; it has {', '.join(columns)}."
             )
         values = held(columns[feature.column])

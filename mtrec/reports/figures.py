@@ -202,12 +202,18 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> Figure:
             _draw_bars(axis, [row for row in rows if row["metric"] == metric], places, color)
             axis.set_title(metric_name(metric), weight="bold")
             axis.set_ylim(depth, -0.6)
-            axis.set_yticks(list(places.values()), [value for _, value in places])
+            axis.set_yticks(list(places.values()), [_label(value) for _, value in places])
             axis.tick_params(axis="y", length=0, labelleft=axis is axes[0])
         for name, place in headings.items():
             beside = {"xycoords": axes[0].get_yaxis_transform(), "ha": "right", "weight": "bold"}
-            note(axes[0], name, (0, place), (-6, 0), INK, va="center", **beside)
+            note(axes[0], _label(name), (0, place), (-6, 0), INK, va="center", **beside)
     return figure
+
+
+def _label(text: str) -> str:
+    """The beginning of a text of the user's own, which may be any, in one line."""
+    line = " ".join(text[:41].split())
+    return line if len(text) <= 40 else f"{line[:39]}…"
 
 
 def _is_task_loss(key: str) -> bool:

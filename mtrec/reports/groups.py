@@ -6,15 +6,16 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from mtrec.errors import UserError
+from mtrec.heads.metrics import lower_is_better
 
 if TYPE_CHECKING:
     from mtrec.tracking.finished import TrackedRun
 
 # Parameters that may differ between the runs of one group.
-REPEATED = ("seed", "index.seed", "tracking.run_name", "train.resume")
+REPEATED = ("seed",)
 WEIGHTS = "task.weights."
 # Stand for the choice of tasks, and for the digest of the data, among the parameters.
-_TASKS, _DATA = "tasks", "data"
+_TASKS, _DATA = "tasks", "digest"
 # Parameters of the data that leave the rows a run is judged on as they are.
 _FIT_ALONE = ("data.split.validation_share", "data.split.rating_share")
 
@@ -119,6 +120,22 @@ def find(groups: Sequence[Group], name: str | None) -> Group:
     raise UserError(f"baseline must be one of: {names}. Got {name}.")
 
 
+def best(groups: Sequence[Group], metric: str) -> Group | None:
+    """The group that validation would choose for a metric of the test part.
+
+    Args:
+        groups: Groups that were judged on the same rows.
+        metric: Such as `test/rating/rmse`; what is read is `val/rating/rmse`.
+
+    Returns:
+        The one with the best mean; None where no run has the metric on the validation part.
+    """
+    validated = "/".join(["val", *metric.split("/")[1:]])
+    sign = -1.0 if lower_is_better(metric) else 1.0
+    means = [(mean, group) for group in groups if (mean := group.mean(validated)) is not None]
+    return max(means, key=lambda pair: sign * pair[0])[1] if means else None
+
+
 def _names(runs: "Sequence[TrackedRun]", keys: Sequence[str]) -> list[str]:
     """The decisions that lead to each run: its tasks, then one parameter after another."""
     paths = _paths(runs, [_TASKS, *keys])
@@ -146,14 +163,10 @@ def _token(run: "TrackedRun", key: str) -> str:
         return "joint" if len(heads) > 1 else "".join(heads)
     if key == _DATA:
         return f"data={run.data[:8]}"
-    value = run.params.get(key)
-    if value is None:
+    if key not in run.params:
         return ""
-    group = key.removesuffix("._target_")
-    if group != key:
-        # By the name of the YAML file that it was chosen by, or else of its class.
-        value = run.choices.get(group, value.rsplit(".", 1)[-1])
-    return f"{group.removeprefix(WEIGHTS)}={value}"
+    # By the name of the YAML file that it was chosen by, or else of its class.
+    return f"{key.removeprefix(WEIGHTS)}={run.choices.get(key, run.params[key])}"
 
 
 def _heads(params: Mapping[str, str]) -> frozenset[str]:

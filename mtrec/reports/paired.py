@@ -5,6 +5,7 @@ made anew from the sums of the users drawn: an RMSE is the root of all squared e
 rows, and no mean of users' RMSEs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,20 @@ from mtrec.heads.metrics import from_totals
 
 # Elements of the arrays of draws that are held at once.
 _AT_ONCE = 1 << 22
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for how many hypotheses are tested (Holm 1979), in their order.
+
+    Those of at most a level are rejected; by chance alone, the probability that any is stays below
+    that level.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "font.size": 11,
     "text.color": INK,
+    # A group may be called $5-$10; two dollars are no formula.
+    "text.parse_math": False,
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
     "axes.labelsize": 11,

@@ -1,14 +1,14 @@
 """The trade-off between two metrics, over groups of runs and against their single-task twins."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtrec.heads.metrics import lower_is_better
-from mtrec.reports.groups import WEIGHTS, Group
-from mtrec.reports.paired import Difference, difference
+from mtrec.reports.groups import WEIGHTS, Group, best
+from mtrec.reports.paired import Difference, difference, holm
 from mtrec.reports.pareto import front, hypervolume
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UsersOf = Callable[["TrackedRun"], "pd.DataFrame | None"]
 
 # Parameters that come with the choice of tasks, or say nothing to a single task.
-FOLLOWS_FROM_TASK = (WEIGHTS, "task.select_by", "train.select_by", "balance.")
+FOLLOWS_FROM_TASK = (WEIGHTS, "train.select_by", "balance")
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,16 @@ class Against:
         twin: The single-task group, or None if there is none.
         found: The difference to it over users, or None.
         why_not: Why there is no difference over users; empty where there is one.
+        p_holm: The p value corrected for all differences of the trade-off; 1 where there is none.
+        survives: Whether the difference is not 0 by that p value.
     """
 
     axis: Axis
     twin: Group | None
     found: Difference | None
     why_not: str
+    p_holm: float = 1.0
+    survives: bool = False
 
     @property
     def transfer(self) -> str:
@@ -111,6 +115,17 @@ class Tradeoff:
         """The points of groups that have both metrics."""
         return [point for point in self.points if point.against]
 
+    def best(self, axis: Axis) -> Point | None:
+        """The joint point that validation would choose for a metric; None without validation."""
+        chosen = best([point.group for point in self.joint], axis.metric)
+        return next((point for point in self.joint if point.group is chosen), None)
+
+    @property
+    def tested(self) -> list[Against]:
+        """The differences that were tested."""
+        every = (against for point in self.joint for against in point.against)
+        return [against for against in every if against.found]
+
     @property
     def single(self) -> list[Point]:
         """The ends: groups that have one of the metrics."""
@@ -153,6 +168,7 @@ def tradeoff(
         )
         for group, place, best in zip(shown, places, front(sign * places), strict=True)
     ]
+    points = _corrected(points, level=1 - config.confidence)
     twins = [_best_alone(shown, axis, axes) for axis in axes]
     return Tradeoff(
         axes=axes,
@@ -161,6 +177,20 @@ def tradeoff(
         area=area(places),
         area_of_twins=None if None in twins else area(np.array([twins], float)),
     )
+
+
+def _corrected(points: list[Point], *, level: float) -> list[Point]:
+    """The points with what is left of their differences' p values, so many are tested."""
+    tested = (against.found for point in points for against in point.against)
+    corrected = iter(holm([found.p_value for found in tested if found]))
+
+    def of(against: Against) -> Against:
+        if against.found is None:
+            return against
+        p_value = next(corrected)
+        return replace(against, p_holm=p_value, survives=p_value <= level)
+
+    return [replace(point, against=tuple(map(of, point.against))) for point in points]
 
 
 def _is_joint(group: Group, axes: Sequence[Axis]) -> bool:
@@ -195,12 +225,12 @@ def twin_of(group: Group, head: str, groups: Sequence[Group]) -> Group | None:
 
 def _settings(group: Group, head: str) -> dict[str, str]:
     """The parameters that shape one head, whatever is trained beside it."""
-    own = f"task.heads.{head}."
+    own = f"task.heads.{head}"
     return {
         key: value
         for key, value in group.params.items()
         if not key.startswith(FOLLOWS_FROM_TASK)
-        and (key.startswith(own) or not key.startswith("task.heads."))
+        and (f"{key}.".startswith(f"{own}.") or not key.startswith("task.heads."))
     }
 
 

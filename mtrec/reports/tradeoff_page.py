@@ -28,7 +28,7 @@ def page(found: Tradeoff, *, title: str, how: "TradeoffConfig") -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"name": _name, "signed": _signed, "places": _places}
+    environment.filters |= {"name": _name, "signed": _signed, "places": _places, "p": _p_value}
     return environment.get_template("tradeoff_page.html.jinja").render(
         found=found,
         title=title,
@@ -36,7 +36,6 @@ def page(found: Tradeoff, *, title: str, how: "TradeoffConfig") -> str:
         cards=list(_cards(found)),
         figure=_svg(found),
         reach=[_reach(found, side) for side in (0, 1)],
-        tests=sum(a.found is not None for point in found.joint for a in point.against),
         colors={"positive": GREEN, "negative": ORANGE, "": GREY},
         blue=BLUE,
         grey=GREY,
@@ -57,14 +56,23 @@ def _svg(found: Tradeoff) -> str:
 
 def _cards(found: Tradeoff) -> Iterator[dict[str, str]]:
     for side, axis in enumerate(found.axes):
-        best = max(found.joint, key=lambda point: point.place[side] * axis.sign)
+        best = found.best(axis)
+        if best is None:
+            continue
         against = best.against[side].found
         change = f" ({_signed(against.value)} to {axis.head} alone)" if against else ""
         yield {
-            "title": f"best {_name(axis)} of a joint setting",
+            "title": f"{_name(axis)} on the test part, of the joint setting that is best in it on "
+            "the validation part",
             "value": f"{best.place[side]:.4f}",
             "detail": f"{best.group.name}{change}",
         }
+    survive = sum(against.survives for against in found.tested)
+    yield {
+        "title": "differences that survive Holm's correction",
+        "value": f"{survive} of {len(found.tested)}",
+        "detail": "joint to single task, over users",
+    }
     lost = [point.group.name for point in found.joint if point.transfers("negative")]
     yield {
         "title": "joint settings with negative transfer",
@@ -90,6 +98,10 @@ def _places(against: Against, reach: float) -> list[float]:
     found = against.found
     ends = (found.low, found.value, found.high) if found else ()
     return [round(110 + 104 * against.axis.sign * end / reach, 1) for end in ends]
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def _signed(value: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.columns import Texts
+from mtrec.data.inputs import HistoryInputs, QueryInputs
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
 from mtrec.model.bags import BagRows, EncodedBags, from_padded
@@ -127,22 +128,21 @@ class Served:
         """Rows of users, 0 where the model does not know them."""
         return _rows(self._users, user_id)
 
-    def histories(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Outputs]:
-        """Item rows of the histories of user rows `[B]` side by side, `[H]`.
-
-        Returns:
-            The items, whose each is, and those of their labels that the model reads, by name.
-        """
+    def known(self, rows: tf.Tensor) -> QueryInputs:
+        """User rows `[B]` with all that is known of them."""
         starts, ends = tf.gather(self._offsets, rows), tf.gather(self._offsets, rows + 1)
         entries = tf.ragged.range(starts, ends)
         owners = tf.cast(entries.value_rowids(), tf.int32)
         labels = {n: tf.gather(values, entries.flat_values) for n, values in self._labels.items()}
-        return tf.gather(self._history, entries.flat_values), owners, labels
+        items = tf.gather(self._history, entries.flat_values)
+        return QueryInputs(rows, HistoryInputs(items, owners, labels=labels))
 
-    def queries(self, rows: tf.Tensor) -> Outputs:
-        """Query representations of user rows `[B]` for each head."""
-        items, owners, labels = self.histories(rows)
-        return self._model.queries(rows, items, owners, labels=labels)
+    def new(
+        self, count: tf.Tensor, history: tf.Tensor, owners: tf.Tensor, encoded: Sequence[tf.Tensor]
+    ) -> QueryInputs:
+        """So many users whom the model does not know; see `score_new`."""
+        rows = HistoryInputs(self._item_rows(history), owners)
+        return QueryInputs(tf.zeros([count], tf.int32), rows, replaced=self._replaced(encoded))
 
     def score_pairs(self, user_id: tf.Tensor, item_id: tf.Tensor) -> Outputs:
         """Figures on pairs of user and item `[N]`.
@@ -156,7 +156,7 @@ class Served:
         users = self.user_rows(user_id)
         # Many pairs may be of one user: the query tower runs once for each.
         rows, place = tf.unique(users)
-        queries = self.queries(rows)
+        queries = self._model.queries(self.known(rows))
         query = {name: tf.gather(vectors, place) for name, vectors in queries.items()}
         return self._score(query, users, item_id)
 
@@ -174,13 +174,10 @@ class Served:
         Raises:
             tf.errors.InvalidArgumentError: If an item of a history is not in the catalogue.
         """
-        users = tf.zeros_like(item_id, tf.int32)
-        queries = self._model.queries(
-            users, self.item_rows(history), owners, self.replaced(encoded)
-        )
-        return self._score(queries, users, item_id)
+        inputs = self.new(tf.size(item_id), history, owners, encoded)
+        return self._score(self._model.queries(inputs), inputs.users, item_id)
 
-    def item_rows(self, item_id: tf.Tensor) -> tf.Tensor:
+    def _item_rows(self, item_id: tf.Tensor) -> tf.Tensor:
         """Rows of items `[H]`, all of which must be in the catalogue."""
         rows = _rows(self._items, item_id)
         unknown = tf.boolean_mask(item_id, rows == 0)
@@ -191,7 +188,7 @@ class Served:
         with tf.control_dependencies([tf.debugging.Assert(tf.size(unknown) == 0, [message])]):
             return tf.identity(rows)
 
-    def replaced(self, encoded: Sequence[tf.Tensor]) -> dict[str, tf.Tensor | BagRows]:
+    def _replaced(self, encoded: Sequence[tf.Tensor]) -> dict[str, tf.Tensor | BagRows]:
         """Encoded columns of new users by the paths of the query tower's features."""
         held = self._run.model.query.encoded
         return {
@@ -215,7 +212,7 @@ class Served:
                 raise UserError(
                     f"What is served of a pair must have names of its own; the head {name} and "
                     f"another one, or what every pair is served with, are both told as "
-                    f"{', '.join(sorted(both))}. Give the head another name in task.heads."
+                    f"{', '.join(sorted(both))}. Give the head another name."
                 )
             outputs |= found
         return outputs
@@ -251,7 +248,7 @@ class ServedSearch:
             `[B]`, whether the model knows the user.
         """
         rows = self._served.user_rows(user_id)
-        queries = self._served.queries(rows)
+        queries = self._model.queries(self._served.known(rows))
         return {"embedding": self._embed(queries), "known": rows > 0}
 
     def recommend(self, user_id: tf.Tensor, k: tf.Tensor) -> Outputs:
@@ -264,10 +261,7 @@ class ServedSearch:
         Raises:
             tf.errors.InvalidArgumentError: If fewer than k items are left for a user.
         """
-        rows = self._served.user_rows(user_id)
-        history, owners, labels = self._served.histories(rows)
-        queries = self._model.queries(rows, history, owners, labels=labels)
-        return self._found(rows, queries, history, owners, k)
+        return self._found(self._served.known(self._served.user_rows(user_id)), k)
 
     def recommend_new(
         self,
@@ -278,20 +272,11 @@ class ServedSearch:
         *encoded: tf.Tensor,
     ) -> Outputs:
         """`recommend` for so many users whom the model does not know; see `Served.score_new`."""
-        rows = tf.zeros([count], tf.int32)
-        items = self._served.item_rows(history)
-        queries = self._model.queries(rows, items, owners, self._served.replaced(encoded))
-        return self._found(rows, queries, items, owners, k)
+        return self._found(self._served.new(count, history, owners, encoded), k)
 
-    def _found(
-        self,
-        rows: tf.Tensor,
-        queries: Outputs,
-        history: tf.Tensor,
-        owners: tf.Tensor,
-        k: tf.Tensor,
-    ) -> Outputs:
-        excluded = tf.stack([owners, history - 1], axis=1)
+    def _found(self, inputs: QueryInputs, k: tf.Tensor) -> Outputs:
+        rows, history, queries = inputs.users, inputs.history, self._model.queries(inputs)
+        excluded = tf.stack([history.owners, history.items - 1], axis=1)
         scores, positions = self._index.search(self._embed(queries), k, excluded)
         items = positions + 1
         outputs = {
@@ -422,7 +407,8 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
     manifest = run.directory / INDEX / MANIFEST
     tracker.log_file(manifest, INDEX)
     return tracker.log_model(
-        name="recommender",
+        name=f"{run.dataset.name} {' and '.join(run.model.heads)}",
+        description=_description(run, index),
         code_path=Path(__file__).with_name("mlflow_model.py"),
         artifacts={"model": run.directory / MODEL, "index_manifest": manifest},
         inputs={"user_id": "string", "history": "string[]", "item_id": "string"}
@@ -431,6 +417,19 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
         params={"k": DEFAULT_K},
         input_example=_example(run),
         pip_requirements=_requirements(index),
+    )
+
+
+def _description(run: Run, index: Index) -> str:
+    """What MLflow's UI says of the model."""
+    data, manifest = run.dataset, index.manifest
+    return (
+        f"Recommends items of {data.name} ({data.num_users:,} users, {data.num_items:,} items, "
+        f"from {data.source}) for {' and '.join(run.model.heads)}, out of {run.directory}.\n\n"
+        "In: `user_id`, or what is known of a new user (`history` and columns of the users); with "
+        "`item_id`, figures on the pair. Out: the best items that the user does not have.\n\n"
+        f"Index: {manifest.kind}, recall@{manifest.k} against exact search "
+        f"{manifest.recall_at_k:.4f}."
     )
 
 

@@ -205,13 +205,11 @@ class ScannBuilder:
         for name in ("target_recall", "min_recall"):
             if not 0 < getattr(self, name) <= 1:
                 raise UserError(
-                    f"index.{name} must be above 0 and at most 1; got {getattr(self, name)}."
+                    f"`{name}` must be above 0 and at most 1; got {getattr(self, name)}."
                 )
         for name, least in (("exact_below", 0), ("k", 1), ("num_queries", 1), ("seed", 0)):
             if getattr(self, name) < least:
-                raise UserError(
-                    f"index.{name} must be at least {least}; got {getattr(self, name)}."
-                )
+                raise UserError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
 
     def __call__(
         self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
@@ -258,8 +256,8 @@ class ScannBuilder:
                 return index
         if recall < self.min_recall:
             raise UserError(
-                f"recall@{k} of the index must be at least index.min_recall={self.min_recall}; got"
-                f" {recall:.4f} with every leaf searched. Set index=exact or lower the minimum."
+                f"recall@{k} of the index must be at least `min_recall`={self.min_recall}; got"
+                f" {recall:.4f} with every leaf searched. Lower it, or take `mtrec.ExactBuilder`."
             )
         return index
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
+from mtrec.tracking import ui
 from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, connect
 from mtrec.tracking.outbox import first_line
+from mtrec.tracking.records import named_again
 from mtrec.tracking.store import resolve_uri, shown, sqlite_file
 
 if TYPE_CHECKING:
@@ -64,7 +66,9 @@ class TrackedRun:
         name: What it is called.
         choices: The option chosen of each config group, such as `balance`.
         params: Its parameters as text.
-        metrics: The last value of each metric.
+        metrics: The last value of each metric; those of the validation are of the epoch that was
+            selected.
+        url: Where the UI shows it.
         data: Digest of the data it was trained and judged on; empty where it logged none.
     """
 
@@ -73,6 +77,7 @@ class TrackedRun:
     choices: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]
+    url: str
     data: str
 
 
@@ -88,10 +93,10 @@ def finished_runs(experiment: str, *, uri: str | None) -> list[TrackedRun]:
     if file and not file.exists():
         raise UserError(f"{file} does not exist. Run the command where the jobs were started.")
     with _asked(uri, f"experiment={experiment}", "Start it, or set tracking.uri."):
-        return _finished_runs(connect(uri), experiment)
+        return _finished_runs(connect(uri), experiment, uri)
 
 
-def _finished_runs(client: "MlflowClient", experiment: str) -> list[TrackedRun]:
+def _finished_runs(client: "MlflowClient", experiment: str, uri: str) -> list[TrackedRun]:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         names = ", ".join(e.name for e in client.search_experiments())
@@ -115,7 +120,8 @@ def _finished_runs(client: "MlflowClient", experiment: str) -> list[TrackedRun]:
                 if key.startswith(CHOICE_TAG)
             },
             params=dict(run.data.params),
-            metrics=dict(run.data.metrics),
+            metrics=named_again(run.data.metrics),
+            url=f"{ui.server(uri)}/{ui.page(found.experiment_id, run.info.run_id)}",
             data=next((put.dataset.digest for put in _dataset_inputs(run)), ""),
         )
         for run in jobs

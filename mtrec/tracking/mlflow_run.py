@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from mtrec.errors import UserError
 from mtrec.libraries import first_import
+from mtrec.tracking.notes import NOTE_TAG, experiment_note
 from mtrec.tracking.outbox import Outbox, Record
 from mtrec.tracking.records import flatten, milliseconds, unpacked
 from mtrec.tracking.store import resolve_uri, shown, sqlite_file
@@ -29,7 +30,7 @@ from mtrec.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, LoggedModel
+    from mlflow.entities import Experiment, LoggedModel, Run
     from mlflow.models import ModelSignature
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -41,7 +42,7 @@ RUN_DIR_TAG = "mtrec.tracking.run_dir"
 # Before the name of a config group: the option that was chosen of it.
 CHOICE_TAG = "mtrec.choice."
 # Marks a run that holds a report about other runs.
-REPORT_TAG = "mtrec.jobs.progress"
+REPORT_TAG = "mtrec.report"
 # Stands in RUN_ID_FILE for a run that MLflow has not heard of yet.
 PENDING_RUN_ID = "unsent"
 
@@ -57,6 +58,9 @@ _ENVIRONMENT = {
 }
 _UPLOAD_TIMEOUT_SECONDS = 300
 _SAMPLING_SECONDS = 2.0
+# Of which the mean is logged: after what a short epoch takes, because the UI opens on the metric
+# that it heard of first.
+_SAMPLES = 10
 _MAX_PARAMS = 100
 _MAX_METRICS = 1000
 _MAX_PARAM_LENGTH = 6000
@@ -266,14 +270,18 @@ class _Run:
                 return f"models:/{earlier.model_id}"
             self._client.delete_logged_model(earlier.model_id)
         model = self._client.create_logged_model(
-            run.info.experiment_id, record["name"], self._id, params=run.data.params
+            run.info.experiment_id,
+            record["name"],
+            self._id,
+            tags={NOTE_TAG: record["description"]},
+            params=run.data.params,
         )
         try:
             with tempfile.TemporaryDirectory() as folder, _patient_uploads():
                 _save_model(Path(folder) / "model", record, model, self._id)
                 self._client.log_model_artifacts(model.model_id, f"{folder}/model")
             self._client.log_outputs(self._id, [LoggedModelOutput(model.model_id, step=0)])
-            self._show_metrics(run.data.metrics, model.model_id)
+            self._show_metrics(run, model.model_id)
             self._client.finalize_logged_model(model.model_id, "READY")
         except Exception:
             with suppress(Exception):
@@ -286,17 +294,23 @@ class _Run:
         mine = f"source_run_id = '{self._id}' AND name = '{name}'"
         return list(self._client.search_logged_models([experiment_id], mine))
 
-    def _show_metrics(self, keys: Iterable[str], model_id: str) -> None:
-        """Shows the run's test metrics on the model's page too; the run keeps one value each."""
+    def _show_metrics(self, run: "Run", model_id: str) -> None:
+        """Shows the run's test metrics on the model's page too, with the data they are of.
+
+        The run keeps one value each.
+        """
         from mlflow.entities import Metric
 
         histories = [
             self._client.get_metric_history(self._id, key)
-            for key in keys
+            for key in run.data.metrics
             if key.startswith("test/")
         ]
+        about = {"model_id": model_id}
+        for put in run.inputs.dataset_inputs if run.inputs else []:
+            about |= {"dataset_name": put.dataset.name, "dataset_digest": put.dataset.digest}
         metrics = [
-            Metric(last.key, last.value, last.timestamp, last.step, model_id=model_id)
+            Metric(last.key, last.value, last.timestamp, last.step, **about)
             for *_, last in histories
         ]
         for batch in _batches(metrics, _MAX_METRICS):
@@ -312,6 +326,7 @@ class _Run:
             self._monitor = SystemMetricsMonitor(
                 self._id,
                 sampling_interval=_SAMPLING_SECONDS,
+                samples_before_logging=_SAMPLES,
                 resume_logging=not self._is_new,
                 tracking_uri=self.uri,
             )
@@ -384,7 +399,8 @@ def _create_experiment(client: "MlflowClient", uri: str, name: str) -> "Experime
     place = (file.parent / "mlruns" / quote(name, safe="")).as_uri() if file else None
     # Another job that started at the same moment may have been quicker.
     with suppress(MlflowException):
-        client.create_experiment(name, artifact_location=place)
+        note = {NOTE_TAG: experiment_note(name)}
+        client.create_experiment(name, artifact_location=place, tags=note)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         raise RuntimeError(f"the experiment {name} could not be created")

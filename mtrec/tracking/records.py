@@ -22,7 +22,7 @@ _MAX_DIGEST_LENGTH = 36  # MLflow's limit
 
 def metrics_record(metrics: Mapping[str, float], *, step: int) -> Record:
     """Returns the record of metrics at one step, without those that are not finite."""
-    values = {allowed_name(key): float(value) for key, value in metrics.items()}
+    values = {allowed_name(shown_name(key)): float(value) for key, value in metrics.items()}
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
     return {"kind": "metrics", "step": step, "time": milliseconds(), "metrics": finite}
 
@@ -66,6 +66,7 @@ def dataset_record(dataset: "Dataset", *, split_counts: Mapping[str, int]) -> Re
 def model_record(
     *,
     name: str,
+    description: str,
     code_path: Path,
     artifacts: Mapping[str, Path],
     inputs: Mapping[str, str],
@@ -77,7 +78,8 @@ def model_record(
     """Returns the record of a model; see `Tracker.log_model`."""
     return {
         "kind": "model",
-        "name": name,
+        "name": re.sub(r"[^\w\- ]", "_", name),
+        "description": description,
         "code": str(code_path.resolve()),
         "artifacts": {key: str(path.resolve()) for key, path in artifacts.items()},
         "inputs": dict(inputs),
@@ -86,6 +88,28 @@ def model_record(
         "input_example": _packed(input_example),
         "pip_requirements": list(pip_requirements),
     }
+
+
+def shown_name(key: str) -> str:
+    """Returns the name of a metric in MLflow, which is its own unless it is telemetry.
+
+    MLflow draws the charts of a run in sections, by what stands before a name's last slash and in
+    alphabetical order; names without a slash come last. There telemetry goes, with dots.
+    """
+    charted = key.startswith(("val/", "test/")) or key.endswith("/loss")
+    return key if charted else summary_name(key)
+
+
+def summary_name(key: str) -> str:
+    """Returns the name in MLflow of a metric that has one value a run, such as a baseline."""
+    return key.replace("/", ".")
+
+
+def named_again(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Returns a run's metrics in MLflow by their own names, those of its summary first."""
+    charted = {key: value for key, value in metrics.items() if "/" in key}
+    summed = {key.replace(".", "/"): value for key, value in metrics.items() if "/" not in key}
+    return charted | summed
 
 
 def unpacked(table: Mapping[str, Any]) -> "pd.DataFrame":

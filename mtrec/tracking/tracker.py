@@ -5,8 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
+from mtrec.tracking.notes import NOTE_TAG
 from mtrec.tracking.outbox import Outbox
-from mtrec.tracking.records import dataset_record, metrics_record, milliseconds, model_record
+from mtrec.tracking.records import (
+    dataset_record,
+    metrics_record,
+    milliseconds,
+    model_record,
+    summary_name,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +45,14 @@ class Tracker:
         """Logs values of metrics at one step; those that are not finite are left out.
 
         A metric that already has a value at this step keeps it, so that a resumed job may repeat
-        steps. Characters that MLflow does not allow in a name become `_`.
+        steps. Telemetry is named with dots, see `records.shown_name`; characters that MLflow does
+        not allow in a name become `_`.
         """
         self._outbox.send(metrics_record(metrics, step=step))
+
+    def log_summary(self, metrics: Mapping[str, float]) -> None:
+        """Logs what has one value a run, such as baselines, by names with dots for slashes."""
+        self.log_metrics({summary_name(key): value for key, value in metrics.items()}, step=0)
 
     def log_dataset(self, dataset: "Dataset", *, split_counts: Mapping[str, int]) -> None:
         """Logs which data the run used, and the number of interactions in each split."""
@@ -74,6 +86,7 @@ class Tracker:
         self,
         *,
         name: str,
+        description: str,
         code_path: Path,
         artifacts: Mapping[str, Path],
         inputs: Mapping[str, str],
@@ -88,7 +101,8 @@ class Tracker:
         to try the example; here the caller states what it would infer, and nothing is predicted.
 
         Args:
-            name: What the model is called.
+            name: What the model is called; characters that MLflow does not allow become `_`.
+            description: What the UI says of it, in Markdown.
             code_path: A Python file that calls `mlflow.models.set_model`.
             artifacts: Files and folders that the code finds in `context.artifacts`.
             inputs: The columns that a question may have, each with its type by MLflow's name
@@ -104,6 +118,7 @@ class Tracker:
         """
         record = model_record(
             name=name,
+            description=description,
             code_path=code_path,
             artifacts=artifacts,
             inputs=inputs,
@@ -117,7 +132,7 @@ class Tracker:
 
     def set_note(self, text: str) -> None:
         """Sets the description that the UI shows on the run's page, in Markdown."""
-        self._outbox.send({"kind": "tags", "tags": {"mlflow.note.content": text}})
+        self._outbox.send({"kind": "tags", "tags": {NOTE_TAG: text}})
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Ends the run, with one more try to send everything that waits."""

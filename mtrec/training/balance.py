@@ -194,7 +194,7 @@ class Uncertainty(Balancer):
 
     def __init__(self, *, rate: float) -> None:
         super().__init__()
-        require("balance.rate", rate, above=0)
+        require("`rate`", rate, above=0)
         self.rate = rate
 
     def create(self) -> None:
@@ -222,7 +222,7 @@ class DynamicWeightAverage(Balancer):
 
     def __init__(self, *, temperature: float) -> None:
         super().__init__()
-        require("balance.temperature", temperature, above=0)
+        require("`temperature`", temperature, above=0)
         self.temperature = temperature
 
     def create(self) -> None:
@@ -277,9 +277,9 @@ class Famo(Balancer):
 
     def __init__(self, *, rate: float, decay: float) -> None:
         super().__init__()
-        require("balance.rate", rate, above=0)
+        require("`rate`", rate, above=0)
         self.rate = rate
-        require("balance.decay", decay, least=0)
+        require("`decay`", decay, least=0)
         self.decay = decay
 
     def create(self) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
+from mtrec.data.inputs import QueryInputs
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.heads.head import Head, HeldOut, Report
@@ -114,11 +115,8 @@ class Evaluator:
         users = _spread(self.held_out.users)
         if not len(users):
             return {}
-        entries, owners = known.entries(users)
         items = _spread(np.arange(1, self.held_out.dataset.num_items + 1))
-        towers = model.gates(
-            users.astype(np.int32), known.items[entries], owners, items.astype(np.int32)
-        )
+        towers = model.gates(QueryInputs.of(users, known), items.astype(np.int32))
         flat: dict[str, float] = {}
         for tower, heads in towers.items():
             for head, levels in heads.items():

@@ -134,7 +134,7 @@ class CAGrad(Balancer):
 
     def __init__(self, *, radius: float) -> None:
         super().__init__()
-        require("balance.radius", radius, least=0, below=1)
+        require("`radius`", radius, least=0, below=1)
         self.radius = radius
 
     def choose(self, tasks: Present) -> Choice:
@@ -242,8 +242,8 @@ class GradNorm(Balancer):
 
     def __init__(self, *, alpha: float, rate: float) -> None:
         super().__init__()
-        require("balance.alpha", alpha, least=0)
-        require("balance.rate", rate, above=0)
+        require("`alpha`", alpha, least=0)
+        require("`rate`", rate, above=0)
         self.alpha = alpha
         self.rate = rate
 
@@ -288,8 +288,8 @@ class MetaBalance(Balancer):
     def __init__(self, *, main: str, relax: float, decay: float) -> None:
         super().__init__()
         self.main = main
-        require("balance.relax", relax, least=0, most=1)
-        require("balance.decay", decay, least=0, below=1)
+        require("`relax`", relax, least=0, most=1)
+        require("`decay`", decay, least=0, below=1)
         self.relax = relax
         self.decay = decay
 
@@ -300,9 +300,7 @@ class MetaBalance(Balancer):
             UserError: If the main task is none of the tasks.
         """
         if self.main not in self.tasks:
-            raise UserError(
-                f"balance.main must be one of {', '.join(self.tasks)}; got {self.main}."
-            )
+            raise UserError(f"`main` must be one of {', '.join(self.tasks)}; got {self.main}.")
         self.state("lengths", 0.0)
         self.state("main", 0.0, shared=True)
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from mtrec.data.inputs import Batch, QueryInputs
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import all_gather
 from mtrec.errors import UserError
@@ -26,24 +27,13 @@ Encoded: TypeAlias = dict[str, dict[str, tf.Tensor]]
 Encode: TypeAlias = Callable[[Any, Any], dict[str, tf.Tensor]]
 
 
-def encode(model: Recommender, batch: Mapping[str, tf.Tensor]) -> Encoded:
+def encode(model: Recommender, batch: Batch) -> Encoded:
     """The representations of all queries, items and pool items of a batch."""
     return {
-        "query": _queries(model, batch),
-        "item": model.candidates(batch["item"]),
-        "pool": model.candidates(batch["pool"]),
+        "query": model.queries(batch.query),
+        "item": model.candidates(batch.items),
+        "pool": model.candidates(batch.pool.items),
     }
-
-
-def _queries(model: Recommender, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return model.queries(
-        batch["query"],
-        batch["item"],
-        batch["history_query"],
-        places=batch["history_item"],
-        labels={name: batch[f"history_label_{name}"] for name in model.reads},
-        draw=batch["query_draw"],
-    )
 
 
 class GradientCache:
@@ -62,28 +52,28 @@ class GradientCache:
         # Replicas would have to exchange rows within a loop, where they cannot wait for each other.
         if any(isinstance(v, ShardedVariable) for v in weights):
             raise UserError(
-                "train.encode_at_once must be null where embedding tables are sharded; got "
-                f"{at_once}. Set model.table_placement=replicated, or train.encode_at_once=null."
+                "`encode_at_once` must be null where embedding tables are sharded; got "
+                f"{at_once}. Set `encode_at_once`=null, or replicate the tables."
             )
         self.model = model
         self.at_once = at_once
 
-    def encode(self, batch: Mapping[str, tf.Tensor]) -> Encoded:
+    def encode(self, batch: Batch) -> Encoded:
         """What the function `encode` returns, to be called where no tape records."""
         heads, found = list(self.model.heads), {}
-        for side, encode_rows in self._sides(batch).items():
+        for side, (rows, encode_rows) in self._sides(batch).items():
 
             def chunk(first: Any, last: Any, encode_rows: Encode = encode_rows) -> "_Parts":
                 found = encode_rows(first, last)
                 return [found[head] for head in heads], []
 
-            rows, _ = self._over_chunks(chunk, chunk(0, 0), batch[side])
-            found[side] = dict(zip(heads, rows, strict=True))
+            vectors, _ = self._over_chunks(chunk, chunk(0, 0), rows)
+            found[side] = dict(zip(heads, vectors, strict=True))
         return found
 
     def gradients(
         self,
-        batch: Mapping[str, tf.Tensor],
+        batch: Batch,
         variables: Sequence[tf.Variable],
         targets: Sequence[tuple[Sequence[Gradient], Mapping[str, Mapping[str, Gradient]]]],
     ) -> list[list[Gradient]]:
@@ -96,23 +86,23 @@ class GradientCache:
                 representations do not change, and with respect to the representations.
         """
         parts = [[direct] for direct, _ in targets]
-        for side, encode_rows in self._sides(batch).items():
-            size = tf.shape(batch[side])[0]
+        for side, (rows, encode_rows) in self._sides(batch).items():
             upstream = [
-                {head: _dense(g, size) for head, g in of[side].items() if g is not None}
+                {head: _dense(g, tf.size(rows)) for head, g in of[side].items() if g is not None}
                 for _, of in targets
             ]
-            passed = self._passed_on(encode_rows, batch[side], variables, upstream)
+            passed = self._passed_on(encode_rows, rows, variables, upstream)
             for part, gradients in zip(parts, passed, strict=True):
                 part.append(gradients)
         return _alike([[_sum(each) for each in zip(*part, strict=True)] for part in parts])
 
-    def _sides(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Encode]:
-        model = self.model
+    def _sides(self, batch: Batch) -> dict[str, tuple[tf.Tensor, Encode]]:
+        """The rows of each side, and what encodes some of them."""
+        model, query, items, pool = self.model, batch.query, batch.items, batch.pool.items
         return {
-            "query": lambda first, last: _queries(model, _chunk_of_queries(batch, first, last)),
-            "item": lambda first, last: model.candidates(batch["item"][first:last]),
-            "pool": lambda first, last: model.candidates(batch["pool"][first:last]),
+            "query": (query.users, lambda *part: model.queries(_chunk_of_queries(query, *part))),
+            "item": (items, lambda first, last: model.candidates(items[first:last])),
+            "pool": (pool, lambda first, last: model.candidates(pool[first:last])),
         }
 
     def _passed_on(
@@ -183,20 +173,22 @@ class GradientCache:
 _Parts: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor]]
 
 
-def _chunk_of_queries(
-    batch: Mapping[str, tf.Tensor], first: Any, last: Any
-) -> dict[str, tf.Tensor]:
+def _chunk_of_queries(query: QueryInputs, first: Any, last: Any) -> QueryInputs:
     """The queries from a first to a last with their histories, which lie side by side."""
-    owners = batch["history_query"]
+    owners = query.history.owners
     start, stop = (
         tf.math.count_nonzero((owners >= 0) & (owners < edge), dtype=tf.int32)
         for edge in (first, last)
     )
-    part = {name: v[first:last] for name, v in batch.items() if name.startswith("query")}
-    part |= {name: v[start:stop] for name, v in batch.items() if name.startswith("history_")}
-    part["history_query"] -= first
-    used, part["history_item"] = tf.unique(part["history_item"])
-    return part | {"item": tf.gather(batch["item"], used)}
+    items, entries = query.history.items, query.history._replace(items=())
+    entries = tf.nest.map_structure(lambda value: value[start:stop], entries)
+    used, places = tf.unique(entries.places)
+    history = entries._replace(
+        items=tf.gather(items, used), owners=entries.owners - first, places=places
+    )
+    others = {name: value for name, value in query._asdict().items() if name != "history"}
+    part = tf.nest.map_structure(lambda value: value[first:last], others)
+    return QueryInputs(**part, history=history)
 
 
 def _taken_apart(gradients: Sequence[Gradient]) -> _Parts:

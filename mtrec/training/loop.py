@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batch, Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import Batch, stack
 from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
@@ -345,7 +346,7 @@ def check_selectable(metric: str | None, metrics: Metrics) -> None:
     """Refuses a metric to select by that validation does not tell.
 
     Args:
-        metric: `train.select_by`.
+        metric: The metric.
         metrics: What validation found.
 
     Raises:
@@ -356,12 +357,12 @@ def check_selectable(metric: str | None, metrics: Metrics) -> None:
     known = sorted(name for name in metrics if name.startswith("val/"))
     of_head = [name for name in known if name.startswith(metric.rsplit("/", 1)[0] + "/")]
     if of_head:
-        raise UserError(f"train.select_by must be one of {', '.join(of_head)}; got {metric}.")
+        raise UserError(f"`select_by` must be one of {', '.join(of_head)}; got {metric}.")
     rule = f"one of {', '.join(known)}, or null," if known else "null"
     raise UserError(
-        f"train.select_by must be {rule} where validation holds out nothing that another head is "
+        f"`select_by` must be {rule} where validation holds out nothing that another head is "
         f"judged by, such as a positive row of an item that its user lacks; got {metric}. "
-        "Correct it, or set a larger data.split.validation_share."
+        "Correct it, or set a larger `validation_share`."
     )
 
 
@@ -369,7 +370,7 @@ def check_tells(metric: str | None, metrics: Metrics) -> None:
     """Refuses a metric to select by of which every epoch is alike: not there, or of nothing.
 
     Args:
-        metric: `train.select_by`.
+        metric: The metric.
         metrics: What validation found of a model whose numbers are finite.
 
     Raises:
@@ -378,9 +379,9 @@ def check_tells(metric: str | None, metrics: Metrics) -> None:
     check_selectable(metric, metrics)
     if metric is not None and np.isnan(metrics[metric]):
         raise UserError(
-            "train.select_by must be a metric that validation can tell; its rows make "
+            "`select_by` must be a metric that validation can tell; its rows make "
             f"{metric} NaN, as they do an AUC of rows that are all alike. Set it to another, to "
-            "null, or set a larger data.split.validation_share."
+            "null, or set a larger `validation_share`."
         )
 
 
@@ -391,5 +392,5 @@ def _check_finite(losses: np.ndarray, heads: list[str], state: State) -> None:
         raise UserError(
             f"The loss of the task {heads[task]!r} is {losses[k, task]} in step {state.step + k} "
             f"of epoch {state.epoch}, after {len(state.history)} finished epochs; "
-            "lower optimizer.tables.learning_rate or optimizer.dense.learning_rate."
+            "lower `tables.learning_rate` or `dense.learning_rate`."
         )

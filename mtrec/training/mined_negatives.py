@@ -93,6 +93,6 @@ def _searched_with(model: Recommender) -> tuple[str, int]:
             return name, negatives.mined
     mined = max(negatives.mined for negatives in pooled.values())
     raise UserError(
-        f"negatives.mined must be 0 where no head with negatives ranks items by what it embeds; "
+        "`negatives.mined` must be 0 where no head with negatives ranks items by what it embeds; "
         f"{', '.join(pooled)} do not; got {mined}. Set it to 0, or `ranks` of a head of your own."
     )

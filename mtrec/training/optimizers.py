@@ -97,9 +97,9 @@ class RowWiseAdagrad(TableOptimizer):
         self, *, learning_rate: LearningRate, initial_accumulator: float, epsilon: float
     ) -> None:
         super().__init__(learning_rate=learning_rate)
-        require("optimizer.tables.initial_accumulator", initial_accumulator, least=0)
+        require("`initial_accumulator`", initial_accumulator, least=0)
         self.initial_accumulator = initial_accumulator
-        require("optimizer.tables.epsilon", epsilon, least=0)
+        require("`epsilon`", epsilon, least=0)
         self.epsilon = epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -148,10 +148,10 @@ class LazyAdam(TableOptimizer):
     ) -> None:
         super().__init__(learning_rate=learning_rate)
         for name, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
-            require(f"optimizer.tables.{name}", beta, least=0, below=1)
+            require(f"`{name}`", beta, least=0, below=1)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
-        require("optimizer.tables.epsilon", epsilon, least=0)
+        require("`epsilon`", epsilon, least=0)
         self.epsilon = epsilon
 
     def build(self, variables: Sequence[keras.Variable]) -> None:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.batches import Batch
+from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import all_sum
 from mtrec.distributed.tables import TABLE, tables_of
@@ -84,9 +84,9 @@ class Step:
         option = _clipping(optimizers.tables)
         if option:
             raise UserError(
-                f"optimizer.tables must not clip gradients: got {option}="
+                f"`tables` must not clip gradients: got {option}="
                 f"{getattr(optimizers.tables, option)}, which would clip each replica's rows by "
-                f"themselves. Clip those of dense weights, with optimizer.dense.{option}."
+                f"themselves. Clip those of dense weights, with `dense.{option}`."
             )
         self.model = model
         self.balancer = balancer
@@ -105,7 +105,7 @@ class Step:
         # TensorFlow 2.20 takes a way through a loop's next iteration for one within this, and then
         # drops what orders the read of a variable before its write; see tests/test_step_order.py.
         tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
-        self._compiled: dict[bool, Callable[[Mapping[str, Any]], dict[str, tf.Tensor]]] = {}
+        self._compiled: dict[bool, Callable[[Batch], dict[str, tf.Tensor]]] = {}
 
     def __call__(self, replicas: Mapping[int, Batch], *, observe: bool = False) -> Taken:
         """Takes K steps.
@@ -122,36 +122,31 @@ class Step:
         per_task = {name: found[name].numpy() for name in _PER_TASK}
         return Taken(**per_task, telemetry=telemetry)
 
-    def _distributed(self, replicas: Mapping[int, Batch]) -> Mapping[str, Any]:
+    def _distributed(self, replicas: Mapping[int, Batch]) -> Batch:
         return self.strategy.experimental_distribute_values_from_function(
-            lambda context: {
-                name: tf.constant(value)
-                for name, value in replicas[context.replica_id_in_sync_group].items()
-            }
+            lambda context: tf.nest.map_structure(
+                tf.constant, replicas[context.replica_id_in_sync_group]
+            )
         )
 
     def _traced_once(
         self, function: Callable[..., Any], replicas: Mapping[int, Batch]
-    ) -> Callable[[Mapping[str, Any]], Any]:
+    ) -> Callable[[Batch], Any]:
         """Compiles for batches of any size: tracing is most of a short job's time."""
-        larger = {
-            r: {
-                name: np.zeros(np.add(value.shape, 1), value.dtype) for name, value in batch.items()
-            }
-            for r, batch in replicas.items()
-        }
-        specs, others = (
-            {name: tf.type_spec_from_value(value) for name, value in values.items()}
-            for values in (self._distributed(replicas), self._distributed(larger))
+        larger = tf.nest.map_structure(
+            lambda value: np.zeros(np.add(value.shape, 1), value.dtype), dict(replicas)
         )
-        any_size = {
-            name: spec.most_specific_common_supertype([others[name]])
-            for name, spec in specs.items()
-        }
+        specs, others = (
+            tf.nest.map_structure(tf.type_spec_from_value, self._distributed(values))
+            for values in (replicas, larger)
+        )
+        any_size = tf.nest.map_structure(
+            lambda spec, other: spec.most_specific_common_supertype([other]), specs, others
+        )
         return tf.function(function, autograph=False, input_signature=[any_size])
 
-    def _many(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        count = tf.shape(self._local(batches["query"]))[0]
+    def _many(self, batches: Batch) -> dict[str, tf.Tensor]:
+        count = tf.shape(self._local(batches.query.users))[0]
 
         def body(k: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             result = self.strategy.run(self._step, args=(batches, k))
@@ -161,7 +156,7 @@ class Step:
         _, found = tf.while_loop(lambda k, _: k < count, body, (0, found))
         return dict(zip(_PER_TASK, tf.unstack(found.stack(), axis=1), strict=True))  # each [K, T]
 
-    def _observed(self, batches: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    def _observed(self, batches: Batch) -> dict[str, tf.Tensor]:
         found = self.strategy.run(self._step, args=(batches, 0), kwargs={"observe": True})
         one = {name: self._local(value) for name, value in found.items()}
         return one | {name: one[name][tf.newaxis] for name in _PER_TASK}
@@ -169,7 +164,7 @@ class Step:
     def _local(self, value: Any) -> tf.Tensor:
         return self.strategy.experimental_local_results(value)[0]
 
-    def _encoded(self, tape: tf.GradientTape, batch: dict[str, tf.Tensor]) -> Encoded:
+    def _encoded(self, tape: tf.GradientTape, batch: Batch) -> Encoded:
         if not self.cache:
             return encode(self.model, batch)
         with tape.stop_recording():
@@ -181,7 +176,7 @@ class Step:
         self,
         tape: tf.GradientTape,
         targets: Sequence[tf.Tensor],
-        batch: dict[str, tf.Tensor],
+        batch: Batch,
         encoded: Encoded,
     ) -> list[list[Any]]:
         """The gradient of each target with respect to every table and dense weight."""
@@ -191,22 +186,20 @@ class Step:
         found = [tape.gradient(target, (variables, encoded)) for target in targets]
         return self.cache.gradients(batch, variables, found)
 
-    def losses(
-        self, batch: dict[str, tf.Tensor], encoded: Encoded
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def losses(self, batch: Batch, encoded: Encoded) -> tuple[list[tf.Tensor], tf.Tensor]:
         """This replica's share of every task's mean loss over the global batch, and its rows."""
         query, item, pool = (encoded[side] for side in ("query", "item", "pool"))
-        frozen = batch["pool_frozen"][:, tf.newaxis] > 0
+        frozen = batch.pool.frozen[:, tf.newaxis] > 0
         pool = {n: tf.where(frozen, tf.stop_gradient(v), v) for n, v in pool.items()}
         sums, counts = [], []
         for name, head in self.model.heads.items():
             examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)
             if head.views:
-                views = self.model.views(name, batch["view_item"], batch["view_draw"][0])
+                views = self.model.views(name, batch.views.items, batch.views.draw)
                 losses, mask = head.losses(replace(examples, views=views))
             else:
                 losses, mask = head.losses(examples)
-                mask = tf.where(batch["row_draw"] < head.sampling_rate, mask, 0.0)
+                mask = tf.where(batch.rows.draw < head.sampling_rate, mask, 0.0)
             sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
             counts.append(tf.reduce_sum(mask))
         totals = all_sum(tf.stack(counts))
@@ -215,12 +208,10 @@ class Step:
             for total, count in zip(sums, tf.unstack(totals), strict=True)
         ], totals
 
-    def _step(
-        self, batches: Mapping[str, tf.Tensor], k: tf.Tensor, observe: bool = False
-    ) -> dict[str, tf.Tensor]:
-        batch = {name: value[k] for name, value in batches.items()}
+    def _step(self, batches: Batch, k: tf.Tensor, observe: bool = False) -> dict[str, tf.Tensor]:
+        batch = tf.nest.map_structure(lambda value: value[k], batches)
         if self.log_q:
-            batch |= self.log_q.estimate(batch, self._clock.value)
+            batch = self.log_q.estimate(batch, self._clock.value)
         balancer, configured = self.balancer, self.balancer.configured
         apart = balancer.of_gradients or observe
         with tf.GradientTape(persistent=apart) as tape:

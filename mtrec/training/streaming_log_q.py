@@ -1,11 +1,10 @@
 """Log Q from the stream of pools itself, where training counts are unknown or drift."""
 
-from collections.abc import Mapping
-
 import keras
 import tensorflow as tf
 
 from mtrec.data.batches import Batches
+from mtrec.data.inputs import Batch
 from mtrec.distributed.strategy import all_gather
 from mtrec.distributed.tables import unnumbered
 
@@ -53,28 +52,31 @@ class StreamingLogQ(keras.layers.Layer):
         rate = batches.negatives.log_q_rate if batches.negatives else None
         if rate is None:
             return None
-        first = sum(int((part["pool"] > 0).sum()) for part in batches.step(1, 0))
+        first = sum(int((part.pool.items > 0).sum()) for part in batches.step(1, 0))
         return cls(batches.num_items, rate=rate, start=batches.num_items / max(first, 1))
 
-    def estimate(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The fields of `batch` that hold log Q, from its pool and those before; moves the state.
+    def estimate(self, batch: Batch, step: tf.Tensor) -> Batch:
+        """The batch with log Q, from its pool and those before; moves the state.
 
         Args:
             batch: A replica's slice of a batch.
             step: Number of the step, from 0.
         """
-        pool = all_gather(batch["pool"])
+        pool = all_gather(batch.pool.items)
         pool = tf.boolean_mask(pool, pool > 0)
         now = tf.cast(step, tf.int64) + 1
         newest = tf.cast(now - tf.gather(self._last.value, pool), tf.float32)
         gap = (1.0 - self.rate) * tf.gather(self._gap.value, pool) + self.rate * newest
         self._gap.value.scatter_update(tf.IndexedSlices(gap, pool))
         self._last.value.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(pool), now), pool))
-        return {
-            "pool_log_q": self._log_q(batch["pool"]),
-            "row_log_q": self._log_q(tf.gather(batch["item"], batch["row_item"])),
-            "own_log_q": self._log_q(tf.gather(batch["item"], batch["own_item"])),
-        }
+        of_rows, of_own = (
+            self._log_q(tf.gather(batch.items, part.item)) for part in (batch.rows, batch.own)
+        )
+        return batch._replace(
+            rows=batch.rows._replace(log_q=of_rows),
+            own=batch.own._replace(log_q=of_own),
+            pool=batch.pool._replace(log_q=self._log_q(batch.pool.items)),
+        )
 
     def _log_q(self, items: tf.Tensor) -> tf.Tensor:
         return tf.where(items > 0, -tf.math.log(tf.gather(self._gap.value, items)), 0.0)

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch, negatives
 
-from mtrec.data.batches import ROUND_TO, Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import ROUND_TO, stack
 from mtrec.errors import UserError
 
 
@@ -34,19 +36,19 @@ def columns_of(dataset, rows=slice(None)):
 
 def rows_of(batch):
     """Query, user row, item and rating (0 for none) of every row that is not padding."""
-    real = batch["row_weight"] == 1
-    query = batch["row_query"][real]
-    item = batch["item"][batch["row_item"][real]]
-    stars = np.nan_to_num(batch["label_rating"][real])
-    return list(zip(query, batch["query"][query], item, stars, strict=True))
+    real = batch.rows.weight == 1
+    query = batch.rows.query[real]
+    item = batch.items[batch.rows.item[real]]
+    stars = np.nan_to_num(batch.rows.labels["rating"][real])
+    return list(zip(query, batch.query.users[query], item, stars, strict=True))
 
 
 def shown_of(batch):
     """Query, user row and item of every entry of a history."""
-    real = batch["history_query"] >= 0
-    query = batch["history_query"][real]
-    item = batch["item"][batch["history_item"][real]]
-    return list(zip(query, batch["query"][query], item, strict=True))
+    real = batch.query.history.owners >= 0
+    query = batch.query.history.owners[real]
+    item = batch.items[batch.query.history.places[real]]
+    return list(zip(query, batch.query.users[query], item, strict=True))
 
 
 def epoch_of(source, epoch=1):
@@ -68,7 +70,7 @@ def repeats():
 
 
 def test_an_epoch_has_every_user_once(data):
-    seen = [user for (batch,) in epoch_of(batches(data)) for user in batch["query"] if user]
+    seen = [user for (batch,) in epoch_of(batches(data)) for user in batch.query.users if user]
 
     assert sorted(seen) == sorted(set(data.interactions["user"].tolist()))
     assert batches(data).steps_per_epoch == 3  # 40 users in batches of 16
@@ -118,7 +120,7 @@ def test_the_choice_of_targets_differs_between_epochs(data):
     first, second = source.step(1, 0)[0], source.step(2, 0)[0]
 
     assert {r[1:] for r in rows_of(first)} != {r[1:] for r in rows_of(second)}
-    assert first["query"].tolist() != second["query"].tolist()
+    assert first.query.users.tolist() != second.query.users.tolist()
 
 
 def test_chronological_users_see_only_what_is_strictly_earlier_than_all_targets(repeats):
@@ -127,7 +129,7 @@ def test_chronological_users_see_only_what_is_strictly_earlier_than_all_targets(
         when.setdefault((user, item), []).append(time)
     total = 0
     for (batch,) in (b for epoch in range(1, 30) for b in epoch_of(single_items(repeats), epoch)):
-        for query in np.unique(batch["row_query"][batch["row_weight"] == 1]):
+        for query in np.unique(batch.rows.query[batch.rows.weight == 1]):
             shown = [(u, i) for q, u, i in shown_of(batch) if q == query]
             targets = [(u, i) for q, u, i, _ in rows_of(batch) if q == query]
             latest_shown = max((when[pair][0] for pair in shown), default=0)
@@ -248,28 +250,26 @@ variants = pytest.mark.parametrize(
 def joined(replicas, size):
     """What all replicas' slices hold together, with queries and pool in their global places."""
     rows, shown, pool, own = Counter(), Counter(), {}, Counter()
-    draws = [batch["query_draw"][batch["query"] > 0] for batch in replicas]
+    draws = [batch.query.draw[batch.query.users > 0] for batch in replicas]
     place = {}  # position in the whole pool -> item
     for replica, batch in enumerate(replicas):
-        fields = zip(batch["pool"], batch["pool_log_q"], batch["pool_frozen"], strict=True)
-        for slot, (item, log_q, frozen) in enumerate(fields):
+        for slot, (item, log_q, frozen) in enumerate(zip(*batch.pool, strict=True)):
             if item:
                 pool[item] = log_q, frozen
                 place[slot * len(replicas) + replica] = item
     for replica, batch in enumerate(replicas):
         first = replica * size
-        log_q = batch["row_log_q"][batch["row_weight"] == 1]
-        pool_of_rows = batch["row_pool"][batch["row_weight"] == 1]
+        log_q = batch.rows.log_q[batch.rows.weight == 1]
+        pool_of_rows = batch.rows.pool[batch.rows.weight == 1]
         for (query, *row), q, position in zip(rows_of(batch), log_q, pool_of_rows, strict=True):
             assert place.get(position, row[1]) == row[1]
             rows[(first + query, *row, q)] += 1
         for query, *entry in shown_of(batch):
             shown[(first + query, *entry)] += 1
-        fields = (batch[f"own_{name}"] for name in ("query", "item", "pool", "log_q", "weight"))
-        for query, item, position, *values in zip(*fields, strict=True):
+        for query, item, position, *values in zip(*batch.own, strict=True):
             if query >= 0:
-                assert place[position] == batch["item"][item]
-                own[(first + query, batch["item"][item], *values)] += 1
+                assert place[position] == batch.items[item]
+                own[(first + query, batch.items[item], *values)] += 1
     return rows, shown, pool, own, np.concatenate(draws).tolist()
 
 
@@ -293,21 +293,21 @@ def test_a_step_asked_for_again_is_the_same(data, batch_of, chronological, pool)
     again = batches(data, num_replicas=2, **how)
     for key in ((2, 1), (1, 2), (2, 0), (1, 0)):
         for first, second in zip(inorder[key], again.step(*key), strict=True):
-            for name in first:
-                np.testing.assert_array_equal(first[name], second[name])
+            for one, other in zip(*map(tf.nest.flatten, (first, second)), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("batch_of", ["users", "rows"])
 def test_every_query_has_a_draw_of_its_own_from_0_to_1(data, batch_of):
     source = batches(data, batch_of=batch_of)
     steps = [batch for epoch in range(1, 61) for (batch,) in epoch_of(source, epoch)]
-    draws = np.concatenate([batch["query_draw"][batch["query"] > 0] for batch in steps])
+    draws = np.concatenate([batch.query.draw[batch.query.users > 0] for batch in steps])
 
     assert len(np.unique(draws)) > 0.99 * len(draws)
     # 2,400 users or 30,000 rows: the standard deviation of a share is at most 0.01.
     for rate in (0.2, 0.5, 0.8):
         assert np.mean(draws < rate) == pytest.approx(rate, abs=0.03)
-    assert not np.isin(steps[0]["row_draw"], draws[draws > 0]).any()
+    assert not np.isin(steps[0].rows.draw, draws[draws > 0]).any()
 
 
 @variants
@@ -322,10 +322,10 @@ def test_the_entries_of_a_history_lie_side_by_side_oldest_first(
     )
     for batch in (part for step in range(3) for part in source.step(1, step)):
         shown = shown_of(batch)
-        assert len(shown) > 10 or not batch["query"].all()
+        assert len(shown) > 10 or not batch.query.users.all()
         places = [(query, when[user, item]) for query, user, item in shown]
         assert places == sorted(places)
-        assert (np.diff(batch["history_query"] < 0) >= 0).all()  # padding comes last
+        assert (np.diff(batch.query.history.owners < 0) >= 0).all()  # padding comes last
 
 
 @variants
@@ -339,96 +339,87 @@ def test_each_row_carries_its_own_time(data, batch_of, chronological, pool):
     )
     for step in range(3):
         for part in (stack([part]) for part in source.step(1, step)):
-            batch = {name: values[0] for name, values in part.items()}
-            real = batch["row_weight"] == 1
+            batch = tf.nest.map_structure(lambda values: values[0], part)
+            real = batch.rows.weight == 1
             expected = [when[user, item] for _, user, item, _ in rows_of(batch)]
-            assert batch["row_time"][real].tolist() == expected
-            assert not batch["row_time"][~real].any()
+            assert batch.rows.time[real].tolist() == expected
+            assert not batch.rows.time[~real].any()
 
 
 def test_another_seed_gives_other_batches(data):
     one, other = batches(data).step(1, 0)[0], batches(data, seed=4).step(1, 0)[0]
 
-    assert one["query"].tolist() != other["query"].tolist()
+    assert one.query.users.tolist() != other.query.users.tolist()
 
 
 def test_padding_has_the_values_that_are_promised(data):
     last = batches(data, num_replicas=4).step(1, 2)  # 8 users for 4 replicas of 4 places
     empty = last[3]
 
-    assert {name: values.dtype.kind for name, values in empty.items()} == {
-        "query": "i",
-        "query_draw": "f",
-        "history_query": "i",
-        "history_item": "i",
-        "own_query": "i",
-        "own_item": "i",
-        "own_pool": "i",
-        "own_log_q": "f",
-        "own_weight": "f",
-        "history_label_rating": "f",
-        "item": "i",
-        "row_query": "i",
-        "row_item": "i",
-        "label_rating": "f",
-        "row_weight": "f",
-        "row_draw": "f",
-        "row_time": "i",
-        "row_kind": "i",
-        "row_had": "i",
-        "row_pool": "i",
-        "row_log_q": "f",
-        "pool": "i",
-        "pool_log_q": "f",
-        "pool_frozen": "i",
-    }
-    assert empty["query"].tolist() == [0, 0, 0, 0]
-    assert set(empty["history_query"]) == set(empty["own_query"]) == set(empty["own_pool"]) == {-1}
-    assert np.isnan(empty["label_rating"]).all()
-    for name in ("history_item", "item", "row_query", "row_item", "row_weight", "row_kind"):
-        assert not empty[name].any()
-    for name in ("own_item", "own_log_q", "own_weight"):
-        assert not empty[name].any()
-    lengths = {name: {len(part[name]) for part in last} for name in empty}
-    assert lengths.pop("query") == lengths.pop("query_draw") == {4}
-    assert all(length == {ROUND_TO} for length in lengths.values())
+    assert empty.query.users.tolist() == [0, 0, 0, 0]
+    of_entries = empty.query.history
+    nowhere = (of_entries.owners, empty.own.query, empty.own.pool, empty.rows.pool)
+    assert all(set(field.tolist()) == {-1} for field in nowhere)
+    for labels in (empty.rows.labels, of_entries.labels):
+        assert set(labels) == {"rating"}
+        assert np.isnan(labels["rating"]).all()
+    floats = {"draw", "weight", "log_q", "rating"}
+    for path, values in fields_of(empty):
+        assert values.dtype.kind == ("f" if path[-1] in floats else "i"), path
+        assert values.dtype.itemsize == (8 if path[-1] == "time" else 4), path
+        assert {len(v) for p, v in (f for part in last for f in fields_of(part)) if p == path} == {
+            4 if path in (("query", "users"), ("query", "draw")) else ROUND_TO
+        }, path
+        told = path[-1] == "rating" or any(values is field for field in nowhere)
+        # The pool is the global batch's: the last replica holds its part.
+        assert told or path[0] == "pool" or not values.any(), path
+
+
+def fields_of(batch, path=()):
+    """Path and values of every field that is an array of its own length."""
+    named = batch._asdict() if isinstance(batch, tuple) else batch
+    for name, values in named.items():
+        if isinstance(values, tuple | dict):
+            yield from fields_of(values, (*path, name))
+        elif values.ndim:
+            yield (*path, name), values
 
 
 def test_lengths_are_rounded_up_so_that_few_shapes_occur():
     data = planted(num_users=20, num_items=60, num_interactions=590)
     (batch,) = batches(data, global_batch=20, history_share=0.0).step(1, 0)
 
-    assert batch["row_weight"].sum() == 590
-    assert len(batch["row_weight"]) == 3 * ROUND_TO
-    assert len(batch["history_query"]) == ROUND_TO
+    assert batch.rows.weight.sum() == 590
+    assert len(batch.rows.weight) == 3 * ROUND_TO
+    assert len(batch.query.history.owners) == ROUND_TO
 
 
 def test_local_negatives_are_each_replica_s_own(data):
     source = batches(data, num_replicas=2, negatives=in_batch(local=True))
     for batch in source.step(1, 0):
         targets = {item for _, _, item, _ in rows_of(batch)}
-        assert batch["pool"][batch["pool"] > 0].tolist() == sorted(targets)
-        real = batch["row_weight"] > 0
-        own = batch["pool"][batch["row_pool"][real]]
-        assert own.tolist() == batch["item"][batch["row_item"][real]].tolist()
+        assert batch.pool.items[batch.pool.items > 0].tolist() == sorted(targets)
+        real = batch.rows.weight > 0
+        own = batch.pool.items[batch.rows.pool[real]]
+        assert own.tolist() == batch.items[batch.rows.item[real]].tolist()
         # As if eight users were the batch.
         (eight,) = batches(data, global_batch=8).step(1, 0)
-        assert len(np.unique(eight["pool"])) < 31
-        at = dict(zip(eight["pool"], eight["pool_log_q"], strict=True))
-        both = np.isin(batch["pool"], eight["pool"]) & (batch["pool"] > 0)
+        assert len(np.unique(eight.pool.items)) < 31
+        at = dict(zip(eight.pool.items, eight.pool.log_q, strict=True))
+        both = np.isin(batch.pool.items, eight.pool.items) & (batch.pool.items > 0)
         assert both.sum() > 5
-        assert batch["pool_log_q"][both].tolist() == [at[item] for item in batch["pool"][both]]
+        assert batch.pool.log_q[both].tolist() == [at[item] for item in batch.pool.items[both]]
 
 
 def test_the_batches_before_go_into_the_pool_across_the_end_of_an_epoch(data):
     (last,) = batches(data).step(1, 2)
     (first,) = batches(data).step(2, 0)
     (both,) = batches(data, negatives=in_batch(past_batches=1)).step(2, 0)
-    pool, frozen = both["pool"], both["pool_frozen"]
+    pool, frozen = both.pool.items, both.pool.frozen
 
-    assert set(pool) == set(last["pool"]) | set(first["pool"])
+    assert set(pool) == set(last.pool.items) | set(first.pool.items)
     moved = set(pool[(pool > 0) & (frozen == 0)])
-    assert moved == set(first["pool"]) - {0}
+    assert moved == set(first.pool.items) - {0}
 
 
 def test_items_that_were_shown_and_not_taken_join_the_pool_with_their_row(data):
@@ -444,9 +435,9 @@ def test_items_that_were_shown_and_not_taken_join_the_pool_with_their_row(data):
 
     joined_by = {shown for _, u, i, _ in rows_of(given) for shown in negative[u, i]} - {0}
     assert rows_of(given) == rows_of(plain)
-    assert set(given["pool"]) == set(plain["pool"]) | joined_by
-    assert set(given["pool"]) > set(plain["pool"])
-    assert not given["pool_frozen"].any()
+    assert set(given.pool.items) == set(plain.pool.items) | joined_by
+    assert set(given.pool.items) > set(plain.pool.items)
+    assert not given.pool.frozen.any()
 
 
 MINED = np.random.default_rng(2).integers(0, 31, (41, 2)).astype(np.int32)
@@ -470,13 +461,13 @@ def test_what_is_mined_joins_the_pool_with_its_user(data, batch_of, size, past_b
     for (without,), (found,) in zip(
         epoch_of(plain, 2), epoch_of(with_mined(data, **how), 2), strict=True
     ):
-        joined_by = set(MINED[found["query"]].ravel().tolist())
+        joined_by = set(MINED[found.query.users].ravel().tolist())
         assert rows_of(found) == rows_of(without)
-        assert set(found["pool"]) == set(without["pool"]) | joined_by
+        assert set(found.pool.items) == set(without.pool.items) | joined_by
         # Moved as targets are, even what a past batch brings too.
-        moved = set(found["pool"][found["pool_frozen"] == 0])
-        assert moved == set(without["pool"][without["pool_frozen"] == 0]) | joined_by
-        more += len(joined_by - set(without["pool"]))
+        moved = set(found.pool.items[found.pool.frozen == 0])
+        assert moved == set(without.pool.items[without.pool.frozen == 0]) | joined_by
+        more += len(joined_by - set(without.pool.items))
     assert more
 
 
@@ -496,12 +487,12 @@ def test_what_is_mined_is_each_replica_s_own_where_negatives_are_local(data):
     source = with_mined(data, num_replicas=2, negatives=in_batch(mined=2, local=True))
     for batch in source.step(1, 0):
         targets = {item for _, _, item, _ in rows_of(batch)}
-        expected = targets | set(MINED[batch["query"]].ravel().tolist()) - {0}
-        assert batch["pool"][batch["pool"] > 0].tolist() == sorted(expected)
+        expected = targets | set(MINED[batch.query.users].ravel().tolist()) - {0}
+        assert batch.pool.items[batch.pool.items > 0].tolist() == sorted(expected)
 
 
 def test_negatives_that_the_data_does_not_name_are_refused():
-    with pytest.raises(UserError, match=r"negatives\.given needs .* data\.negative"):
+    with pytest.raises(UserError, match=r"`negatives.given` needs .* `negative`"):
         batches(planted(), negatives=in_batch(given=True))
 
 
@@ -509,12 +500,12 @@ def test_the_pool_holds_each_target_of_the_global_batch_once(data):
     (batch,) = batches(data).step(1, 0)
     targets = {item for _, _, item, _ in rows_of(batch)}
 
-    assert batch["pool"][batch["pool"] > 0].tolist() == sorted(targets)
+    assert batch.pool.items[batch.pool.items > 0].tolist() == sorted(targets)
     (whole,) = batches(data, negatives="catalogue").step(1, 0)
-    assert whole["pool"][whole["pool"] > 0].tolist() == list(range(1, 31))
-    assert not whole["pool_log_q"].any()
+    assert whole.pool.items[whole.pool.items > 0].tolist() == list(range(1, 31))
+    assert not whole.pool.log_q.any()
     (none,) = batches(data, negatives=None).step(1, 0)
-    assert not none["pool"].any()
+    assert not none.pool.items.any()
 
 
 @settings
@@ -527,15 +518,15 @@ def test_all_that_a_user_has_is_masked_once_unless_it_is_a_target(
         asked = {(query, item) for query, _, item, _ in rows_of(batch)}
         has = {
             (query, item)
-            for query, user in enumerate(batch["query"])
+            for query, user in enumerate(batch.query.users)
             for owner, item, _ in columns_of(repeats)
-            if owner == user and item in batch["pool"]
+            if owner == user and item in batch.pool.items
         }
-        real = batch["own_query"] >= 0
-        own = batch["pool"][batch["own_pool"][real]]
-        assert own.tolist() == batch["item"][batch["own_item"][real]].tolist()
-        assert Counter(zip(batch["own_query"][real], own, strict=True)) == Counter(has - asked)
-        assert not batch["own_weight"].any()
+        real = batch.own.query >= 0
+        own = batch.pool.items[batch.own.pool[real]]
+        assert own.tolist() == batch.items[batch.own.item[real]].tolist()
+        assert Counter(zip(batch.own.query[real], own, strict=True)) == Counter(has - asked)
+        assert not batch.own.weight.any()
 
 
 @pytest.mark.parametrize("batch_of", ["users", "rows"])
@@ -551,16 +542,14 @@ def test_what_a_query_brought_is_its_own_unless_its_user_has_it(data, batch_of):
     for (batch,) in epoch_of(source, 2):
         brought = {
             (query, item)
-            for query, user in enumerate(batch["query"])
+            for query, user in enumerate(batch.query.users)
             for item in MINED[user].tolist()
         }
         for query, user, item, _ in rows_of(batch):
             brought |= {(query, shown) for shown in given[user, item]}
-        expected = {(q, i) for q, i in brought if i and (batch["query"][q], i) not in has}
-        mine = batch["own_weight"] == 1
-        found = list(
-            zip(batch["own_query"][mine], batch["item"][batch["own_item"][mine]], strict=True)
-        )
+        expected = {(q, i) for q, i in brought if i and (batch.query.users[q], i) not in has}
+        mine = batch.own.weight == 1
+        found = list(zip(batch.own.query[mine], batch.items[batch.own.item[mine]], strict=True))
         assert Counter(found) == Counter(expected)
         assert expected
 
@@ -568,7 +557,7 @@ def test_what_a_query_brought_is_its_own_unless_its_user_has_it(data, batch_of):
 def test_the_first_row_of_a_repeated_target_is_marked(repeats):
     (batch,) = batches(repeats).step(1, 0)
     marked = Counter()
-    for first, (query, _, item, _) in zip(batch["row_kind"], rows_of(batch), strict=False):
+    for first, (query, _, item, _) in zip(batch.rows.kind, rows_of(batch), strict=False):
         marked[query, item] += first
 
     assert set(marked.values()) == {1}
@@ -579,14 +568,15 @@ def test_stacked_steps_keep_each_steps_values(data):
     steps = [batches(data, global_batch=8).step(1, step)[0] for step in range(3)]
     stacked = stack(steps)
 
-    assert stacked["query"].shape == (3, 8)
+    assert stacked.query.users.shape == (3, 8)
     for k, step in enumerate(steps):
-        for name, values in step.items():
-            np.testing.assert_array_equal(stacked[name][k][: len(values)], values)
+        for joined, values in zip(*map(tf.nest.flatten, (stacked, step)), strict=True):
+            mine = joined[k] if values.ndim == 0 else joined[k][: len(values)]
+            np.testing.assert_array_equal(mine, values)
 
 
 def test_a_global_batch_that_does_not_divide_is_refused(data):
-    with pytest.raises(UserError, match=r"must divide .*\(3\); got 16\. Set train.global_batch=15"):
+    with pytest.raises(UserError, match=r"must divide .*\(3\); got 16\. Set `global_batch`=15"):
         batches(data, num_replicas=3)
-    with pytest.raises(UserError, match=r"\(32\); got 16\. Set train.global_batch=32"):
+    with pytest.raises(UserError, match=r"\(32\); got 16\. Set `global_batch`=32"):
         batches(data, num_replicas=32)

@@ -13,7 +13,7 @@ from mtrec.errors import UserError
 KEY = {"name": "small", "seed": 1}
 
 
-def small(title="Heat (1995)"):
+def small(_=None, title="Heat (1995)"):
     tables = {
         "users": {"user_id": np.array(["", "7"])},
         "items": {
@@ -41,7 +41,7 @@ def small(title="Heat (1995)"):
     )
 
 
-def never():
+def never(_):
     raise AssertionError("the cache should have answered")
 
 
@@ -79,7 +79,9 @@ def test_the_first_call_returns_memory_maps_too(tmp_path):
 def test_another_key_is_built_anew(tmp_path):
     cached(cache_dir=str(tmp_path), key=KEY, build=small)
 
-    other = cached(cache_dir=str(tmp_path), key={**KEY, "seed": 2}, build=lambda: small("Ran"))
+    other = cached(
+        cache_dir=str(tmp_path), key={**KEY, "seed": 2}, build=lambda _: small(title="Ran")
+    )
 
     assert other.items["a/title"][1] == "Ran"
     kept = cached(cache_dir=str(tmp_path), key=KEY, build=never)
@@ -102,7 +104,7 @@ def test_a_damaged_file_has_the_columns_built_again(tmp_path, name, damage):
     damage(only_directory(tmp_path) / name)
     built = []
 
-    dataset = cached(cache_dir=str(tmp_path), key=KEY, build=lambda: built.append(1) or small())
+    dataset = cached(cache_dir=str(tmp_path), key=KEY, build=lambda _: built.append(1) or small())
 
     assert built == [1]
     assert dataset.interactions["rating"][0] == 4
@@ -122,7 +124,7 @@ def test_one_flipped_bit_has_the_columns_built_again(tmp_path):
 
 
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path):
-    def fail():
+    def fail(_):
         raise UserError("no data")
 
     with pytest.raises(UserError, match="no data"):
@@ -138,7 +140,7 @@ def test_a_write_that_is_cut_off_is_not_taken_for_a_cache(tmp_path, monkeypatch)
     monkeypatch.undo()
 
     built = []
-    cached(cache_dir=str(tmp_path), key=KEY, build=lambda: built.append(1) or small())
+    cached(cache_dir=str(tmp_path), key=KEY, build=lambda _: built.append(1) or small())
 
     assert built == [1]
 
@@ -156,7 +158,7 @@ def test_columns_are_never_unpickled(tmp_path):
 def test_a_cache_directory_that_is_a_file_is_refused_by_its_option(tmp_path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(UserError, match=r"data\.cache_dir must be a directory"):
+    with pytest.raises(UserError, match=r"`cache_dir` must be a directory"):
         cached(cache_dir=str(tmp_path / "file"), key=KEY, build=small)
 
 

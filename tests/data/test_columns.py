@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mtrec.data.columns import Bags, Texts, held, of_parts, parts_of, with_unknown
-from mtrec.data.table_file import TableFile, read_table_file
+from mtrec.data.files import Files
 from mtrec.data.vocabulary import Vocabulary
 
 WORDS = ["", "Amélie", "x,y", "", "日本"]
@@ -68,12 +68,11 @@ def test_one_long_text_costs_its_own_length(tmp_path):
     names = ["x" * 20_000, *(f"item {number}" for number in range(1999))]
     rows = "".join(f"{number},{name}\n" for number, name in enumerate(names))
     (tmp_path / "items.csv").write_text("item_id,name\n" + rows)
+    files = Files.of(str(tmp_path / "items.csv"), option="items")  # and what it imports
     tracemalloc.start()
     before = pa.total_allocated_bytes()
     try:
-        columns = read_table_file(str(tmp_path / "items.csv"), option="data.items").features(
-            without="item_id", texts=[], bags=[], separator="|"
-        )
+        columns = files.whole().features(without="item_id", texts=[], bags=[], separator="|")
         name = with_unknown(columns["name"])
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -90,22 +89,6 @@ def test_a_bag_of_500_labels_costs_500_labels():
 
     assert len(bags.codes) == 500 + 1999 * 2
     assert len(bags.labels) == 500
-
-
-@pytest.mark.slow
-def test_ids_of_more_than_2_gib_become_codes():
-    """33 chunks of 64 MiB, which are one chunk in memory."""
-    chunk = pa.array(["a" * 2**25, "b" * 2**25])
-    column = pa.chunked_array([chunk] * 33).cast(pa.large_string())
-    assert 33 * 2**26 > 2**31
-    file = TableFile(
-        option="data.interactions", path="x", columns=["id"], rows=pa.table([column], ["id"])
-    )
-
-    ids = file.ids("id", named_by="data.item_key")
-
-    assert ids.codes.tolist() == [0, 1] * 33
-    assert [len(value.as_py()) for value in ids.values] == [2**25] * 2
 
 
 def test_texts_of_more_than_2_gib_are_read_where_they_are(tmp_path):

@@ -137,7 +137,7 @@ def test_a_prepared_directory_gives_the_same_columns(tmp_path):
 
     prepared = load(tmp_path, "100k", data_dir=str(tmp_path / "tfds"), archive="not needed")
 
-    assert prepared.source == f"data.data_dir={tmp_path / 'tfds'}"
+    assert prepared.source == f"data_dir={tmp_path / 'tfds'}"
     assert prepared.digest == load(tmp_path, "100k", archive=archive).digest
 
 
@@ -177,13 +177,13 @@ def test_every_place_is_named_when_none_has_the_data(tmp_path, offline, capsys):
         load(tmp_path, "100k", data_dir=str(tmp_path / "empty"), archive="missing.zip")
 
     outcomes = [
-        f"data.data_dir={tmp_path / 'empty'}: movielens/100k-ratings is not prepared there",
-        "data.archive=missing.zip: nothing is there",
+        f"data_dir={tmp_path / 'empty'}: movielens/100k-ratings is not prepared there",
+        "archive=missing.zip: nothing is there",
         "GroupLens: out of reach",
         "the recbole==1.2.1 wheel: out of reach",
     ]
     assert "; ".join(outcomes) in str(raised.value)
-    assert "data=synthetic" in str(raised.value)
+    assert "`mtrec.load_synthetic`" in str(raised.value)
     assert capsys.readouterr().out.splitlines() == [
         "movielens_100k from " + outcome for outcome in outcomes
     ]
@@ -207,7 +207,7 @@ def test_rows_in_another_order_than_the_published_one_are_refused(tmp_path, offl
 
 
 def test_an_unknown_variant_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match=r"data\.variant must be one of .*; got '20m'"):
+    with pytest.raises(UserError, match=r"`variant` must be one of .*; got '20m'"):
         load(tmp_path, "20m")
 
 

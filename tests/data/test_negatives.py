@@ -90,17 +90,17 @@ def test_a_batch_of_everything_has_every_item_for_certain():
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"uniform": -1}, "negatives.uniform must be at least 0; got -1"),
-        ({"past_batches": -2}, "negatives.past_batches must be at least 0; got -2"),
-        ({"log_q_rate": 0.0}, "log_q_rate must be above 0 and at most 1, or null; got 0.0"),
-        ({"log_q_rate": 1.5}, "log_q_rate must be above 0 and at most 1, or null; got 1.5"),
+        ({"uniform": -1}, "`uniform` must be at least 0; got -1"),
+        ({"past_batches": -2}, "`past_batches` must be at least 0; got -2"),
+        ({"log_q_rate": 0.0}, "`log_q_rate` must be above 0 and at most 1, or null; got 0.0"),
+        ({"log_q_rate": 1.5}, "`log_q_rate` must be above 0 and at most 1, or null; got 1.5"),
         (
             {"log_q_rate": 0.1, "local": True},
-            "log_q_rate must be null with negatives.local=true, .*; got 0.1. Set one of the two",
+            "`log_q_rate` must be null with `local`=true, .*; got 0.1. Set one of the two",
         ),
-        ({"uniform": 5}, "negatives.uniform must be at most the number of items .3.; got 5"),
-        ({"mined": -1}, "negatives.mined must be at least 0; got -1"),
-        ({"mined": 4}, "negatives.mined must be at most the number of items .3.; got 4"),
+        ({"uniform": 5}, "`uniform` must be at most the number of items .3.; got 5"),
+        ({"mined": -1}, "`mined` must be at least 0; got -1"),
+        ({"mined": 4}, "`mined` must be at most the number of items .3.; got 4"),
     ],
 )
 def test_a_number_that_makes_no_pool_is_refused(changed, sentence):
@@ -170,9 +170,9 @@ def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, b
     log_q = np.full(201, np.nan)
     for draw in range(draws):
         (made,) = source.step(draw + 1, 1)
-        items = made["pool"][made["pool"] > 0]
+        items = made.pool.items[made.pool.items > 0]
         times[items] += 1
-        log_q[items] = made["pool_log_q"][: len(items)]
+        log_q[items] = made.pool.log_q[: len(items)]
     expected, frequency = np.exp(log_q[times > 0]), times[times > 0] / draws
     assert len(expected) > 150
     assert expected.min() < 0.2 < 0.75 < expected.max()
@@ -201,9 +201,9 @@ def test_the_short_batch_that_ends_an_epoch_has_a_log_q_of_its_own():
     assert 100 < users < 120
     for step, share in ((0, 100 / users), (1, (users - 100) / users)):
         (made,) = source.step(1, step)
-        position = made["pool"].tolist().index(popular)
+        position = made.pool.items.tolist().index(popular)
         expected = 1 - (1 - 0.5 * share) ** count
-        np.testing.assert_allclose(np.exp(made["pool_log_q"][position]), expected, rtol=1e-5)
+        np.testing.assert_allclose(np.exp(made.pool.log_q[position]), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("batch", "bound"), [(2, 0.171), (32, 0.0081), (64, 0.0081)])

@@ -52,7 +52,7 @@ def contents(folder):
 def test_places_are_tried_in_the_order_local_copy_grouplens_wheel():
     names = [name for name, _ in sources.places(EDITIONS["100k"], "ml.zip")]
 
-    assert names == ["data.archive=ml.zip", "GroupLens", "the recbole==1.2.1 wheel"]
+    assert names == ["archive=ml.zip", "GroupLens", "the recbole==1.2.1 wheel"]
     assert [name for name, _ in sources.places(EDITIONS["1m"], None)] == ["GroupLens"]
 
 

@@ -129,12 +129,12 @@ def test_nothing_may_be_held_out_for_validation():
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"kind": "fold", "fold": 0}, r"data\.split\.fold must be from 1 to 5; got 0"),
-        ({"kind": "fold", "fold": 6}, r"data\.split\.fold must be from 1 to 5; got 6"),
-        ({"train_share": 1.0}, r"data\.split\.train_share must lie between 0 and 1; got 1\.0"),
-        ({"train_share": 0.0}, r"data\.split\.train_share"),
-        ({"validation_share": -0.1}, r"data\.split\.validation_share must lie between"),
-        ({"seed": -1}, r"data\.split\.seed must be from 0"),
+        ({"kind": "fold", "fold": 0}, r"`fold` must be from 1 to 5; got 0"),
+        ({"kind": "fold", "fold": 6}, r"`fold` must be from 1 to 5; got 6"),
+        ({"train_share": 1.0}, r"`train_share` must lie between 0 and 1; got 1\.0"),
+        ({"train_share": 0.0}, r"`train_share`"),
+        ({"validation_share": -0.1}, r"`validation_share` must lie between"),
+        ({"seed": -1}, r"`seed` must be from 0"),
         ({"train_share": 0.999}, r"its test part of 100 rows is empty"),
         ({"validation_share": 0.001}, r"its validation part of 100 rows is empty"),
         ({"train_share": 0.01, "validation_share": 0.9}, r"its fit part of 100 rows is empty"),
@@ -146,14 +146,14 @@ def test_what_cannot_be_split_is_refused_by_the_name_of_its_option(changed, name
 
 
 def test_a_kind_that_there_is_not_is_refused():
-    with pytest.raises(UserError, match=r"data\.split\.kind must be one of .* got 'last'"):
+    with pytest.raises(UserError, match=r"`kind` must be one of .* got 'last'"):
         split(dataset([1] * 10, range(10)), kind="last")
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "named"),
     [
-        ("random", {**TAKES["random"], "fold": 9}, r"kind=random must be given seed, .*fold"),
+        ("random", {**TAKES["random"], "fold": 9}, r"`kind`=random must be given seed, .*fold"),
         ("temporal", {"train_share": 0.8}, r"must be given train_share, validation_share; got tra"),
         ("leave_one_out", {"train_share": 0.8}, r"must be given no options; got train_share"),
     ],
@@ -197,7 +197,7 @@ def test_the_same_pair_at_another_time_or_rated_otherwise_is_a_row_of_its_own():
 
 
 def test_a_temporal_split_without_times_is_refused_with_a_remedy():
-    with pytest.raises(UserError, match=r"Set data\.split\.kind=random"):
+    with pytest.raises(UserError, match=r"et `kind`=random"):
         split(dataset([1] * 100, [0] * 100), **how("temporal"))
 
 
@@ -236,8 +236,8 @@ def test_the_seed_chooses_the_ratings_and_a_smaller_share_keeps_some_of_a_larger
 @pytest.mark.parametrize(
     ("share", "sentence"),
     [
-        (0.0, r"data\.split\.rating_share must be above 0 and at most 1; got 0\.0"),
-        (1.5, r"data\.split\.rating_share must be above 0 and at most 1; got 1\.5"),
+        (0.0, r"`rating_share` must be above 0 and at most 1; got 0\.0"),
+        (1.5, r"`rating_share` must be above 0 and at most 1; got 1\.5"),
         (0.001, r"must leave a rating among the 50 of the rows to fit\. Set .*=0\.02 or more"),
     ],
 )

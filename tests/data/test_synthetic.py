@@ -152,13 +152,13 @@ def test_women_choose_the_first_genre_more_often(data):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"num_users": 0}, r"data\.num_users must be at least 1; got 0"),
-        ({"num_factors": 0}, r"data\.num_factors must be at least 1"),
+        ({"num_users": 0}, r"`num_users` must be at least 1; got 0"),
+        ({"num_factors": 0}, r"`num_factors` must be at least 1"),
         ({"num_interactions": 30_001}, r"at most half of users times items \(30000\); got 30001"),
-        ({"most_repeats": 0}, r"data\.most_repeats must be at least 1; got 0"),
-        ({"noise": -0.1}, r"data\.noise must not be negative; got -0\.1"),
-        ({"rating_agreement": -2.0}, r"data\.rating_agreement must lie from -1 to 1; got -2\.0"),
-        ({"rating_share": 1.1}, r"data\.rating_share must lie from 0 to 1; got 1\.1"),
+        ({"most_repeats": 0}, r"`most_repeats` must be at least 1; got 0"),
+        ({"noise": -0.1}, r"`noise` must not be negative; got -0\.1"),
+        ({"rating_agreement": -2.0}, r"`rating_agreement` must lie from -1 to 1; got -2\.0"),
+        ({"rating_share": 1.1}, r"`rating_share` must lie from 0 to 1; got 1\.1"),
     ],
 )
 def test_a_size_out_of_range_is_refused_by_its_name(changed, named):

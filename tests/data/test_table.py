@@ -49,6 +49,8 @@ def load(folder, **changed):
         "rating_scale": [1, 5],
         "bag_columns": ["tags"],
         "bag_separator": "|",
+        "cache_dir": str(folder / "cache"),
+        "memory_budget_mib": 512,
     }
     return table.load(**{**arguments, **changed})
 
@@ -66,10 +68,11 @@ def test_three_csv_files_become_one_dataset(folder):
     np.testing.assert_array_equal(data.items["weight"], np.float32([np.nan, 3, 4, np.nan]))
     # Leading zeros mark a code; as numbers they would be lost.
     assert data.items["postcode"].tolist() == ["", "02139", "55105", "00501"]
-    assert data.interactions["user"].tolist() == [2, 1, 2]
-    assert data.interactions["item"].tolist() == [2, 1, 1]
-    np.testing.assert_array_equal(data.interactions["rating"], np.float32([4, np.nan, 1.5]))
-    assert data.interactions["timestamp"].tolist() == [1700000000, 1700000001, 1700000002]
+    # Sorted by user, then by time.
+    assert data.interactions["user"].tolist() == [1, 2, 2]
+    assert data.interactions["item"].tolist() == [1, 2, 1]
+    np.testing.assert_array_equal(data.interactions["rating"], np.float32([np.nan, 4, 1.5]))
+    assert data.interactions["timestamp"].tolist() == [1700000001, 1700000000, 1700000002]
     assert {name: column.dtype.name for name, column in data.interactions.items()} == {
         "user": "int32",
         "item": "int32",
@@ -136,7 +139,7 @@ def test_a_folder_of_parquet_files_a_compressed_csv_and_tabs_are_read_too(folder
         bag_columns=[],
     )
 
-    assert data.interactions["user"].tolist() == [2, 1, 2]
+    assert data.interactions["user"].tolist() == [1, 2, 2]
     assert data.items["name"].tolist() == ["", "x,y", "z"]
 
 
@@ -175,7 +178,8 @@ def test_numeric_and_categorical_parquet_ids_are_text(folder):
 def test_times_are_seconds_or_dates(folder, first, second):
     (folder / "log.csv").write_text(f"who,what,stars,when\n007,a,1,{first}\nanna,b,2,{second}\n")
 
-    assert load(folder).interactions["timestamp"].tolist() == [1717156800, 1717156801]
+    # Anna is the first user.
+    assert load(folder).interactions["timestamp"].tolist() == [1717156801, 1717156800]
 
 
 def test_parquet_dates_are_times(folder):
@@ -200,20 +204,22 @@ def test_a_true_nan_in_parquet_is_refused_while_a_missing_value_is_no_rating(fol
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        (",4,", ",great,", r"column 'stars' of data\.interactions .* got 'great' in row 1 of"),
+        (",4,", ",great,", r"column 'stars' of `interactions` .* got 'great' in row 1 of"),
         (",1.5,", ",inf,", r"column 'stars' .* got 'inf' in row 3"),
         (",1.5,", ",nan,", r"column 'stars' .* got 'nan' in row 3"),
+        (",1.5,", ",1e39,", r"column 'stars' .* must be a finite number .* got '1e39' in row 3"),
         (",1.5,", ",5.5,", r"column 'stars' .* must be from 1 to 5, .* got '5\.5' in row 3"),
-        (",1.5,", ",0,", r"column 'stars' .* got '0' in row 3 .*data\.rating_scale"),
+        (",1.5,", ",0,", r"column 'stars' .* got '0' in row 3 .*`rating_scale`"),
         ("1700000001", "", r"column 'when' .* got an empty cell in row 2"),
         ("1700000001", "noon", r"column 'when' .* got 'noon' in row 2"),
+        ("1700000001", "1e300", r"column 'when' .* got '1e300' in row 2"),
         ("anna,a", ",a", r"column 'who' .* got an empty cell in row 2"),
-        ("anna,a", "bob,a", r"column 'who' .* data\.users has; got 'bob' in row 2 of .*log\.csv"),
-        ("007,b", "007,z", r"column 'what' .* data\.items has; got 'z' in row 1 .*Add it to"),
-        ("who,", "user,", r"data\.interactions must have the column 'who' that data\.user_key"),
-        ("stars,", "score,", r"must have the column 'stars' that data\.rating names; .* has who,"),
+        ("anna,a", "bob,a", r"column 'who' .* `users` has; got 'bob' in row 2 of .*log\.csv"),
+        ("007,b", "007,z", r"column 'what' .* `items` has; got 'z' in row 1 .*Add it to"),
+        ("who,", "user,", r"`interactions` must have the column 'who' that `user_key`"),
+        ("stars,", "score,", r"must have the column 'stars' that `rating` names; .* has who,"),
         ("what,stars", "who,stars", r"two of its columns have one name"),
-        (",x\n", "\n", r"data\.interactions must be a CSV .* cannot be read"),
+        (",x\n", "\n", r"`interactions` must be a CSV .* cannot be read"),
     ],
 )
 def test_what_is_wrong_in_the_interactions_is_named(folder, old, new, named):
@@ -226,11 +232,11 @@ def test_what_is_wrong_in_the_interactions_is_named(folder, old, new, named):
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("c,Un", "a,Un", r"column 'what' of data\.items .* 'a' is in rows 1 and 3"),
-        ("b,1984", ",1984", r"column 'what' of data\.items .* an empty cell in row 2"),
-        ("what,", "id,", r"data\.items must have the column 'what' that data\.item_key"),
-        ("name", "label", r"data\.title must name a column of the items; got 'name'"),
-        ("tags", "topics", r"data\.bag_columns must name columns .* got 'tags'"),
+        ("c,Un", "a,Un", r"column 'what' of `items` .* 'a' is in rows 1 and 3"),
+        ("b,1984", ",1984", r"column 'what' of `items` .* an empty cell in row 2"),
+        ("what,", "id,", r"`items` must have the column 'what' that `item_key`"),
+        ("name", "label", r"`title` must name a column of the items; got 'name'"),
+        ("tags", "topics", r"`bag_columns` must name columns .* got 'tags'"),
     ],
 )
 def test_what_is_wrong_in_the_items_is_named(folder, old, new, named):
@@ -257,16 +263,43 @@ def test_files_that_are_not_tables_are_named(folder):
             load(folder, interactions=str(folder / name))
 
 
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (pa.array([b"\xff", b"a"]), r"cannot be read \(Invalid UTF8"),
+        (pa.array([{"a": 1}, {"a": 2}]), r"column 'who' holds struct<a: int64>, no text, numbers"),
+        (pa.array([["a"], ["b"]]), r"column .who. .*, which `user_key` names, must hold one"),
+    ],
+)
+def test_a_column_that_holds_no_ids_is_named(folder, values, named):
+    rows = {"who": values, "what": ["a", "b"], "stars": [1.0, 2.0], "when": [1, 2]}
+    pyarrow.parquet.write_table(pa.table(rows), folder / "log.parquet")
+    with pytest.raises(UserError, match=named):
+        load(folder, interactions=str(folder / "log.parquet"), users=None)
+
+
+def test_text_that_its_writer_left_unmarked_is_text(folder):
+    rows = {"who": [b"007", b"anna"], "what": ["a", "b"], "stars": [1.0, 2.0], "when": [1, 2]}
+    pyarrow.parquet.write_table(pa.table(rows), folder / "log.parquet")
+    data = load(folder, interactions=str(folder / "log.parquet"))
+    assert data.interactions["user"].tolist() == [1, 2]  # Anna is the first user
+
+
+def test_users_and_items_are_two_columns(folder):
+    with pytest.raises(UserError, match=r"user_key and `item_key` must name two columns"):
+        load(folder, user_key="what", users=None)
+
+
 @pytest.mark.parametrize("scale", [[5, 1], [3, 3], [1, 3, 5]])
 def test_a_scale_that_is_none_is_refused(folder, scale):
-    with pytest.raises(UserError, match=r"data\.rating_scale must be the lowest and the highest"):
+    with pytest.raises(UserError, match=r"`rating_scale` must be the lowest and the highest"):
         load(folder, rating_scale=scale)
 
 
 def test_ratings_that_are_all_alike_need_a_scale(folder):
     (folder / "log.csv").write_text("who,what,stars,when\n007,a,1,5\nanna,a,1,6\n")
 
-    with pytest.raises(UserError, match=r"data\.rating_scale must be given .* every one is 1\."):
+    with pytest.raises(UserError, match=r"`rating_scale` must be given .* every one is 1\."):
         load(folder, rating_scale=None)
 
 
@@ -275,30 +308,30 @@ def test_further_labels_are_columns_of_the_interactions(folder):
     data = load(folder, labels=["clicked"])
 
     assert data.labels == ["rating", "clicked"]
-    np.testing.assert_array_equal(data.interactions["clicked"], np.float32([1, np.nan]))
+    np.testing.assert_array_equal(data.interactions["clicked"], np.float32([np.nan, 1]))
 
 
 def test_items_that_were_shown_and_not_taken_are_rows_of_the_items(folder):
     (folder / "log.csv").write_text("who,what,stars,when,passed\n007,b,4,1,c\nanna,a,,2, \n")
     data = load(folder, negative="passed")
 
-    assert data.interactions["negative"].tolist() == [3, 0]
+    assert data.interactions["negative"].tolist() == [0, 3]  # Anna is the first user
     assert data.labels == ["rating"]
     # Without a table of items, they are items like those that were taken.
     data = load(folder, negative="passed", items=None, title=None, bag_columns=[])
     assert data.items["what"].tolist() == ["", "b", "a", "c"]
-    assert data.interactions["negative"].tolist() == [3, 0]
+    assert data.interactions["negative"].tolist() == [0, 3]
 
 
 def test_an_item_that_was_shown_must_be_known_where_items_are_given(folder):
     (folder / "log.csv").write_text("who,what,stars,when,passed\n007,b,4,1,c\nanna,a,,2,z\n")
 
-    with pytest.raises(UserError, match=r"column 'passed' .* data\.items has; got 'z' in row 2"):
+    with pytest.raises(UserError, match=r"column 'passed' .* `items` has; got 'z' in row 2"):
         load(folder, negative="passed")
 
 
 def test_a_label_that_is_not_there_or_has_a_name_that_is_taken_is_refused(folder):
-    with pytest.raises(UserError, match=r"the column 'clicked' that data\.labels names"):
+    with pytest.raises(UserError, match=r"the column 'clicked' that `labels` names"):
         load(folder, labels=["clicked"])
-    with pytest.raises(UserError, match=r"data\.labels must not name a column 'user'"):
+    with pytest.raises(UserError, match=r"`labels` must not name a column 'user'"):
         load(folder, labels=["user"])

@@ -35,15 +35,15 @@ def test_sound_data_with_a_row_that_carries_no_rating_passes():
 @pytest.mark.parametrize(
     ("table", "column", "values", "named"),
     [
-        ("users", "user_id", np.array(["", "u", "u"]), r"'user_id' of data\.users .*rows 1 and 2"),
-        ("users", "user_id", np.array(["", "u", ""]), r"'user_id' of data\.users .*row 2 is empty"),
+        ("users", "user_id", np.array(["", "u", "u"]), r"'user_id' of `users` .*rows 1 and 2"),
+        ("users", "user_id", np.array(["", "u", ""]), r"'user_id' of `users` .*row 2 is empty"),
         (
             "users",
             "user_id",
             np.array(["", "u", "v\nw"]),
             r"without a line break; got 'v\\nw' in row 2",
         ),
-        ("users", "age", np.float32([np.nan, np.inf, 1]), r"'age' of data\.users .*inf in row 1"),
+        ("users", "age", np.float32([np.nan, np.inf, 1]), r"'age' of `users` .*inf in row 1"),
         ("items", "item_id", np.array(["", "a", "b", "a"]), r"'a' is in rows 1 and 3"),
         ("interactions", "rating", np.float32([1, 5.5, 2]), r"from 1 to 5; got 5\.5 in row 2"),
         ("interactions", "rating", np.float32([1, 2, -np.inf]), r"got -inf in row 3"),
@@ -51,7 +51,7 @@ def test_sound_data_with_a_row_that_carries_no_rating_passes():
         ("interactions", "item", np.int32([1, 2, 4]), r"from 1 to 3; got 4 in row 3"),
         ("interactions", "user", np.int32([]), r"must have interactions"),
         ("interactions", "user", np.int32([2, 2, 2]), r"of two users at least; all 3 are of the"),
-        ("interactions", "item", np.int32([1, 1, 1]), r"of two items at least; .*data\.item_key"),
+        ("interactions", "item", np.int32([1, 1, 1]), r"of two items at least; .*`item_key`"),
         (
             "interactions",
             "timestamp",

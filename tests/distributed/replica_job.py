@@ -13,7 +13,8 @@ from small_data import all_rows, planted
 from small_model import contrastive, implicit_squared, rating, recommender, softmax
 from small_negatives import negatives
 
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.distributed.strategy import make_strategy
 from mtrec.training.balance import Uncertainty
 from mtrec.training.evaluate import Evaluator, flat_metrics

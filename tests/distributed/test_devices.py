@@ -115,7 +115,7 @@ def test_gpus_at_work_where_none_were_asked_for_are_refused(four_gpus):
 def test_no_gpu_where_one_was_asked_for_is_refused_with_its_causes():
     with pytest.raises(UserError, match=r"sees none on .* CUDA's libraries are missing") as error:
         strategy.make_strategy(None, use_gpu=True)
-    assert "cluster.use_gpu=false" in str(error.value)
+    assert "`use_gpu`=false" in str(error.value)
 
 
 def test_the_report_names_the_device_of_a_replica():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.metrics import log_loss, roc_auc_score
+from small_batch import as_tensors, written
 from small_data import all_rows, planted, written_out
 
 from mtrec.errors import UserError
@@ -33,19 +34,19 @@ def test_it_starts_at_the_log_odds_of_a_positive_label(data):
 def test_the_loss_is_hand_worked_and_masked(data):
     made = head(data)
     made.start.assign(0.0)
-    batch = {
-        "query": np.int32([1, 2]),
-        "item": np.int32([1, 2]),
-        "row_query": np.int32([0, 1, 0]),
-        "row_item": np.int32([1, 0, 0]),
-        "label_rating": np.float32([4, 3.9, np.nan]),
-        "row_weight": np.float32([1, 1, 1]),
-    }
+    batch = written(
+        query_users=[1, 2],
+        items=[1, 2],
+        rows_query=[0, 1, 0],
+        rows_item=[1, 0, 0],
+        rows_labels={"rating": [4, 3.9, np.nan]},
+        rows_weight=[1, 1, 1],
+    )
     given = Examples(
         query=tf.constant([[1.0, 2.0], [0.0, 1.0]]),
         item=tf.constant([[0.5, 0.5], [-1.0, 1.0]]),
         pool=tf.zeros((0, 2)),
-        batch={name: tf.constant(value) for name, value in batch.items()},
+        batch=as_tensors(batch),
     )
     losses, mask = made.losses(given)
 
@@ -66,9 +67,7 @@ def test_people_are_told_a_probability(data):
 
 
 def test_a_label_that_the_interactions_lack_is_refused(data):
-    with pytest.raises(
-        UserError, match=r"task.heads.liked.label must be .*\(rating\); got clicked"
-    ):
+    with pytest.raises(UserError, match=r"`heads.liked.label` must be .*\(rating\); got clicked"):
         head(data, label="clicked")
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import as_tensors
 from small_data import all_rows, planted, with_negatives
 from small_negatives import in_batch
 
@@ -64,12 +65,12 @@ def steps(data, *, batch_of, chronological, batch, epochs):
     )
     for epoch in range(1, epochs + 1):
         (made,) = source.step(epoch, 0)
-        query, rows = made["query"], made["row_weight"] > 0
+        query, rows = made.query.users, made.rows.weight > 0
         free = ~has[query]
         free[:, 0] = False
         mined, given = np.zeros_like(free), np.zeros_like(free)
         mined[np.arange(len(query))[:, np.newaxis], lists[query]] = True
-        owner, item = made["row_query"][rows], made["item"][made["row_item"][rows]]
+        owner, item = made.rows.query[rows], made.items[made.rows.item[rows]]
         negative = [
             given_with[pair] for pair in zip(query[owner].tolist(), item.tolist(), strict=True)
         ]
@@ -114,18 +115,18 @@ def weights_of(loss, made, marked):
     catalogue = np.eye(ITEMS + 1, dtype=np.float32)
     given = Examples(
         query=query,
-        item=tf.gather(catalogue, made["item"]),
-        pool=tf.gather(catalogue, made["pool"]),
-        batch={name: tf.constant(value) for name, value in made.items()},
+        item=tf.gather(catalogue, made.items),
+        pool=tf.gather(catalogue, made.pool.items),
+        batch=as_tensors(made),
     )
-    rows = np.flatnonzero(made["row_kind"])
-    owner = made["row_query"][rows]
+    rows = np.flatnonzero(made.rows.kind)
+    owner = made.rows.query[rows]
     losses = loss(given, 1.0, local=False).numpy()[rows].astype(np.float64)
     if squared:
         # (1 - 0)^2 for the positive, and a share of the sum for each row of the query.
-        found = (losses - 1) * np.bincount(made["row_query"][made["row_weight"] > 0])[owner]
+        found = (losses - 1) * np.bincount(made.rows.query[made.rows.weight > 0])[owner]
     else:
-        positive = -40.0 - (made["row_log_q"][rows] if loss.log_q_correction == "all" else 0.0)
+        positive = -40.0 - (made.rows.log_q[rows] if loss.log_q_correction == "all" else 0.0)
         found = np.exp(losses + positive - 1.0)
     _, first = np.unique(owner, return_index=True)
     return owner[first], found[first]
@@ -170,15 +171,15 @@ def test_a_pairwise_loss_weighs_what_was_given_or_mined_once(data):
     catalogue = np.eye(ITEMS + 1, dtype=np.float32)
     given = Examples(
         query=query,
-        item=tf.gather(catalogue, made["item"]),
-        pool=tf.gather(catalogue, made["pool"]),
-        batch={name: tf.constant(value) for name, value in made.items()},
+        item=tf.gather(catalogue, made.items),
+        pool=tf.gather(catalogue, made.pool.items),
+        batch=as_tensors(made),
     )
     losses = loss(given, 1.0, local=False).numpy()
-    there = np.isin(np.arange(ITEMS + 1), made["pool"][made["pool"] > 0])
-    chance = there / q_beside(data, made["query"])
-    for row in np.flatnonzero(made["row_weight"]):
-        q = made["row_query"][row]
+    there = np.isin(np.arange(ITEMS + 1), made.pool.items[made.pool.items > 0])
+    chance = there / q_beside(data, made.query.users)
+    for row in np.flatnonzero(made.rows.weight):
+        q = made.rows.query[row]
         by_chance = (kinds["others"] | kinds["spared"])[q]
         weights = np.where(brought[q], 1.0, np.where(by_chance, chance[q], 0.0))
         # A positive's score is 0: it is behind what was brought by 1, and level with the rest.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import logsumexp
+from small_batch import as_tensors, written
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import SCHEMES, contrastive, implicit_squared, recommender
@@ -91,7 +92,7 @@ def test_an_item_is_told_from_the_drawn_ones_and_padding_counts_nothing():
         query=tf.zeros((0, 3)),
         item=tf.zeros((0, 3)),
         pool=tf.zeros((0, 3)),
-        batch={"view_item": tf.constant(item)},
+        batch=as_tensors(written(views_items=item)),
         views=[tf.constant(one), tf.constant(other)],
     )
     losses, mask = Contrastive(dim=None, temperature=0.3, items=4).losses(given)
@@ -185,8 +186,8 @@ def batches(dataset, *, views, num_replicas=1):
 
 
 def drawn(slices):
-    items = np.concatenate([batch["view_item"] for batch in slices])
-    return sorted(items[items > 0].tolist()), {int(batch["view_draw"][0]) for batch in slices}
+    items = np.concatenate([batch.views.items for batch in slices])
+    return sorted(items[items > 0].tolist()), {int(batch.views.draw) for batch in slices}
 
 
 def test_any_number_of_replicas_draws_the_same_items_and_features_in_a_step(data):
@@ -220,9 +221,10 @@ def test_a_batch_without_views_holds_none_and_is_otherwise_the_same(data):
     (without,) = batches(data, views=0).step(2, 1)
     (with_views,) = batches(data, views=10).step(2, 1)
 
-    assert set(with_views) - set(without) == {"view_item", "view_draw"}
-    for name, values in without.items():
-        np.testing.assert_array_equal(with_views[name], values)
+    assert not without.views.items.any()
+    assert with_views.views.items.any()
+    for one, other in zip(*map(tf.nest.flatten, (with_views[:-1], without[:-1])), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_one_feature_cannot_be_told_by_another():
@@ -239,8 +241,8 @@ def test_one_feature_cannot_be_told_by_another():
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"temperature": 0.0}, "temperature of a head must be above 0; got 0.0"),
-        ({"items": 1}, "items of a contrastive head must be at least 2; got 1"),
+        ({"temperature": 0.0}, "`temperature` must be above 0; got 0.0"),
+        ({"items": 1}, "`items` must be at least 2; got 1"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(changed, sentence):

@@ -83,5 +83,5 @@ def test_a_head_adds_it_to_what_it_says_without(layers):
 
 
 def test_a_negative_number_of_layers_is_refused():
-    with pytest.raises(UserError, match=r"cross layers of a head must be at least 0; got -1\."):
+    with pytest.raises(UserError, match=r"`cross` must be at least 0; got -1\."):
         head(cross=-1)

@@ -46,15 +46,15 @@ class Taste(mtrec.Head):
         return 2 * representation
 
     def sends(self, batch, *, width, replicas):
-        return [Sent(1024.0 * replicas * width * len(batch["pool"]), "tastes")]
+        return [Sent(1024.0 * replicas * width * len(batch.pool.items), "tastes")]
 
     def losses(self, examples):
         batch, query = examples.batch, self.embed(examples.query)
-        chosen = tf.gather(examples.item, batch["row_item"])
-        score = tf.reduce_sum(tf.gather(query, batch["row_query"]) * self.embed(chosen), axis=1)
+        chosen = tf.gather(examples.item, batch.rows.item)
+        score = tf.reduce_sum(tf.gather(query, batch.rows.query) * self.embed(chosen), axis=1)
         other = tf.reduce_mean(query @ tf.transpose(self.embed(examples.pool)), axis=1)
-        lead = score - tf.gather(other, batch["row_query"])
-        return tf.math.softplus(-lead), batch["row_weight"]
+        lead = score - tf.gather(other, batch.rows.query)
+        return tf.math.softplus(-lead), batch.rows.weight
 
     def measure(self, held_out, query, candidate, *, full):
         return {"lead": np.sum(query[held_out.owner] * candidate[held_out.item - 1], axis=1)}
@@ -78,12 +78,12 @@ class Verdict(mtrec.Head):
     def losses(self, examples):
         batch = examples.batch
         pairs = (
-            tf.gather(examples.query, batch["row_query"]),
-            tf.gather(examples.item, batch["row_item"]),
+            tf.gather(examples.query, batch.rows.query),
+            tf.gather(examples.item, batch.rows.item),
         )
-        error = self.score_pairs(*pairs, None, None, name="it")["it"] - batch["label_rating"]
+        error = self.score_pairs(*pairs, None, None, name="it")["it"] - batch.rows.labels["rating"]
         known = tf.math.is_finite(error)
-        return tf.where(known, error, 0.0) ** 2, tf.where(known, batch["row_weight"], 0.0)
+        return tf.where(known, error, 0.0) ** 2, tf.where(known, batch.rows.weight, 0.0)
 
     def measure(self, held_out, query, candidate, *, full):
         return {}
@@ -166,10 +166,10 @@ def test_the_start_up_report_states_what_a_head_says_it_sends(trained):
     lines = footprint.describe(run.model, optimizers, four, batch).splitlines()
 
     # Kilobytes for each of 4 replicas, 8 numbers and the pool's items.
-    size, pool = 4 * 8, len(batch["pool"])
+    size, pool = 4 * 8, len(batch.pool.items)
     assert f"  taste: {size * pool / 1024:,.1f} MiB of tastes" in lines
     # Its pool's items are looked up in the shared table beside those of rows and histories.
-    rows = len(batch["item"]) * 2 + pool
+    rows = len(batch.items) * 2 + pool
     shared = next(line for line in lines if "candidate_shared_item_id" in line)
     width = run.model.query.output_dim
     assert f"a step sends {3 * rows * 4 * (width + 1) / 1024:,.1f} KiB replicated" in shared
@@ -206,7 +206,7 @@ def test_what_is_mined_is_the_best_of_what_a_head_embeds():
 def test_mining_where_no_head_ranks_is_refused():
     taste = Taste(dim=6, mined=4)
     taste.ranks = False
-    with pytest.raises(UserError, match=r"negatives.mined must be 0 .*; taste do not; got 4"):
+    with pytest.raises(UserError, match=r"`negatives.mined` must be 0 .*; taste do not; got 4"):
         mined({"taste": taste}, taste.negatives)
 
 

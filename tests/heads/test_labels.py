@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import as_tensors, with_fields
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
 from mtrec.heads.binary import Binary
@@ -55,13 +57,10 @@ def seen_by(heads):
     data = with_taken(planted(), heads)
     (batch,) = batches(data).step(1, 0)
     model = recommender(data, heads)
-    query = model.queries(
-        batch["query"], batch["item"], batch["history_query"], places=batch["history_item"]
-    )
-    item, pool = model.candidates(batch["item"]), model.candidates(batch["pool"])
-    tensors = {name: tf.constant(value) for name, value in batch.items()}
+    query = model.queries(batch.query)
+    item, pool = model.candidates(batch.items), model.candidates(batch.pool.items)
     return batch, {
-        name: Examples(query=query[name], item=item[name], pool=pool[name], batch=tensors)
+        name: Examples(query=query[name], item=item[name], pool=pool[name], batch=as_tensors(batch))
         for name in heads
     }
 
@@ -79,23 +78,23 @@ def test_rows_count_by_their_label_and_all_pairs_of_a_query_count_once(changed, 
     losses, weight = heads["some"].losses(given["some"])
     whole, _ = heads["all"].losses(given["all"])
 
-    expected_weight = batch["row_weight"] * weigh(batch["label_rating"])
+    expected_weight = batch.rows.weight * weigh(batch.rows.labels["rating"])
     assert weight.numpy().tolist() == expected_weight.tolist()
-    owner = batch["row_query"]
+    owner = batch.rows.query
     p = tf.gather(given["all"].query, owner)
-    q = tf.gather(given["all"].item, batch["row_item"])
+    q = tf.gather(given["all"].item, batch.rows.item)
     squared = (1 - tf.reduce_sum(p * q, axis=1).numpy()) ** 2
     # What the rows of a query share is divided among those that count, so that none is lost.
-    rows, total = (np.bincount(owner, w, 16)[owner] for w in (batch["row_weight"], expected_weight))
+    rows, total = (np.bincount(owner, w, 16)[owner] for w in (batch.rows.weight, expected_weight))
     counts = expected_weight > 0
     all_pairs = (whole.numpy() - squared) * rows
     if "label" in changed:
         # A pair without the label is neither positive nor negative.
-        silent = np.isnan(batch["label_rating"]) & (batch["row_kind"] > 0)
+        silent = np.isnan(batch.rows.labels["rating"]) & (batch.rows.kind > 0)
         score = tf.reduce_sum(p * q, axis=1).numpy()
         all_pairs -= 0.15 * np.bincount(owner, silent * score**2, 16)[owner]
     expected = squared[counts] + all_pairs[counts] / total[counts]
-    assert 0 < counts.sum() < batch["row_weight"].sum()
+    assert 0 < counts.sum() < batch.rows.weight.sum()
     np.testing.assert_allclose(losses[counts], expected, rtol=1e-4)
 
 
@@ -117,7 +116,7 @@ def test_held_out_rows_below_the_label_do_not_test_retrieval():
 def test_weights_below_zero_are_refused():
     data = planted()
     columns = dict(data.interactions) | {"score": np.full(500, -1.0, np.float32)}
-    with pytest.raises(UserError, match=r"task.heads.a.weight_by must name a column of .* -1"):
+    with pytest.raises(UserError, match=r"`heads.a.weight_by` must name a column of .* -1"):
         recommender(replace(data, interactions=columns), {"a": implicit_squared(weight_by="score")})
 
 
@@ -129,10 +128,10 @@ def test_a_share_of_the_rows_is_the_rows_with_the_lowest_draws():
     head.sampling_rate = 0.4
     sampled = losses_of({"rating": head}, source)[0]
 
-    known = np.isfinite(batch["label_rating"]) & (batch["row_draw"] < 0.4)
-    assert 0.25 < np.mean(batch["row_draw"][batch["row_weight"] > 0] < 0.4) < 0.55
-    kept = dict(batch)
-    kept["label_rating"] = np.where(known, batch["label_rating"], np.nan).astype(np.float32)
+    known = np.isfinite(batch.rows.labels["rating"]) & (batch.rows.draw < 0.4)
+    assert 0.25 < np.mean(batch.rows.draw[batch.rows.weight > 0] < 0.4) < 0.55
+    kept = np.where(known, batch.rows.labels["rating"], np.nan)
+    kept = with_fields(batch, rows_labels={"rating": kept})
 
     class Kept:
         steps_per_epoch = source.steps_per_epoch
@@ -146,7 +145,7 @@ def test_a_share_of_the_rows_is_the_rows_with_the_lowest_draws():
 def test_draws_are_even_and_new_in_each_step():
     data = planted()
     source = batches(data, batch_of="rows", global_batch=100)
-    draws = [source.step(epoch, 0)[0]["row_draw"][:100] for epoch in range(1, 41)]
+    draws = [source.step(epoch, 0)[0].rows.draw[:100] for epoch in range(1, 41)]
 
     assert np.mean(draws) == pytest.approx(0.5, abs=0.02)
     assert len(np.unique(draws)) > 3900
@@ -154,7 +153,7 @@ def test_draws_are_even_and_new_in_each_step():
 
 @pytest.mark.parametrize("rate", [0.0, 1.5])
 def test_a_share_that_is_none_is_refused(rate):
-    with pytest.raises(UserError, match=r"sampling_rate of a head must be above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"`sampling_rate` must be above 0 and at most 1"):
         Rating(label="rating", dim=2, members=1, layers=[], l2=0.0, sampling_rate=rate)
 
 
@@ -164,7 +163,7 @@ def test_a_head_without_a_label_to_learn_from_is_refused(head):
     rated = np.isfinite(data.interactions["rating"])
     where = np.flatnonzero(~rated)  # rated rows elsewhere are no help
 
-    with pytest.raises(UserError, match=r"task\.heads\.mine .*; none of the \d+ rows to fit"):
+    with pytest.raises(UserError, match=r"`heads\.mine` .*; none of the \d+ rows to fit"):
         head.adapt(data, where, name="mine", seed=1)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
+from small_batch import asked
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import rating, recommender, softmax
@@ -39,9 +40,9 @@ def test_the_vectors_start_apart_around_the_representation(data):
     # 64 wide, so that the length of a draw is near what is expected of it.
     model = recommender(data, {"retrieval": softmax(query_vectors=3)}, dim=64, layers=[64])
     one = recommender(data, {"retrieval": softmax()}, dim=64, layers=[64])
-    asked = np.array([1, 2]), np.array([3, 4, 5]), np.array([0, 0, 1])
-    vectors = model.queries(*asked)["retrieval"].numpy()
-    representations = one.queries(*asked)["retrieval"].numpy()
+    of = np.array([1, 2]), np.array([3, 4, 5]), np.array([0, 0, 1])
+    vectors = model.queries(asked(*of))["retrieval"].numpy()
+    representations = one.queries(asked(*of))["retrieval"].numpy()
 
     assert vectors.shape == (2, 3, 64)
     for row, middle in zip(vectors, representations, strict=True):
@@ -72,9 +73,11 @@ def test_own_features_add_to_each_vector_what_is_learnt_for_it(data):
         return model.adapt(data, all_rows(data), seed=1)
 
     heads = {"retrieval": softmax(query_vectors=2)}
-    asked = np.array([4, 9]), np.array([3, 4, 5]), np.array([0, 0, 1])
+    of = np.array([4, 9]), np.array([3, 4, 5]), np.array([0, 0, 1])
     plain, owning = recommender(data, heads), with_own(heads)
-    added = (owning.queries(*asked)["retrieval"] - plain.queries(*asked)["retrieval"]).numpy()
+    added = (
+        owning.queries(asked(*of))["retrieval"] - plain.queries(asked(*of))["retrieval"]
+    ).numpy()
     table = owning.query.features["retrieval"]["user_id"].table.embeddings.numpy()
     np.testing.assert_allclose(added.reshape(2, 16), table[[4, 9]], atol=1e-6)
 
@@ -84,7 +87,7 @@ def test_a_query_without_a_history_has_zeros_and_a_gradient(data):
     model = recommender(data, {"retrieval": head})
     nothing = np.array([], np.int32)
     with tf.GradientTape() as tape:
-        found = head.embed(model.queries(np.array([1]), nothing, nothing)["retrieval"])
+        found = head.embed(model.queries(asked(np.array([1]), nothing, nothing))["retrieval"])
         total = tf.reduce_sum(found)
     assert not found.numpy().any()
     gradient = tape.gradient(total, model.query.projections["retrieval"].bias.value)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import as_tensors, with_fields, written
 from small_data import all_rows, planted, written_out
 
 from mtrec.errors import UserError
@@ -99,20 +100,20 @@ def by_hand(made, p, q, user, item, deviation, bin_):
 
 def examples(times):
     """Users 1 and 2 with rows (1, item 5), (2, item 3), (1, item 3) and one of padding."""
-    batch = {
-        "query": np.int32([1, 2]),
-        "item": np.int32([3, 5]),
-        "row_query": np.int32([0, 1, 0, 0]),
-        "row_item": np.int32([1, 0, 0, 0]),
-        "row_time": np.array([*times, 0]),
-        "label_rating": np.float32([5, 1, 4, np.nan]),
-        "row_weight": np.float32([1, 1, 1, 0]),
-    }
+    batch = written(
+        query_users=[1, 2],
+        items=[3, 5],
+        rows_query=[0, 1, 0, 0],
+        rows_item=[1, 0, 0, 0],
+        rows_time=[*times, 0],
+        rows_labels={"rating": [5, 1, 4, np.nan]},
+        rows_weight=[1, 1, 1, 0],
+    )
     return Examples(
         query=tf.constant([[1.0, 2.0], [0.0, 1.0]]),
         item=tf.constant([[0.5, 0.5], [-1.0, 1.0]]),
         pool=tf.zeros((0, 2)),
-        batch={name: tf.constant(value) for name, value in batch.items()},
+        batch=as_tensors(batch),
     )
 
 
@@ -135,7 +136,7 @@ def test_what_moves_is_regularised_as_what_stays(data):
     plain, _ = moved(head(data)).losses(given)
     made = moved(head(data, l2=0.1))
     losses, _ = made.losses(given)
-    without = replace(given, batch=given.batch | {"row_time": tf.zeros(4, tf.int64)})
+    without = replace(given, batch=with_fields(given.batch, rows_time=np.zeros(4)))
     staying = made.losses(without)[0] - moved(head(data)).losses(without)[0]
 
     drift, of_bin = (t.embeddings.numpy()[:, 0] for t in (made.moving.drift, made.moving.of_bin))
@@ -228,5 +229,5 @@ def test_too_few_bins_and_times_that_do_not_differ_are_refused(data):
     with pytest.raises(UserError, match=r"must be at least 2 bins, or null; got 1\."):
         head(data, bins=1)
     same = written_out([(1, 1, 2, 7), (2, 2, 5, 7), (1, 2, np.nan, 9), (2, 1, 4, 0)])
-    with pytest.raises(UserError, match=r"task.heads.rating.moving_biases needs times that differ"):
+    with pytest.raises(UserError, match=r"`heads.rating.moving_biases` needs times that differ"):
         head(same)

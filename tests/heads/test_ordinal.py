@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.stats import logistic
+from small_batch import as_tensors, written
 from small_data import all_rows, planted, written_out
 
 from mtrec.errors import UserError
@@ -48,19 +49,19 @@ def test_it_starts_at_the_shares_of_the_levels(data):
 def test_a_row_costs_the_probability_of_its_level_and_rows_without_one_nothing(data):
     made = head(data, l2=0.1)
     made.log_sharpness.embeddings.assign([[0.0], [0.0], [np.log(3.0)]])
-    batch = {
-        "query": np.int32([1, 2]),
-        "item": np.int32([1, 2]),
-        "row_query": np.int32([0, 1, 1, 0]),
-        "row_item": np.int32([1, 0, 1, 0]),
-        "label_rating": np.float32([1, 4, 5, np.nan]),
-        "row_weight": np.float32([1, 1, 1, 1]),
-    }
+    batch = written(
+        query_users=[1, 2],
+        items=[1, 2],
+        rows_query=[0, 1, 1, 0],
+        rows_item=[1, 0, 1, 0],
+        rows_labels={"rating": [1, 4, 5, np.nan]},
+        rows_weight=[1, 1, 1, 1],
+    )
     given = Examples(
         query=tf.zeros((2, 2)),
         item=tf.constant([[0.5, 0.5], [-1.0, 1.0]]),
         pool=tf.zeros((0, 2)),
-        batch={name: tf.constant(value) for name, value in batch.items()},
+        batch=as_tensors(batch),
     )
     losses, mask = made.losses(given)
 
@@ -110,7 +111,7 @@ def test_a_label_of_one_level_or_of_very_many_is_refused(data):
     with pytest.raises(UserError, match=r"must have 2 to 100 levels; rating has 1\."):
         head(written_out([(1, 1, 3, 1), (2, 2, 3, 2)]))
     many = [(1 + k % 2, 1 + k // 2, 1 + k / 200, k) for k in range(150)]
-    with pytest.raises(UserError, match=r"rating has 150\. Use head@task.heads.rating=rating"):
+    with pytest.raises(UserError, match=r"rating has 150\. Use a mtrec\.Rating"):
         head(written_out(many))
 
 

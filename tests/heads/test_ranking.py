@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import ndcg_score
+from small_batch import as_tensors, written
 from small_data import all_rows, planted
 
 from mtrec.heads import metrics
@@ -26,24 +27,24 @@ def test_the_loss_is_the_cross_entropy_of_each_list():
     owner = np.int32([0, 0, 0, 2, 2, 2, 0, 0])
     labels = np.float32([5, 3, np.nan, 1, 1, 4, 2, 5])
     weight = np.float32([1, 1, 1, 1, 1, 1, 1, 0])  # the last is padding
-    batch = {
-        "query": np.int32([1, 2, 3]),
-        "item": np.arange(1, 8, dtype=np.int32),
-        "row_query": owner,
-        "row_item": np.int32([0, 1, 2, 3, 4, 5, 6, 0]),
-        "label_rating": labels,
-        "row_weight": weight,
-    }
+    batch = written(
+        query_users=[1, 2, 3],
+        items=np.arange(1, 8),
+        rows_query=owner,
+        rows_item=[0, 1, 2, 3, 4, 5, 6, 0],
+        rows_labels={"rating": labels},
+        rows_weight=weight,
+    )
     given = Examples(
         query=tf.constant(query, tf.float32),
         item=tf.constant(item, tf.float32),
         pool=tf.zeros((0, 2)),
-        batch={name: tf.constant(value) for name, value in batch.items()},
+        batch=as_tensors(batch),
     )
     losses, mask = made.losses(given)
 
     assert mask.numpy().tolist() == [1, 1, 0, 1, 1, 1, 1, 0]
-    scores = (query[owner] * item[batch["row_item"]]).sum(axis=1)
+    scores = (query[owner] * item[batch.rows.item]).sum(axis=1)
     for rows in ([0, 1, 6], [3, 4, 5]):
         entropy = -(softmax(labels[rows].astype(np.float64)) * log_softmax(scores[rows])).sum()
         # The mean over rows is the mean of the lists, by their length.
@@ -52,14 +53,14 @@ def test_the_loss_is_the_cross_entropy_of_each_list():
 
 def test_a_list_of_one_costs_nothing_and_moves_nothing():
     made = head(planted())
-    batch = {
-        "query": np.int32([1]),
-        "item": np.int32([1]),
-        "row_query": np.int32([0]),
-        "row_item": np.int32([0]),
-        "label_rating": np.float32([3]),
-        "row_weight": np.float32([1]),
-    }
+    batch = written(
+        query_users=[1],
+        items=[1],
+        rows_query=[0],
+        rows_item=[0],
+        rows_labels={"rating": [3]},
+        rows_weight=[1],
+    )
     query = tf.Variable([[1.0, 2.0]])
     with tf.GradientTape() as tape:
         losses, _ = made.losses(
@@ -67,7 +68,7 @@ def test_a_list_of_one_costs_nothing_and_moves_nothing():
                 query=query,
                 item=tf.constant([[3.0, 4.0]]),
                 pool=tf.zeros((0, 2)),
-                batch={name: tf.constant(value) for name, value in batch.items()},
+                batch=as_tensors(batch),
             )
         )
     assert losses.numpy().tolist() == [0.0]

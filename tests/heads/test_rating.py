@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import as_tensors, written
 from small_data import written_out
 
 from mtrec.heads.head import Examples
@@ -39,19 +40,19 @@ def scores(made, *pairs):
 
 def examples(ratings, weights):
     """Users 1 and 2 with rows (1, item 2), (2, item 1), (1, item 1) and one of padding."""
-    batch = {
-        "query": np.int32([1, 2]),
-        "item": np.int32([1, 2]),
-        "row_query": np.int32([0, 1, 0, 0]),
-        "row_item": np.int32([1, 0, 0, 0]),
-        "label_rating": np.float32(ratings),
-        "row_weight": np.float32(weights),
-    }
+    batch = written(
+        query_users=[1, 2],
+        items=[1, 2],
+        rows_query=[0, 1, 0, 0],
+        rows_item=[1, 0, 0, 0],
+        rows_labels={"rating": ratings},
+        rows_weight=weights,
+    )
     return Examples(
         query=tf.constant([[1.0, 2.0], [0.0, 1.0]]),
         item=tf.constant([[0.5, 0.5], [-1.0, 1.0]]),
         pool=tf.zeros((0, 2)),
-        batch={name: tf.constant(value) for name, value in batch.items()},
+        batch=as_tensors(batch),
     )
 
 

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import as_tensors, with_fields, written
 from small_data import all_rows, planted, written_out
 from small_negatives import in_batch, negatives
 
-from mtrec.data.batches import Batches, padding
+from mtrec.data import inputs
+from mtrec.data.batches import Batches
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
-from mtrec.heads import retrieval_losses
+from mtrec.heads import retrieval_losses, score_blocks
 from mtrec.heads.head import Examples
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import Bpr, Hinge, ImplicitSquared, Softmax
@@ -60,17 +62,15 @@ def examples(batch, query, catalogue):
     """What a head sees, given a vector for each query `[Q, D]` and each item row `[C + 1, D]`."""
     return Examples(
         query=query,
-        item=tf.gather(catalogue, batch["item"]),
-        pool=tf.gather(catalogue, batch["pool"]),
-        batch={name: tf.constant(value) for name, value in batch.items()},
+        item=tf.gather(catalogue, batch.items),
+        pool=tf.gather(catalogue, batch.pool.items),
+        batch=as_tensors(batch),
     )
 
 
-def padded_further(batch, by=7):
-    return {
-        name: np.concatenate([values, np.full(by, padding(name), values.dtype)])
-        for name, values in batch.items()
-    }
+def padded_further(batch, monkeypatch, by=7):
+    monkeypatch.setattr(inputs, "ROUND_TO", inputs.ROUND_TO + by)
+    return inputs.pad_together([batch], queries=len(batch.query.users) + by)[0]
 
 
 def items_of(data, user):
@@ -80,12 +80,12 @@ def items_of(data, user):
 
 def counted(batch, data):
     """1 for each pair of query and item that the all-pairs term counts, `[Q, C + 1]`."""
-    counts = np.ones((len(batch["query"]), data.num_items + 1), np.float32)
+    counts = np.ones((len(batch.query.users), data.num_items + 1), np.float32)
     counts[:, 0] = 0.0
-    for query, user in enumerate(batch["query"]):
+    for query, user in enumerate(batch.query.users):
         counts[query, items_of(data, user)] = 0.0
-    real = batch["row_weight"] > 0
-    counts[batch["row_query"][real], batch["item"][batch["row_item"][real]]] = 1.0
+    real = batch.rows.weight > 0
+    counts[batch.rows.query[real], batch.items[batch.rows.item[real]]] = 1.0
     return counts
 
 
@@ -93,11 +93,11 @@ def every_pair_squared(batch, query, catalogue, data, weight=WEIGHT):
     """The implicit squared loss of every row, from all B x C scores."""
     scores = query @ tf.transpose(catalogue)  # [Q, C + 1]
     all_pairs = tf.reduce_sum(counted(batch, data) * scores**2, axis=1)
-    real = batch["row_weight"] > 0
-    rows = np.bincount(batch["row_query"][real], minlength=len(batch["query"]))
-    item = batch["item"][batch["row_item"]]
-    positive = tf.gather_nd(scores, np.stack([batch["row_query"], item], axis=1))
-    share = tf.gather(all_pairs, batch["row_query"]) / np.maximum(rows, 1)[batch["row_query"]]
+    real = batch.rows.weight > 0
+    rows = np.bincount(batch.rows.query[real], minlength=len(batch.query.users))
+    item = batch.items[batch.rows.item]
+    positive = tf.gather_nd(scores, np.stack([batch.rows.query, item], axis=1))
+    share = tf.gather(all_pairs, batch.rows.query) / np.maximum(rows, 1)[batch.rows.query]
     return (1 - positive) ** 2 + weight * share
 
 
@@ -121,15 +121,15 @@ def test_implicit_squared_equals_all_pairs_written_out(make, batch_of, chronolog
                 if compute is None
                 else compute(batch, q, v, data)
             )
-            total = tf.reduce_sum(losses * batch["row_weight"])
+            total = tf.reduce_sum(losses * batch.rows.weight)
         out += [
-            losses[batch["row_weight"] > 0],
+            losses[batch.rows.weight > 0],
             *map(tf.convert_to_tensor, tape.gradient(total, [q, v])),
         ]
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
     asked = np.flatnonzero(np.abs(found[1]).sum(axis=1))
-    assert asked.tolist() == sorted(set(batch["row_query"][batch["row_weight"] > 0]))
+    assert asked.tolist() == sorted(set(batch.rows.query[batch.rows.weight > 0]))
 
 
 def test_implicit_squared_divides_scores_by_the_temperature():
@@ -157,21 +157,54 @@ def test_implicit_squared_divides_scores_by_the_temperature():
         Hinge(margin=1.0, log_q_correction=True, hardest=3),
     ],
 )
-def test_padding_changes_nothing(loss, pool):
+def test_padding_changes_nothing(loss, pool, monkeypatch):
     data = planted()
     (batch,) = batches(data, pool=pool).step(1, 2)
     query, catalogue = vectors(16, 1), vectors(31, 2)
-    real = int(batch["row_weight"].sum())
+    real = int(batch.rows.weight.sum())
     plain = loss(examples(batch, query, catalogue), 1.0, local=False)[:real]
     # Nothing may come of the unknown item's vector, nor of the queries that are padding.
-    catalogue[0], query[batch["query"] == 0] = 50.0, 50.0
-    wider = padded_further(batch)
+    catalogue[0], query[batch.query.users == 0] = 50.0, 50.0
+    wider = padded_further(batch, monkeypatch)
     query = np.concatenate([query, np.full((7, D), 50.0, np.float32)])
     padded = loss(examples(wider, query, catalogue), 1.0, local=False)[:real]
 
-    assert 0 < real < len(batch["row_weight"])
-    assert (batch["query"] == 0).any()
+    assert 0 < real < len(batch.rows.weight)
+    assert (batch.query.users == 0).any()
     np.testing.assert_allclose(padded, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        softmax(),
+        softmax(log_q_correction="negatives", hardest=3, same_tower=True),
+        Bpr(log_q_correction=True, hardest=None),
+        Hinge(margin=1.0, log_q_correction=False, hardest=3),
+    ],
+)
+@pytest.mark.parametrize("batch_of", ["users", "rows"])
+def test_blocks_of_queries_cost_and_move_what_all_at_once_do(loss, batch_of, monkeypatch):
+    data = planted()
+    (batch,) = batches(data, pool="in_batch", batch_of=batch_of).step(1, 2)
+    vectors_of = vectors(16, 1), vectors(31, 2)
+    found = []
+    # Sixteen queries in one block, in blocks of several, and one by one.
+    for at_once in (2**20, 20_000 if batch_of == "users" else 2_000, 1):
+        monkeypatch.setitem(score_blocks.SCORES_AT_ONCE, "CPU", at_once)
+        query, catalogue = map(tf.Variable, vectors_of)
+        with tf.GradientTape() as tape:
+            losses = loss(examples(batch, query, catalogue), 0.7, local=False)
+            # Another weight for every row, so that no row's gradient stands for another's.
+            weight = batch.rows.weight * np.linspace(1, 2, len(losses), dtype=np.float32)
+            total = tf.reduce_sum(losses * weight)
+        moved = map(tf.convert_to_tensor, tape.gradient(total, [query, catalogue]))
+        found.append([losses.numpy(), *(g.numpy() for g in moved)])
+
+    assert all(np.abs(values).max() > 0.01 for values in found[0])
+    for parts in found[1:]:
+        for ours, whole in zip(parts, found[0], strict=True):
+            np.testing.assert_allclose(ours, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
@@ -189,9 +222,9 @@ def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
     def estimate(item, pool, fields):
         return loss(Examples(query=query, item=item, pool=pool, batch=fields), 1.0, local=False)
 
-    row_query, row_item = batch["row_query"], batch["item"][batch["row_item"]]
-    real = (batch["row_weight"] > 0) & (row_query == 0)
-    own = batch["item"][batch["own_item"]]
+    row_query, row_item = batch.rows.query, batch.items[batch.rows.item]
+    real = (batch.rows.weight > 0) & (row_query == 0)
+    own = batch.items[batch.own.item]
     draws = 1000
     total = np.zeros(real.sum())
     for _ in range(draws):
@@ -201,13 +234,14 @@ def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():
         pool[: chosen.sum()] = np.flatnonzero(chosen)
         place = np.full(31, -1)
         place[pool[: chosen.sum()]] = np.arange(chosen.sum())
-        drawn = batch | {
-            "pool": pool,
-            "pool_log_q": log_q[pool],
-            "row_log_q": log_q[row_item],
-            "own_log_q": log_q[own],
-            "own_pool": np.where(batch["own_query"] >= 0, place[own], -1),
-        }
+        drawn = with_fields(
+            batch,
+            pool_items=pool,
+            pool_log_q=log_q[pool],
+            rows_log_q=log_q[row_item],
+            own_log_q=log_q[own],
+            own_pool=np.where(batch.own.query >= 0, place[own], -1),
+        )
         given = examples(drawn, query, catalogue)
         total += estimate(given.item, given.pool, given.batch).numpy()[real]
     np.testing.assert_allclose(total / draws, exact[real], rtol=0.04)
@@ -226,16 +260,16 @@ def test_in_batch_pools_estimate_the_sum_over_the_catalogue():
     estimated, exact = np.zeros(151), np.zeros(151)
     for epoch in range(1, 201):
         (batch,) = source.step(epoch, 0)
-        query = of_user[batch["query"]]
-        real = batch["row_weight"] > 0
-        item = batch["item"][batch["row_item"][real]]
-        score = (query[batch["row_query"][real]] * catalogue[item]).sum(axis=1)
+        query = of_user[batch.query.users]
+        real = batch.rows.weight > 0
+        item = batch.items[batch.rows.item[real]]
+        score = (query[batch.rows.query[real]] * catalogue[item]).sum(axis=1)
         found = loss(examples(batch, query, catalogue), 1.0, local=False).numpy()[real]
-        np.add.at(estimated, batch["query"][batch["row_query"][real]], found - (1 - score) ** 2)
-        has_rows = np.bincount(batch["row_query"][real], minlength=50) > 0
+        np.add.at(estimated, batch.query.users[batch.rows.query[real]], found - (1 - score) ** 2)
+        has_rows = np.bincount(batch.rows.query[real], minlength=50) > 0
         scores = query @ catalogue.T
         all_pairs = (counted(batch, data) * scores**2).sum(axis=1)
-        exact[batch["query"][has_rows]] += all_pairs[has_rows]
+        exact[batch.query.users[has_rows]] += all_pairs[has_rows]
     assert (estimated >= 0).all()
     assert estimated.sum() / exact.sum() == pytest.approx(1.0, abs=0.03)
     known = exact > 0
@@ -253,56 +287,48 @@ def test_a_querys_own_items_count_the_same_in_a_sampled_pool(make):
     loss = ImplicitSquared(all_pairs_weight=1.0)
     for step in (0, 1):
         (batch,) = batches(data, pool="in_batch", global_batch=8).step(1, step)
-        query = of_user[batch["query"]]
+        query = of_user[batch.query.users]
         expected = every_pair_squared(batch, query, chose, data, weight=1.0)
         found = loss(examples(batch, query, chose), 1.0, local=False)
-        real = batch["row_weight"] > 0
+        real = batch.rows.weight > 0
         np.testing.assert_allclose(found[real], expected[real], rtol=1e-4, atol=1e-5)
 
 
 def written_batch(**fields):
-    """A batch of one query and one row, its target first in `item`, as TensorFlow needs it."""
+    """A batch of one query and one row, its target first in `items`."""
     batch = {
-        "query": [1],
+        "query_users": [1],
+        "items": [1],
         "own_query": [-1],
         "own_item": [0],
         "own_pool": [-1],
         "own_log_q": [0.0],
         "own_weight": [0.0],
-        "row_pool": [0],
-        "item": [1],
-        "row_query": [0],
-        "row_item": [0],
-        "label_rating": [np.nan],
-        "row_weight": [1.0],
-        "row_kind": [1],
-        "row_log_q": [0.0],
-        "pool": [1],
+        "rows_query": [0],
+        "rows_item": [0],
+        "rows_labels": {"rating": [np.nan]},
+        "rows_weight": [1.0],
+        "rows_kind": [1],
+        "rows_pool": [0],
+        "rows_log_q": [0.0],
+        "pool_items": [1],
         "pool_log_q": [0.0],
         "pool_frozen": [0],
     }
-    batch |= fields
-    floats = (
-        *("own_log_q", "own_weight", "label_rating"),
-        *("row_weight", "row_log_q", "pool_log_q"),
-    )
-    return {
-        name: np.array(values, np.float32 if name in floats else np.int32)
-        for name, values in batch.items()
-    }
+    return written(**(batch | fields))
 
 
 def test_the_softmax_is_hand_worked_in_its_order():
     """Temperature, then log Q, then the mask: exp(s / tau) / Q of all but what the user has."""
     batch = written_batch(
-        item=[1, 3],
-        pool=[1, 2, 3, 0],
+        items=[1, 3],
+        pool_items=[1, 2, 3, 0],
         own_query=[0],
         own_item=[1],
         own_pool=[2],
         own_log_q=[0],
         own_weight=[0],
-        row_log_q=np.log([0.5]),
+        rows_log_q=np.log([0.5]),
         pool_log_q=np.log([0.5, 0.25, 0.01, 1.0]),
     )
     catalogue = np.float32([[9, 9], [0.5, 0], [0.2, 0], [0.9, 0]])
@@ -319,8 +345,8 @@ def test_the_softmax_is_hand_worked_in_its_order():
 
 def test_an_item_that_the_user_has_gets_no_gradient_unless_it_is_a_target():
     batch = written_batch(
-        item=[1, 3],
-        pool=[1, 2, 3],
+        items=[1, 3],
+        pool_items=[1, 2, 3],
         own_query=[0],
         own_item=[1],
         own_pool=[2],
@@ -335,7 +361,7 @@ def test_an_item_that_the_user_has_gets_no_gradient_unless_it_is_a_target():
         given = Examples(
             query=given.query,
             item=given.item,
-            pool=tf.gather(pool, batch["pool"]),
+            pool=tf.gather(pool, batch.pool.items),
             batch=given.batch,
         )
         loss = softmax()(given, 1.0, local=False)
@@ -355,9 +381,9 @@ def test_the_softmax_over_the_catalogue_equals_numpy(several):
 
     scores = scores_of(query, catalogue)
     allowed = counted(batch, data) > 0
-    real = batch["row_weight"] > 0
+    real = batch.rows.weight > 0
     for row in np.flatnonzero(real):
-        q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
+        q, i = batch.rows.query[row], batch.items[batch.rows.item[row]]
         expected = np.log(np.exp(scores[q][allowed[q]]).sum()) - scores[q, i]
         assert losses[row] == pytest.approx(expected, rel=1e-5)
 
@@ -365,15 +391,15 @@ def test_the_softmax_over_the_catalogue_equals_numpy(several):
 def test_a_target_is_in_its_own_pool_for_certain():
     """One over Q of the negatives alone; the query's other target counts once as well."""
     batch = written_batch(
-        item=[1, 2, 3],
-        row_query=[0, 0],
-        row_item=[0, 1],
-        row_pool=[0, 1],
-        label_rating=[np.nan, np.nan],
-        row_weight=[1.0, 1.0],
-        row_kind=[1, 1],
-        row_log_q=np.log([0.5, 0.2]),
-        pool=[1, 2, 3],
+        items=[1, 2, 3],
+        rows_query=[0, 0],
+        rows_item=[0, 1],
+        rows_pool=[0, 1],
+        rows_labels={"rating": [np.nan, np.nan]},
+        rows_weight=[1.0, 1.0],
+        rows_kind=[1, 1],
+        rows_log_q=np.log([0.5, 0.2]),
+        pool_items=[1, 2, 3],
         pool_log_q=np.log([0.5, 0.2, 0.25]),
         pool_frozen=[0, 0, 0],
     )
@@ -396,11 +422,11 @@ def cases():
 
 def negatives_of(batch, query, data):
     """Items of the pool that the user of a query does not have, their log Q; the targets."""
-    real = batch["row_weight"] > 0
-    own = batch["item"][batch["row_item"][real]][batch["row_query"][real] == query]
-    had = items_of(data, batch["query"][query])
-    left = (batch["pool"] > 0) & ~np.isin(batch["pool"], had)
-    return batch["pool"][left], batch["pool_log_q"][left].astype(np.float64), own
+    real = batch.rows.weight > 0
+    own = batch.items[batch.rows.item[real]][batch.rows.query[real] == query]
+    had = items_of(data, batch.query.users[query])
+    left = (batch.pool.items > 0) & ~np.isin(batch.pool.items, had)
+    return batch.pool.items[left], batch.pool.log_q[left].astype(np.float64), own
 
 
 @pytest.mark.parametrize("hardest", [None, 1, 4])
@@ -416,8 +442,8 @@ def test_pairwise_losses_equal_plain_loops(name, several, corrected, hardest):
         query, catalogue = vectors(16, 1, several=several), vectors(data.num_items + 1, 2)
         found = loss(examples(batch, query, catalogue), 0.7, local=False).numpy()
         scores = scores_of(query, catalogue)
-        for row in np.flatnonzero(batch["row_weight"]):
-            q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
+        for row in np.flatnonzero(batch.rows.weight):
+            q, i = batch.rows.query[row], batch.items[batch.rows.item[row]]
             items, log_q, _ = negatives_of(batch, q, data)
             order = np.argsort(-scores[q, items])[:hardest]
             weights = np.exp(-log_q[order]) if corrected else np.ones(len(order))
@@ -433,8 +459,8 @@ def test_the_hardest_negatives_alone_are_in_the_softmax(several):
         loss = softmax(log_q_correction=None, hardest=3)
         found = loss(examples(batch, query, catalogue), 0.7, local=False).numpy()
         scores = scores_of(query, catalogue)
-        for row in np.flatnonzero(batch["row_weight"]):
-            q, i = batch["row_query"][row], batch["item"][batch["row_item"][row]]
+        for row in np.flatnonzero(batch.rows.weight):
+            q, i = batch.rows.query[row], batch.items[batch.rows.item[row]]
             items, _, own = negatives_of(batch, q, data)
             kept = [*np.sort(scores[q, items])[-3:], *scores[q, np.unique(own)]]
             expected = np.log(np.exp(kept).sum()) - scores[q, i]
@@ -446,7 +472,7 @@ def test_queries_of_other_users_are_in_the_softmax_once_each_without_log_q(harde
     data = planted()
     # Rows, so that users come more than once, and a short batch, so that queries are padded.
     batch = batches(data, batch_of="rows", pool="in_batch", global_batch=64).step(1, 7)[0]
-    users = batch["query"]
+    users = batch.query.users
     assert (users == 0).any()
     assert len(np.unique(users)) < len(users) - (users == 0).sum()
     query, catalogue = vectors(64, 1), vectors(data.num_items + 1, 2)
@@ -457,9 +483,9 @@ def test_queries_of_other_users_are_in_the_softmax_once_each_without_log_q(harde
         for same_tower in (False, True)
     )
     between = (query @ query.T / 0.7).astype(np.float64)
-    for row in np.flatnonzero(batch["row_weight"]):
-        q, target = batch["row_query"][row], batch["item"][batch["row_item"][row]]
-        score = query[q] @ catalogue[target] / 0.7 - batch["row_log_q"][row]
+    for row in np.flatnonzero(batch.rows.weight):
+        q, target = batch.rows.query[row], batch.items[batch.rows.item[row]]
+        score = query[q] @ catalogue[target] / 0.7 - batch.rows.log_q[row]
         others = (users > 0) & (users != users[q])
         total = np.exp(plain[row] + score) + np.exp(between[q, others]).sum()
         assert found[row] == pytest.approx(np.log(total) - score, rel=1e-5)
@@ -467,7 +493,7 @@ def test_queries_of_other_users_are_in_the_softmax_once_each_without_log_q(harde
 
 def test_both_queries_of_a_pair_are_moved_by_it():
     """With items that score 0, a loss is log(1 + exp(<u, v>)): v is moved by u's row alone."""
-    batch = written_batch(query=[1, 2])
+    batch = written_batch(query_users=[1, 2])
     query = tf.Variable([[0.3, 0.1], [0.2, -0.4]])
     with tf.GradientTape() as tape:
         given = examples(batch, query, np.zeros((2, 2), np.float32))
@@ -485,11 +511,11 @@ def test_with_local_negatives_no_query_travels(monkeypatch):
     given = examples(batch, vectors(16, 1), vectors(31, 2))
 
     losses = softmax(same_tower=True)(given, 1.0, local=True)
-    assert (losses > softmax()(given, 1.0, local=True)).numpy()[batch["row_weight"] > 0].all()
+    assert (losses > softmax()(given, 1.0, local=True)).numpy()[batch.rows.weight > 0].all()
 
 
 def test_a_score_teaches_the_vector_that_gives_it_alone():
-    batch = written_batch(item=[1], pool=[1, 2], pool_log_q=[0, 0])
+    batch = written_batch(items=[1], pool_items=[1, 2], pool_log_q=[0, 0])
     catalogue = np.float32([[9, 9], [1, 0], [0, 1]])
     # The target is scored by the first vector, 2, the other item by the second, 1.
     query = tf.Variable([[[2.0, 0.5], [0.5, 1.0], [-1.0, -1.0]]])
@@ -515,7 +541,7 @@ def head(**changed):
 
 
 def test_a_normalised_head_scores_by_the_cosine():
-    batch = written_batch(item=[1], pool=[1, 2], pool_log_q=[0, 0])
+    batch = written_batch(items=[1], pool_items=[1, 2], pool_log_q=[0, 0])
     catalogue = np.float32([[9, 9], [3, 0], [0, 0.1]])
     losses, mask = head().losses(examples(batch, np.float32([[0, 7]]), catalogue))
 
@@ -539,14 +565,14 @@ def test_a_loss_between_single_vectors_is_refused_for_several(loss):
     data = planted()
     with pytest.raises(
         UserError,
-        match=rf"heads.best.query_vectors must be 1 with task.heads.best.loss={type(loss).__name__}"
-        r", .*got 2. Set it to 1, or head@task.heads.best=bpr",
+        match=rf"`heads.best.query_vectors` must be 1 with `heads.best.loss`={type(loss).__name__}"
+        r", .*got 2. Set it to 1, or take BPR",
     ):
         several.adapt(data, all_rows(data), name="best", seed=1)
 
 
 def test_a_query_without_a_vector_is_refused():
-    with pytest.raises(UserError, match="query_vectors of a head must be at least 1; got 0"):
+    with pytest.raises(UserError, match="`query_vectors` must be at least 1; got 0"):
         head(query_vectors=0)
 
 
@@ -570,7 +596,7 @@ def test_a_representation_of_zeros_has_a_gradient_like_any_other():
     ("changed", "sentence"),
     [
         ({"log_q_correction": "some"}, "must be all, negatives or null; got some"),
-        ({"hardest": 0}, "hardest of a loss must be at least 1, or null; got 0"),
+        ({"hardest": 0}, "`hardest` must be at least 1, or null; got 0"),
     ],
 )
 def test_an_argument_that_a_loss_does_not_know_is_refused(changed, sentence):

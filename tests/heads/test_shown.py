@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from small_batch import as_tensors
 from small_data import all_rows, planted, written_out
 from small_model import implicit_squared, rating, recommender
 from small_negatives import in_batch
@@ -52,10 +52,10 @@ def losses_of(judged, batch, scores):
     """What the head makes of a batch, where item row i has the score `scores[i]` for all."""
     catalogue = np.float32(scores)[:, np.newaxis]
     given = Examples(
-        query=np.ones((len(batch["query"]), 1), np.float32),
-        item=catalogue[batch["item"]],
-        pool=catalogue[batch["pool"]],
-        batch={name: tf.constant(values) for name, values in batch.items()},
+        query=np.ones((len(batch.query.users), 1), np.float32),
+        item=catalogue[batch.items],
+        pool=catalogue[batch.pool.items],
+        batch=as_tensors(batch),
     )
     losses, weight = judged.losses(given)
     return losses.numpy()[weight.numpy() > 0]
@@ -124,16 +124,16 @@ def test_in_a_sampled_pool_what_was_shown_in_vain_counts_once():
     seen = 0
     for step in range(source.steps_per_epoch):
         (batch,) = source.step(1, step)
-        vain = np.unique(batch["item"][batch["row_item"][batch["label_rating"] < 4]])
+        vain = np.unique(batch.items[batch.rows.item[batch.rows.labels["rating"] < 4]])
         for item in vain:
             scores = np.zeros(31)
             scores[item] = 1.0  # what is positive scores 0, but for this item
-            real = batch["row_weight"] > 0
-            shows = real & (batch["item"][batch["row_item"]] == item)
-            asks = batch["label_rating"] >= 4
-            queries = np.setdiff1d(batch["row_query"][shows], batch["row_query"][shows & asks])
+            real = batch.rows.weight > 0
+            shows = real & (batch.items[batch.rows.item] == item)
+            asks = batch.rows.labels["rating"] >= 4
+            queries = np.setdiff1d(batch.rows.query[shows], batch.rows.query[shows & asks])
             losses = losses_of(judged, batch, scores)
-            owner = batch["row_query"][asks]
+            owner = batch.rows.query[asks]
             for query in np.intersect1d(queries, owner):
                 # 1 for the positive, and a share of what the item costs: its score squared, 1.
                 assert losses[owner == query] == pytest.approx(1 + 1 / (owner == query).sum())
@@ -148,8 +148,8 @@ def test_what_is_shown_again_in_vain_stays_what_the_user_has():
     data = with_taken(impressions(rows), {"a": judged})
     source = batches(data, negatives=Catalogue(), chronological=True, history_share=1.0)
     made = (source.step(epoch, 0)[0] for epoch in range(1, 50))
-    batch = next(batch for batch in made if batch["row_had"].any())
-    assert (batch["row_weight"] > 0).sum() == 3
+    batch = next(batch for batch in made if batch.rows.had.any())
+    assert (batch.rows.weight > 0).sum() == 3
     np.testing.assert_allclose(
         losses_of(judged, batch, [0, 0.9, 0.7, 0.4]), [pairwise([0.3])], rtol=1e-5
     )
@@ -168,14 +168,15 @@ def test_no_history_and_no_own_item_was_shown_in_vain(batch_of, chronological):
     seen = 0
     for step in range(source.steps_per_epoch):
         (batch,) = source.step(1, step)
-        for kind in ("history", "own"):
-            real = batch[f"{kind}_query"] >= 0
-            users = batch["query"][batch[f"{kind}_query"][real]]
-            assert liked[users, batch["item"][batch[f"{kind}_item"][real]]].all()
+        history, own = batch.query.history, batch.own
+        for owner, place in ((history.owners, history.places), (own.query, own.item)):
+            real = owner >= 0
+            users = batch.query.users[owner[real]]
+            assert liked[users, batch.items[place[real]]].all()
             seen += real.sum()
     assert seen > 100
     # Rows that are not positive are targets all the same, for other heads.
-    assert (batch["label_rating"] < 4).any()
+    assert (batch.rows.labels["rating"] < 4).any()
 
 
 def test_users_have_what_is_positive_for_any_retrieval_head():
@@ -197,15 +198,13 @@ def test_users_have_what_is_positive_for_any_retrieval_head():
 class Scores:
     """A model whose query is the user's row of scores."""
 
-    reads = ()
-
     def __init__(self, judged, scores):
         self.heads = {"retrieval": judged}
         self._scores = np.float32(scores)
 
-    def queries(self, rows, items, owners, *, labels):
-        self.histories = items.tolist()
-        return {"retrieval": self._scores[rows]}
+    def queries(self, inputs):
+        self.histories = inputs.history.items.tolist()
+        return {"retrieval": self._scores[inputs.users]}
 
     def candidates(self, rows):
         return {"retrieval": np.eye(self._scores.shape[1], dtype=np.float32)[rows.numpy()]}
@@ -255,7 +254,7 @@ def test_a_user_without_a_positive_row_has_nothing_and_costs_nothing():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"has": "some"}, "has of a retrieval head must be positive or all; got some"),
+        ({"has": "some"}, "`has` must be positive or all; got some"),
         ({"has": "all", "label": None}, "must be positive without a label"),
     ],
 )
@@ -267,11 +266,11 @@ def test_a_head_that_says_nothing_of_what_users_have_is_refused(changed, said):
 def test_a_label_that_no_row_to_train_on_reaches_is_refused():
     data = impressions([(1, 1, 0, 1), (1, 2, NAN, 2), (1, 3, 1, 3)])
     heads = {"a": implicit_squared(label="clicked")}
-    with pytest.raises(UserError, match=r"heads.a.at_least must be reached .* is 0; got 1"):
+    with pytest.raises(UserError, match=r"heads.a.at_least` must be reached .* is 0; got 1"):
         recommender(with_taken(data, heads), heads, fit=np.arange(2))
 
 
 def test_data_that_does_not_say_what_users_have_is_refused():
     heads = {"a": implicit_squared(label="rating", at_least=4.0)}
-    with pytest.raises(UserError, match=r"heads.a has a label.*with_taken"):
+    with pytest.raises(UserError, match=r"heads.a` has a label.*with_taken"):
         recommender(planted(), heads)

@@ -26,15 +26,16 @@ def test_histories_end_before_the_target_where_that_is_asked_for():
         time = dict(zip(pairs, columns["timestamp"].tolist(), strict=True))
         (batch,) = batches_of(data, *overrides).step(1, 0)
 
-        def times(kind, query):
-            mine = batch[f"{kind}_query"] == query
-            mine &= batch["row_weight"] > 0 if kind == "row" else True
-            items = batch["item"][batch[f"{kind}_item"][mine]].tolist()
-            return [time[batch["query"][query], item] for item in items]
+        def times(query, places):
+            return [time[batch.query.users[query], item] for item in batch.items[places].tolist()]
 
-        queries = np.flatnonzero(batch["query"])
+        history, rows = batch.query.history, batch.rows
+        queries = np.flatnonzero(batch.query.users)
         return any(
-            max(times("history", query), default=-1) >= min(times("row", query), default=np.inf)
+            max(times(query, history.places[history.owners == query]), default=-1)
+            >= min(
+                times(query, rows.item[(rows.query == query) & (rows.weight > 0)]), default=np.inf
+            )
             for query in queries
         )
 

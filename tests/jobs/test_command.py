@@ -4,18 +4,19 @@ import subprocess
 import sys
 
 import pytest
+from small_config import composed
+
+from mtrec.jobs.command import as_text, console
 
 COMMAND = """
-from hydra.utils import instantiate
-
+from mtrec.jobs import build
 from mtrec.jobs.command import command
 from mtrec.jobs.load import load
 
 
 @command("config")
 def main(config):
-    load(config.data)
-    instantiate(config.task.heads["retrieval"])
+    build.data(config, load(config.data)[0])
     print("made")
 
 
@@ -51,7 +52,7 @@ def test_a_command_runs_with_its_config(tmp_path):
         ),
         (
             "task.heads.retrieval.dim=0",
-            "The dim of a head must be at least 1, or null; got 0.",
+            "task.heads.retrieval.dim must be at least 1, or null; got 0.",
         ),
     ],
 )
@@ -64,3 +65,22 @@ def test_a_mistake_found_in_the_config_or_in_a_constructor_is_one_sentence(
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1] == f"error: {sentence}"
     assert "Error in call to target" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "user_id",
+    ["1.10", "1e5", "1_000", "true", "null", "O'Brien", "a=b,c", "{a}", "日本 ☕", "a\\", "${x}"],
+)
+def test_an_id_is_taken_as_it_stands_on_the_command_line(user_id):
+    typed = as_text(f"user_id={user_id}", ["run", "user_id"])
+    assert composed(typed, name="recommend").user_id == user_id
+
+
+def test_what_stands_in_quotes_and_other_options_stay_as_they_are():
+    for argument in ("user_id='1.10'", 'user_id="a,b"', "k=5", "--cfg", "history=[1,2]"):
+        assert as_text(argument, ["user_id"]) == argument
+
+
+def test_text_is_printed_as_it_is(capsys):
+    console().print("[red]x[/red] [rec] [/b]")
+    assert capsys.readouterr().out == "[red]x[/red] [rec] [/b]\n"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from small_batch import written
 from small_data import planted
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
@@ -16,7 +17,12 @@ from mtrec.training.step import Optimizers
 
 # 40 users and 30 items; the towers' shared width is 8.
 HEADS = {"retrieval": implicit_squared(), "softmax": softmax(dim=6), "rating": rating(dim=4)}
-LENGTHS = {"query": 1024, "item": 2048, "pool": 1024, "history_item": 3072, "row_item": 4096}
+LENGTHS = {
+    "query_users": 1024,
+    "items": 2048,
+    "pool_items": 1024,
+    "rows_item": 4096,
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def lines_of():
         dense=keras.optimizers.Adam(0.1),
     )
     optimizers.tables.build(tables_of(model))
-    batch = {name: np.zeros(length, np.int32) for name, length in LENGTHS.items()}
+    batch = written(**{name: np.zeros(length) for name, length in LENGTHS.items()})
 
     def lines_of(replicas):
         strategy = SimpleNamespace(num_replicas_in_sync=replicas, cluster_resolver=None)
@@ -83,7 +89,7 @@ def test_what_losses_and_dense_weights_send_is_stated(lines_of):
 def test_what_queries_and_an_estimate_of_log_q_send_is_stated():
     model = recommender(planted(), {"softmax": softmax(pool="streaming", dim=6, same_tower=True)})
     optimizers = Optimizers(tables=keras.optimizers.SGD(0.1), dense=keras.optimizers.SGD(0.1))
-    batch = {name: np.zeros(length, np.int32) for name, length in LENGTHS.items()}
+    batch = written(**{name: np.zeros(length) for name, length in LENGTHS.items()})
     strategy = SimpleNamespace(num_replicas_in_sync=4, cluster_resolver=None)
 
     assert describe(model, optimizers, strategy, batch).splitlines()[-2:] == [
@@ -95,7 +101,7 @@ def test_what_queries_and_an_estimate_of_log_q_send_is_stated():
 
 @pytest.mark.parametrize("head", [softmax, implicit_squared])
 def test_a_head_with_a_pool_on_each_replica_sends_nothing(head):
-    batch = {name: np.zeros(length, np.int32) for name, length in LENGTHS.items()}
+    batch = written(**{name: np.zeros(length) for name, length in LENGTHS.items()})
     assert head(pool=in_batch(local=True)).sends(batch, width=8, replicas=4) == []
 
 

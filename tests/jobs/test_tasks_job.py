@@ -60,7 +60,11 @@ def trained(tmp_path_factory):
         "stars": rng.integers(1, 6, 1500),
     }
     pd.DataFrame(log).to_parquet(directory / "log.parquet")
-    config = config_of(*TASKS, f"data.interactions={directory / 'log.parquet'}")
+    config = config_of(
+        *TASKS,
+        f"data.interactions={directory / 'log.parquet'}",
+        f"data.cache_dir={directory / 'cache'}",
+    )
     data, parts = load(config.data)
     history = worker.train(config, data, parts, directory, Silent())
     return restore_run(config, data, parts, directory), history

@@ -6,6 +6,8 @@ from small_config import SMALL, config_of
 from mtrec.errors import UserError
 from mtrec.jobs.unused import refuse_unused
 
+LOG = ("data=table", "data.interactions=log.csv")
+
 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
@@ -23,10 +25,15 @@ from mtrec.jobs.unused import refuse_unused
             ["task.heads.retrieval.at_least=3"],
             r"retrieval\.at_least .* with .*retrieval\.label=null",
         ),
+        (
+            [*LOG, "data.rating=null", "data.rating_scale=[1,5]"],
+            r"data\.rating_scale must be left out with data\.rating=null",
+        ),
+        ([*LOG, "data.bag_separator=':'"], r"bag_separator .* with data\.bag_columns=\[\]"),
     ],
 )
 def test_an_option_that_what_was_chosen_does_not_read_is_refused(overrides, sentence):
-    overrides = [*SMALL, *overrides]
+    overrides = [*(() if LOG[0] in overrides else SMALL), *overrides]
     with pytest.raises(UserError, match=sentence):
         refuse_unused(config_of(*overrides), overrides)
 
@@ -40,10 +47,11 @@ def test_an_option_that_what_was_chosen_does_not_read_is_refused(overrides, sent
         ["cluster=ray_local", "cluster.max_failures=3"],
         ["model.shard_above_mib=1", "model/pooling=transformer", "model.pooling.length=5"],
         ["head@task.heads.retrieval=softmax", "task.heads.retrieval.temperature=0.2", "~index.k"],
+        [*LOG, "data.rating_scale=[1,5]", "data.bag_columns=[tags]", "data.bag_separator=':'"],
     ],
 )
 def test_what_is_read_may_be_asked_for(overrides):
-    overrides = [*SMALL, *overrides]
+    overrides = [*(() if LOG[0] in overrides else SMALL), *overrides]
     refuse_unused(config_of(*overrides), overrides)
 
 

@@ -245,7 +245,7 @@ def test_a_value_is_dropped_where_the_draw_is_below_the_rate(feature, values):
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_a_dropout_that_keeps_nothing_is_refused(dropout):
-    with pytest.raises(UserError, match="dropout of the feature of 'x' must be at least 0 and"):
+    with pytest.raises(UserError, match="`dropout` of the feature of 'x' must be at least 0 and"):
         Categorical(column="x", dropout=dropout)
 
 
@@ -291,8 +291,8 @@ def test_seeds_differ_by_name_and_by_seed():
     ],
 )
 def test_a_column_of_the_wrong_kind_is_refused_by_name(feature, values, named):
-    with pytest.raises(UserError, match=rf"^data.features.query.shared.y must read .*{named}"):
-        feature.check(values, named_by="data.features.query.shared.y")
+    with pytest.raises(UserError, match=rf"^`features.query.shared.y` must read .*{named}"):
+        feature.check(values, named_by="features.query.shared.y")
 
 
 @pytest.mark.parametrize(
@@ -307,4 +307,4 @@ def test_a_column_of_the_wrong_kind_is_refused_by_name(feature, values, named):
     ],
 )
 def test_a_column_of_the_right_kind_passes(feature, values):
-    feature.check(values, named_by="data.features.query.shared.y")
+    feature.check(values, named_by="features.query.shared.y")

@@ -56,7 +56,7 @@ def test_padding_and_missing_labels_move_nothing():
 
 
 def test_a_label_that_the_interactions_lack_is_refused():
-    with pytest.raises(UserError, match=r"query.rating.said.label must be .*\(rating\); got stars"):
+    with pytest.raises(UserError, match=r"rating.said.label` must be .*\(rating\); got stars"):
         history(label="stars")
-    with pytest.raises(UserError, match=r"prior of a labelled history must be at least 0"):
+    with pytest.raises(UserError, match=r"`prior` must be at least 0"):
         history(prior=-1)

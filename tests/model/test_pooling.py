@@ -228,11 +228,11 @@ def test_weights_start_from_the_seed_and_their_name_alone(make):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: attention(heads=0), "heads of model.pooling must be at least 1; got 0"),
-        (lambda: attention(hidden=0), "hidden of model.pooling must be at least 1; got 0"),
-        (lambda: transformer(length=0), "length of model.pooling must be at least 1; got 0"),
-        (lambda: created(attention(heads=4)), r"must divide model.query.dim \(6\); got 4"),
-        (lambda: created(transformer(heads=4)), r"must divide model.query.dim \(6\); got 4"),
+        (lambda: attention(heads=0), "`heads` must be at least 1; got 0"),
+        (lambda: attention(hidden=0), "`hidden` must be at least 1; got 0"),
+        (lambda: transformer(length=0), "`length` must be at least 1; got 0"),
+        (lambda: created(attention(heads=4)), r"must divide the width of the tower \(6\); got 4"),
+        (lambda: created(transformer(heads=4)), r"must divide the width of the tower \(6\); got 4"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_name(make, sentence):

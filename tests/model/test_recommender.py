@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import asked
 from small_data import planted, written_out
 from small_model import implicit_squared, rating, recommender, softmax
 
@@ -63,7 +64,7 @@ def test_a_representation_is_the_sum_of_its_features(data):
         weight_of(model, "query_rating_user_id"),
     )
     found = model.queries(
-        tf.constant([3, 1, 0]), tf.constant([2, 4, 5, 1]), tf.constant([0, 0, 1, -1])
+        asked(tf.constant([3, 1, 0]), tf.constant([2, 4, 5, 1]), tf.constant([0, 0, 1, -1]))
     )
 
     shared = np.stack([(item[2] + item[4]) / 2 + gender[1], item[5] + gender[1], 0 * item[1]])
@@ -90,7 +91,7 @@ def test_layers_are_linear_in_the_end_and_activated_between(data):
     hidden = np.maximum(shared @ weight_of(model, "query_layer_0/kernel"), 0)
     expected = hidden @ weight_of(model, "query_layer_1/kernel")
 
-    found = model.queries(tf.constant([2]), tf.constant([4]), tf.constant([0]))["retrieval"]
+    found = model.queries(asked(tf.constant([2]), tf.constant([4]), tf.constant([0])))["retrieval"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert (expected < 0).any()
 
@@ -98,9 +99,9 @@ def test_layers_are_linear_in_the_end_and_activated_between(data):
 def test_an_identity_layer_passes_the_shared_sum_on(data):
     plain = featured(data, {"retrieval": implicit_squared()})
     layered = featured(data, {"retrieval": implicit_squared()}, layers=[4], initializer="identity")
-    asked = tf.constant([1, 2]), tf.constant([3]), tf.constant([1])
+    of = tf.constant([1, 2]), tf.constant([3]), tf.constant([1])
 
-    one, other = plain.queries(*asked)["retrieval"], layered.queries(*asked)["retrieval"]
+    one, other = plain.queries(asked(*of))["retrieval"], layered.queries(asked(*of))["retrieval"]
     np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
@@ -154,7 +155,8 @@ def test_the_gradient_of_histories_names_only_the_rows_looked_up(data):
     model = featured(data, {"retrieval": implicit_squared()})
     (items,) = [w.value for w in model.weights if "candidate_shared_item_id" in w.path]
     with tf.GradientTape() as tape:
-        found = model.queries(tf.constant([1]), tf.constant([2, 5, 3]), tf.constant([0, 0, -1]))
+        of = tf.constant([1]), tf.constant([2, 5, 3]), tf.constant([0, 0, -1])
+        found = model.queries(asked(*of))
         total = tf.reduce_sum(found["retrieval"])
     gradient = tape.gradient(total, items)
 
@@ -167,12 +169,13 @@ def test_a_row_encoded_from_its_values_equals_the_row_of_the_table(data):
     model = featured(data, {"retrieval": implicit_squared(), "rating": rating(dim=3)})
     history = tf.constant([2, 3]), tf.constant([0, 0])
     replaced = model.query.encode_row({"age": 40, "gender": "F", "user_id": "u3"})
-    found = model.queries(tf.constant([0]), *history, replaced)
-    expected = model.queries(tf.constant([3]), *history)
+    found = model.queries(asked(tf.constant([0]), *history, replaced=replaced))
+    expected = model.queries(asked(tf.constant([3]), *history))
 
     for name in ("retrieval", "rating"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
-    some = model.queries(tf.constant([0]), *history, model.query.encode_row({"gender": "M"}))
+    replaced = model.query.encode_row({"gender": "M"})
+    some = model.queries(asked(tf.constant([0]), *history, replaced=replaced))
     assert (some["retrieval"].numpy() != found["retrieval"].numpy()).any()
 
 
@@ -182,11 +185,11 @@ def test_a_dropped_value_is_served_as_an_unknown_one(data):
     table.assign(table + 1.0)  # row 0 too
     model.query.features["shared"]["gender"].dropout = 0.5
     history = tf.constant([2, 3, 4]), tf.constant([0, 1, 1])
-    found = model.queries(tf.constant([3, 3]), *history, draw=tf.constant([0.49, 0.5]))
+    found = model.queries(asked(tf.constant([3, 3]), *history, draw=tf.constant([0.49, 0.5])))
     unknown = model.query.encode_row({"gender": ""})
     dropped, kept = (
-        model.queries(tf.constant([3, 3]), *history, replaced)
-        for replaced in ({path: tf.repeat(rows, 2, 0) for path, rows in unknown.items()}, None)
+        model.queries(asked(tf.constant([3, 3]), *history, replaced=replaced))
+        for replaced in ({path: tf.repeat(rows, 2, 0) for path, rows in unknown.items()}, {})
     )
 
     for head in ("retrieval", "rating"):
@@ -203,9 +206,9 @@ def test_a_dropped_history_is_served_as_none(data):
     table.assign(np.zeros(table.shape))  # the id is dropped as well
     items, owners = tf.constant([2, 3, 4]), tf.constant([0, 1, 1])
     rows = tf.constant([1, 3])
-    found = model.queries(rows, items, owners, draw=tf.constant([0.49, 0.5]))["retrieval"]
-    kept = model.queries(rows, items, owners)["retrieval"]
-    none = model.queries(rows, items[:0], owners[:0])["retrieval"]
+    found = model.queries(asked(rows, items, owners, draw=tf.constant([0.49, 0.5])))["retrieval"]
+    kept = model.queries(asked(rows, items, owners))["retrieval"]
+    none = model.queries(asked(rows, items[:0], owners[:0]))["retrieval"]
 
     np.testing.assert_array_equal(found, [none[0], kept[1]])
     assert (none[0].numpy() != kept[0].numpy()).any()
@@ -241,29 +244,29 @@ ITEM = {"shared": {"item_id": Categorical(column="item_id")}}
         (
             {"shared": {"zip": Categorical(column="zip")}},
             ITEM,
-            r"data.features.query.shared.zip reads the column 'zip', .* has user_id, age, gender",
+            r"`features.query.shared.zip` reads the column 'zip', .* has user_id, age, gender",
         ),
         (
             {"shared": {"sex": Bucketized(column="gender", bins=2)}},
             ITEM,
-            r"data.features.query.shared.sex must read a column of numbers",
+            r"`features.query.shared.sex` must read a column of numbers",
         ),
-        ({"rating": {}}, ITEM, r"data.features.query.shared must name at least one feature"),
-        (ITEM, {"shared": {}}, r"data.features.candidate.shared must name at least one feature"),
+        ({"rating": {}}, ITEM, r"`features.query.shared` must name at least one feature"),
+        (ITEM, {"shared": {}}, r"`features.candidate.shared` must name at least one feature"),
         (
             {"shared": {"past": History(candidate="movie", pooling=Mean())}},
             ITEM,
-            r"data.features.query.shared.past must pool a feature .*\(item_id\); got 'movie'",
+            r"`features.query.shared.past` must pool a feature .*\(item_id\); got 'movie'",
         ),
         (
             {"rating": {"past": History(candidate="item_id", pooling=Mean())}},
             ITEM,
-            r"data.features.query.rating.past is a history, .* under data.features.query.shared",
+            r"`features.query.rating.past` is a history, .* under `features.query.shared`",
         ),
         (
             {"shared": {"gender": Categorical(column="gender")}},
             {"shared": {"past": History(candidate="item_id", pooling=Mean())}},
-            r"data.features.candidate.shared.past is a history",
+            r"`features.candidate.shared.past` is a history",
         ),
     ],
 )
@@ -274,7 +277,7 @@ def test_features_that_cannot_be_are_refused_by_name(data, query, candidate, nam
 
 def test_dropout_in_the_candidate_tower_is_refused(data):
     item = {"shared": {"item_id": Categorical(column="item_id", dropout=0.1)}}
-    with pytest.raises(UserError, match=r"data.features.candidate.shared.item_id must be 0"):
+    with pytest.raises(UserError, match=r"`features.candidate.shared.item_id.dropout` must be 0"):
         built(data, {"shared": {"gender": Categorical(column="gender")}}, item)
 
 
@@ -288,7 +291,7 @@ def test_towers_of_different_width_are_refused_unless_the_head_has_its_own(data)
 
 
 def test_a_head_narrower_than_one_is_refused():
-    with pytest.raises(UserError, match="dim of a head must be at least 1; got 0"):
+    with pytest.raises(UserError, match="`dim` must be at least 1; got 0"):
         rating(dim=0)
 
 
@@ -308,9 +311,9 @@ def rated(data, *, scope="rating", side="query"):
 
 def test_what_users_said_reaches_the_head_it_stands_under_alone(data):
     model = rated(data)
-    asked = tf.constant([1, 2]), tf.constant([2, 5, 3]), tf.constant([0, 0, 1])
+    of = tf.constant([1, 2]), tf.constant([2, 5, 3]), tf.constant([0, 0, 1])
     given = {"rating": tf.constant([5.0, 1.0, np.nan])}
-    silent, spoken = model.queries(*asked), model.queries(*asked, labels=given)
+    silent, spoken = model.queries(asked(*of)), model.queries(asked(*of, labels=given))
 
     assert model.reads == ["rating"]
     np.testing.assert_array_equal(spoken["retrieval"], silent["retrieval"])
@@ -325,14 +328,14 @@ def test_entries_that_share_an_item_say_the_same_by_their_places(data):
     model = rated(data)
     rows, owners = tf.constant([1, 2]), tf.constant([0, 0, 1])
     labels = {"rating": tf.constant([5.0, 1.0, 3.0])}
-    flat = model.queries(rows, tf.constant([2, 4, 2]), owners, labels=labels)
+    flat = model.queries(asked(rows, tf.constant([2, 4, 2]), owners, labels=labels))
     places = tf.constant([1, 0, 1])
-    placed = model.queries(rows, tf.constant([4, 2]), owners, labels=labels, places=places)
+    placed = model.queries(asked(rows, tf.constant([4, 2]), owners, labels=labels, places=places))
 
     np.testing.assert_allclose(flat["rating"], placed["rating"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("side", "scope"), [("query", "shared"), ("candidate", "rating")])
 def test_a_labelled_history_stands_under_a_head_of_the_query_tower(data, side, scope):
-    with pytest.raises(UserError, match=rf"{side}.{scope}.rated is a labelled history, which must"):
+    with pytest.raises(UserError, match=rf"{side}.{scope}.rated` is a labelled history, which"):
         rated(data, scope=scope, side=side)

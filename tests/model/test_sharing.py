@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import asked
 from small_data import planted
 from small_model import SCHEMES, implicit_squared, rating, recommender, softmax
 
@@ -159,7 +160,7 @@ def test_the_weights_of_every_gate_sum_to_one(scheme):
     heads = {"retrieval": implicit_squared(), "rating": rating()}
     model = recommender(planted(), heads, scheme=scheme)
     rows, owners = tf.constant([3, 4, 5]), tf.constant([0, 0, 2])
-    towers = model.gates(rows, tf.constant([1, 2, 9]), owners, rows)
+    towers = model.gates(asked(rows, tf.constant([1, 2, 9]), owners), rows)
 
     assert towers.keys() == {"query", "candidate"}
     for gates in towers.values():
@@ -181,7 +182,7 @@ def gradients(model, head):
     variables = [w.value for w in model.trainable_variables]
     with tf.GradientTape() as tape:
         rows = tf.constant([1, 2, 3])
-        query = model.queries(rows, tf.constant([4, 5, 6]), tf.constant([0, 1, 2]))[head]
+        query = model.queries(asked(rows, tf.constant([4, 5, 6]), tf.constant([0, 1, 2])))[head]
         total = tf.reduce_sum(query**2) + tf.reduce_sum(model.candidates(rows)[head] ** 2)
     found = tape.gradient(total, variables)
     return {
@@ -210,11 +211,11 @@ def test_no_gradient_of_a_head_reaches_another_heads_tables_and_experts(head, ot
 
 def test_a_head_reads_another_heads_tables_nevertheless():
     model = two_heads("stem")
-    asked = tf.constant([1]), tf.constant([4]), tf.constant([0])
-    before = [model.queries(*asked)["retrieval"], model.candidates(asked[1])["retrieval"]]
+    of = tf.constant([1]), tf.constant([4]), tf.constant([0])
+    before = [model.queries(asked(*of))["retrieval"], model.candidates(of[1])["retrieval"]]
     (foreign,) = [w for w in model.weights if "candidate_shared_rating_item_id" in w.path]
     foreign.assign(foreign + 1.0)
-    after = [model.queries(*asked)["retrieval"], model.candidates(asked[1])["retrieval"]]
+    after = [model.queries(asked(*of))["retrieval"], model.candidates(of[1])["retrieval"]]
 
     for one, other in zip(before, after, strict=True):
         assert np.abs(one - other).max() > 1e-3
@@ -231,7 +232,7 @@ def test_every_head_has_a_table_of_each_shared_feature_and_pools_histories_in_it
     captured = {}
     sharing = model.query.sharing
     model.query.sharing = lambda sums: captured.update(sums) or sharing(sums)
-    model.queries(tf.constant([1]), tf.constant([4, 7]), tf.constant([0, 0]))
+    model.queries(asked(tf.constant([1]), tf.constant([4, 7]), tf.constant([0, 0])))
     for space, name in zip(("shared", "retrieval", "rating"), names, strict=True):
         expected = (tables[name][4] + tables[name][7]) / np.sqrt(2)
         np.testing.assert_allclose(captured[space][0], expected, rtol=1e-5)
@@ -245,7 +246,7 @@ def test_each_space_pools_its_histories_with_weights_of_its_own():
     captured = {}
     sharing = model.query.sharing
     model.query.sharing = lambda sums: captured.update(sums) or sharing(sums)
-    model.queries(tf.constant([1]), tf.constant([4, 7]), tf.constant([0, 0]))
+    model.queries(asked(tf.constant([1]), tf.constant([4, 7]), tf.constant([0, 0])))
 
     for space, tower in model.candidate.spaces.items():
         items = tower["item_id"].table.embeddings.numpy()[[4, 7]]
@@ -272,7 +273,7 @@ def test_histories_need_tables_of_their_own_in_the_candidate_tower():
         ),
         heads={"retrieval": implicit_squared()},
     )
-    with pytest.raises(UserError, match=r"model.sharing.candidate must have tables for each head"):
+    with pytest.raises(UserError, match=r"`sharing.candidate` must have tables for each head"):
         model.adapt(planted(), np.arange(9), seed=1)
 
 
@@ -362,19 +363,19 @@ def test_a_model_without_gates_reports_none():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: MMoE(experts=0, **EXPERT), "experts of model.sharing must be at least 1; got 0"),
-        (lambda: MMoE(experts=2, **{**EXPERT, "layers": []}), "layers of MMoE must name"),
+        (lambda: MMoE(experts=0, **EXPERT), "`experts` must be at least 1; got 0"),
+        (lambda: MMoE(experts=2, **{**EXPERT, "layers": []}), "`layers` of MMoE must name"),
         (
             lambda: PLE(shared_experts=0, task_experts=0, levels=1, **EXPERT),
-            r"shared_experts \+ task_experts of model.sharing must be at least 1",
+            r"`shared_experts \+ task_experts` must be at least 1",
         ),
         (
             lambda: PLE(shared_experts=1, task_experts=1, levels=0, **EXPERT),
-            "levels of model.sharing must be at least 1; got 0",
+            "`levels` must be at least 1; got 0",
         ),
         (
             lambda: STEM(shared_experts=1, task_experts=2, **{**EXPERT, "layers": []}),
-            "layers of STEM must name",
+            "`layers` of STEM must name",
         ),
     ],
 )

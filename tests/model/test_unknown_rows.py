@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import asked
 from small_data import written_out
 from small_model import implicit_squared, rating, recommender, shared_bottom, softmax
 
@@ -62,7 +63,7 @@ def test_all_items_without_training_rows_look_alike_and_start_at_zeros(head):
 def test_a_user_without_training_rows_is_predicted_as_an_unknown_one():
     model = made({"rating": rating()})
     nothing = tf.constant([], tf.int32)
-    query = model.queries(tf.constant([0, 4, 5]), nothing, nothing)["rating"].numpy()
+    query = model.queries(asked(tf.constant([0, 4, 5]), nothing, nothing))["rating"].numpy()
     np.testing.assert_array_equal(query[1:], query[[0, 0]])
 
 

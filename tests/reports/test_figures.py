@@ -172,6 +172,21 @@ def test_the_heat_map_shares_each_true_rating_out_among_the_predictions() -> Non
     assert [label.get_text() for label in axis.get_xticklabels()] == ["1\nn 8", "3\nn 0", "5\nn 4"]
 
 
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ("$a_$", "$a_$"),
+        ("$5-$10", "$5-$10"),
+        ("x" * 20_000, "x" * 39 + "…"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_a_group_may_be_called_anything(value: str, label: str) -> None:
+    figure = figures.slices([row | {"slice": value, "value": value} for row in SLICES[:1]])
+    figure.savefig(io.BytesIO())
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [label]
+
+
 def test_slices_draw_a_bar_for_each_value_and_a_tick_for_its_baseline() -> None:
     figure = figures.slices(SLICES)
     recall, rmse = figure.axes

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mtrec.reports.paired import difference
+from mtrec.reports.paired import difference, holm
 
 HOW = {"confidence": 0.95, "resamples": 4000, "seed": 0}
 
@@ -13,6 +13,13 @@ HOW = {"confidence": 0.95, "resamples": 4000, "seed": 0}
 def compare(metric, ours, theirs, count, **changed):
     ours, theirs = (np.asarray(v, float).reshape(len(count), -1) for v in (ours, theirs))
     return difference(metric, ours, theirs, np.asarray(count), **{**HOW, **changed})
+
+
+def test_holm_corrects_as_in_a_worked_example():
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; none below the one before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_the_difference_of_an_rmse_is_of_roots_over_all_rows():

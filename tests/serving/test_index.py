@@ -1,12 +1,10 @@
 import json
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from hydra.errors import InstantiationException
 from small_config import SMALL, config_of
 
 from mtrec.errors import UserError
@@ -207,7 +205,7 @@ def test_a_missed_min_recall_fails():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(20_000, WIDTH)) * np.array([1.0] + [100.0] * (WIDTH - 1))
     queries = np.eye(1, WIDTH) + 1e-6 * rng.normal(size=(100, WIDTH))
-    with pytest.raises(UserError, match=r"recall@10.*index\.min_recall=0\.9;.*index=exact"):
+    with pytest.raises(UserError, match=r"recall@10.*`min_recall`=0\.9;.*ExactBuilder"):
         scann_builder()(vectors, ids=names(20_000), digest="tower", queries=queries)
 
 
@@ -506,7 +504,5 @@ def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
 )
 def test_an_option_of_the_index_that_means_nothing_is_refused_before_training(option, value):
     config = config_of(*SMALL, f"index.{option}={value}")
-    with pytest.raises(InstantiationException) as raised:
+    with pytest.raises(UserError, match=rf"^index.{option} must be .*; got {value}"):
         worker.train(config, None, None, None, None)
-    assert isinstance(raised.value.__cause__, UserError)
-    assert re.search(rf"index.{option} must be .*; got {value}", str(raised.value.__cause__))

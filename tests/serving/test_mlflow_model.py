@@ -11,6 +11,7 @@ from serving_requests import asked
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, shared_bottom
 
+from mtrec.data.inputs import QueryInputs
 from mtrec.data.split import Split
 from mtrec.model.features import Bucketized, Categorical, Hashed, History, Numeric, Text, Timestamp
 from mtrec.model.pooling import Sqrtn
@@ -199,8 +200,7 @@ def test_pairs_are_scored_for_known_and_for_new_users(served):
     status, answer = of_records(app, *full)
     assert status == 200, answer
     first, *others = answer["predictions"]
-    mine = run.known.of_user(4)
-    query = run.model.queries(tf.constant([4]), mine, np.zeros(len(mine), np.int32))
+    query = run.model.queries(QueryInputs.of(np.array([4]), run.known))
     score = float(np.sum(query["retrieval"] * known["retrieval"]))
     assert first["score"] == pytest.approx(score, rel=1e-4)
     assert first["known"] is True

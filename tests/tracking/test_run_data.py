@@ -33,7 +33,12 @@ def log():
 
 
 def config_for(file):
-    return config_of("data=table", f"data.interactions={file}", "train.global_batch=10")
+    return config_of(
+        "data=table",
+        f"data.interactions={file}",
+        f"data.cache_dir={file.parent / 'cache'}",
+        "train.global_batch=10",
+    )
 
 
 def left_by_a_job(file, directory):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.tracking import finished, mlflow_run
+from mtrec.tracking import finished, mlflow_run, ui
 from mtrec.tracking.outbox import Outbox
 from mtrec.tracking.records import dataset_record, flatten
 
@@ -171,6 +171,49 @@ def test_a_run_has_its_params_metrics_tags_note_and_end(store: str, tmp_path: Pa
     assert not (run_dir / "mlflow_unsent.jsonl").exists()
 
 
+def test_telemetry_and_what_has_one_value_a_run_are_named_with_dots_and_found_by_their_own_names(
+    store: str, tmp_path: Path
+) -> None:
+    tracker = start(tmp_path / "a")
+    epoch = {"val/r/rmse": 0.5, "train/r/loss": 2.0, "train/r/gate/q/0": 0.25, "train/seconds": 9}
+    tracker.log_metrics(epoch, step=1)
+    tracker.log_metrics({"val/r/rmse": 0.625}, step=2)
+    tracker.log_metrics({"test/r/rmse": 0.75}, step=0)
+    tracker.log_summary({"val/r/rmse": 0.5, "baseline/test/r/rmse": 1.0})
+    tracker.finish("FINISHED")
+
+    charts = {"val/r/rmse": 0.625, "train/r/loss": 2.0, "test/r/rmse": 0.75}
+    last = {"train.r.gate.q.0": 0.25, "train.seconds": 9}
+    last |= {"val.r.rmse": 0.5, "baseline.test.r.rmse": 1.0}
+    logged = run_of(tmp_path / "a", store).data.metrics
+    assert {k: v for k, v in logged.items() if not k.startswith("system/")} == charts | last
+    (run,) = finished.finished_runs("films", uri=store)
+    assert run.metrics["baseline/test/r/rmse"] == 1.0
+    assert run.metrics["test/r/rmse"] == 0.75
+    # Of the epoch that was selected, not of the last.
+    assert run.metrics["val/r/rmse"] == 0.5
+
+
+def test_the_page_of_a_run_opens_in_the_view_for_model_training(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = start(tmp_path / "a")
+    about = mlflow_run.connect(store).get_experiment_by_name("films")
+    place = f"#/experiments/{about.experiment_id}/runs/{run_id_of(tmp_path / 'a')}"
+    path = f"http://127.0.0.1:5000/{place}?workflowType=machine_learning"
+    assert ui.how_to_open(tmp_path / "a", None) == f"mlflow ui, then {path}"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    serve = f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db"
+    assert ui.how_to_open(tmp_path / "a", store) == f"{serve}, then {path}"
+    unheard = start(tmp_path / "b", uri=UNREACHABLE).run_dir
+    assert ui.how_to_open(unheard, UNREACHABLE) == (
+        f"{UNREACHABLE}/#/experiments?workflowType=machine_learning"
+    )
+    assert "python -m mtrec.compare experiment=films" in about.tags["mlflow.note.content"]
+    tracker.finish("FINISHED")
+
+
 def test_artifacts_lie_beside_the_store_and_in_the_run_directory(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +272,8 @@ def test_the_schema_of_a_dataset_is_one_that_mlflow_reads() -> None:
 def log_greeter(tracker):
     run_dir = tracker.run_dir
     return tracker.log_model(
-        name="greeter",
+        name="greeter: 1.0",
+        description="**greets**",
         code_path=run_dir / "code.py",
         artifacts={"words": run_dir / "words"},
         inputs={"user_id": "any"},
@@ -249,8 +293,8 @@ def test_a_resumed_job_logs_its_model_once(store: str, tmp_path: Path) -> None:
     run_id = run_id_of(tmp_path / "a")
     experiment = run_of(tmp_path / "a", store).info.experiment_id
     # The job was killed while it sent its model, and, gone on, once more after it had sent it.
-    client.create_logged_model(experiment, "greeter", run_id)
-    client.create_logged_model(experiment, "greeter", start(tmp_path / "b").run_dir.name)
+    client.create_logged_model(experiment, "greeter_ 1_0", run_id)
+    client.create_logged_model(experiment, "greeter_ 1_0", start(tmp_path / "b").run_dir.name)
     address = log_greeter(start(tmp_path / "a", run_id=run_id))
     assert log_greeter(start(tmp_path / "a", run_id=run_id)) == address
 
@@ -266,6 +310,7 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
 
     run_dir = tmp_path / "a"
     tracker = start(run_dir)
+    tracker.log_dataset(small_dataset(), split_counts={})
     tracker.log_metrics({"test/rating/rmse": 0.9, "val/rating/rmse": 0.8}, step=3)
     (run_dir / "words").mkdir()
     (run_dir / "words" / "greeting.txt").write_text("hello ")
@@ -276,7 +321,10 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
     assert address is not None
     logged = mlflow_run.connect(store).get_logged_model(address.removeprefix("models:/"))
     assert logged.source_run_id == run_id_of(run_dir)
-    assert {metric.key: metric.value for metric in logged.metrics} == {"test/rating/rmse": 0.9}
+    assert (logged.name, logged.tags["mlflow.note.content"]) == ("greeter_ 1_0", "**greets**")
+    (shown,) = logged.metrics
+    assert (shown.key, shown.value) == ("test/rating/rmse", 0.9)
+    assert (shown.dataset_name, shown.dataset_digest) == ("three_ratings", ("0123456789" * 4)[:36])
     assert history_of(run_dir, store, "test/rating/rmse") == [(3, 0.9)]
     # MLflow shows a hint about type hints whatever the filters are.
     with warnings.catch_warnings(record=True):

@@ -11,7 +11,8 @@ from small_config import config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.training.gradient_balance import CAGrad, ImtlG
 from mtrec.training.optimizers import LazyAdam
 from mtrec.training.step import Optimizers, Step

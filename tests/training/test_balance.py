@@ -68,7 +68,7 @@ def test_dwa_looks_at_the_last_two_whole_epochs():
 
 
 def test_dwa_refuses_a_temperature_that_divides_by_zero():
-    with pytest.raises(UserError, match=r"balance.temperature must be above 0; got 0"):
+    with pytest.raises(UserError, match=r"`temperature` must be above 0; got 0"):
         DynamicWeightAverage(temperature=0.0)
 
 

@@ -122,7 +122,7 @@ def test_cagrad_without_reach_is_the_plain_sum():
 
 
 def test_cagrad_refuses_a_radius_of_one():
-    with pytest.raises(UserError, match="radius must be at least 0 and below 1; got 1"):
+    with pytest.raises(UserError, match="`radius` must be at least 0 and below 1; got 1"):
         CAGrad(radius=1.0)
 
 
@@ -176,7 +176,7 @@ def test_metabalance_brings_lengths_near_the_main_task_s():
 
 
 def test_metabalance_refuses_a_main_task_that_is_not_there():
-    with pytest.raises(UserError, match=r"balance.main must be one of a, b; got rating"):
+    with pytest.raises(UserError, match=r"`main` must be one of a, b; got rating"):
         adapted(MetaBalance(main="rating", relax=0.7, decay=0.9))
 
 

@@ -6,12 +6,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import as_tensors, asked, with_fields
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import rating, recommender, softmax
 from small_negatives import negatives
 
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.errors import UserError
 from mtrec.jobs import build
@@ -91,9 +93,10 @@ def test_tasks_are_balanced_by_the_gradients_of_the_whole_batch():
 def test_a_task_reaches_the_weights_that_it_reaches_in_the_whole_batch(scheme, at_once):
     data = planted()
     model = recommender(data, {"softmax": softmax(), "rating": rating()}, scheme=scheme)
-    batch = {k: tf.constant(v) for k, v in batches_of(data).step(1, 0)[0].items()}
+    (batch,) = batches_of(data).step(1, 0)
     # Without most of the padding: outside a compiled function a chunk takes long.
-    batch |= {side: batch[side][:40] for side in ("item", "pool")}
+    few = {"items": batch.items[:40], "pool_items": batch.pool.items[:40]}
+    batch = as_tensors(with_fields(batch, **few))
     variables = [v.value for v in model.trainable_variables]
     with tf.GradientTape() as tape:
         encoded = encode(model, batch)
@@ -126,7 +129,7 @@ def test_sharded_tables_are_refused():
         query=SimpleNamespace(trainable_variables=[]),
         candidate=SimpleNamespace(trainable_variables=[sharded]),
     )
-    with pytest.raises(UserError, match=r"train\.encode_at_once must be null where .* got 8\. Set"):
+    with pytest.raises(UserError, match=r"`encode_at_once` must be null where .* got 8\. Set"):
         GradientCache(model, at_once=8)
 
 
@@ -137,30 +140,28 @@ def test_labelled_histories_are_encoded_in_chunks(monkeypatch):
     assert model.reads == ["rating"]
     batches = build.batches(config, dataset, parts.fit, model.heads, 1)
     (batch,) = batches.step(1, 0)
-    batch = {name: tf.constant(value) for name, value in batch.items()}
+    batch = as_tensors(batch)
     table = model.query.labelled["rating"]["rated"].table.embeddings
     table.assign(tf.random.stateless_normal(table.shape, [1, 2]))
     queries, sizes = model.queries, []
 
-    def counted(rows, *others, **named):
-        sizes.append(len(rows))
-        return queries(rows, *others, **named)
+    def counted(inputs):
+        sizes.append(len(inputs.users))
+        return queries(inputs)
 
     with monkeypatch.context() as patched:
         patched.setattr(model, "queries", counted)
         found = GradientCache(model, at_once=7).encode(batch)
     assert max(sizes) == 7
-    assert sum(sizes) == len(batch["query"])
-    owners = batch["history_query"].numpy()
+    assert sum(sizes) == len(batch.query.users)
+    owners = batch.query.history.owners.numpy()
     for place in (0, 6, 7, 19):
         mine = owners == place
-        entries = tf.gather(batch["item"], batch["history_item"][mine])
+        entries = tf.gather(batch.items, batch.query.history.places[mine])
+        labels = {"rating": batch.query.history.labels["rating"][mine]}
+        users, draw = (v[place : place + 1] for v in (batch.query.users, batch.query.draw))
         alone = model.queries(
-            batch["query"][place : place + 1],
-            entries,
-            tf.zeros_like(entries),
-            labels={"rating": batch["history_label_rating"][mine]},
-            draw=batch["query_draw"][place : place + 1],
+            asked(users, entries, tf.zeros_like(entries), labels=labels, draw=draw)
         )
         for head, expected in alone.items():
             np.testing.assert_allclose(found["query"][head][place], expected[0], atol=1e-5)

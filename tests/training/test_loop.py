@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
+from small_batch import as_tensors, asked
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.errors import PreemptedError, UserError
 from mtrec.heads.head import Examples
 from mtrec.jobs import build, worker
@@ -144,11 +146,9 @@ def test_a_step_returns_the_mean_loss_of_each_task_before_it_moves(data):
     job = Job(data, {"rating": rating(), "softmax": softmax()})
     step = Step(job.model, job.balancer, job.optimizers, tf.distribute.get_strategy())
     (batch,) = job.batches.step(1, 2)
-    batch_tensors = {name: tf.constant(value) for name, value in batch.items()}
-    query = job.model.queries(
-        batch["query"], tf.gather(batch["item"], batch["history_item"]), batch["history_query"]
-    )
-    item, pool = job.model.candidates(batch["item"]), job.model.candidates(batch["pool"])
+    batch_tensors = as_tensors(batch)
+    query = job.model.queries(batch.query)
+    item, pool = job.model.candidates(batch.items), job.model.candidates(batch.pool.items)
     expected = []
     for name, head in job.model.heads.items():
         given = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch_tensors)
@@ -227,7 +227,7 @@ def test_the_training_loss_is_a_mean_over_the_steps_in_which_a_task_had_rows(dat
 def test_tables_whose_optimizer_clips_are_refused(data):
     job = Job(data)
     tables = keras.optimizers.Adam(0.1, clipnorm=1.0)
-    with pytest.raises(UserError, match=r"optimizer.tables must not clip gradients: got clipnorm"):
+    with pytest.raises(UserError, match=r"`tables` must not clip gradients: got clipnorm"):
         Step(
             job.model,
             job.balancer,
@@ -316,7 +316,7 @@ def test_without_a_metric_to_select_by_the_last_epoch_is_kept(data, tmp_path):
 
 
 def test_without_validation_no_metric_can_select(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be null where validation holds out"):
+    with pytest.raises(UserError, match=r"`select_by` must be null where validation holds out"):
         Job(data).fit(tmp_path, validate=dict)
 
 
@@ -328,7 +328,7 @@ def test_a_metric_that_is_not_there_cannot_select(data, tmp_path):
 
 
 def test_a_metric_that_is_not_a_number_in_any_epoch_selects_none(data, tmp_path):
-    with pytest.raises(UserError, match=r"select_by must be a metric that validation can tell"):
+    with pytest.raises(UserError, match=r"`select_by` must be a metric that validation can tell"):
         Job(data, epochs=2).fit(tmp_path, [float("nan")] * 2)
 
 
@@ -398,7 +398,7 @@ def test_items_are_mined_for_every_epoch_but_the_first(data, tmp_path):
         job.fit(tmp_path / str(mined))
         weights[mined] = job.weights
         # What the next epoch's batches would have.
-        pools[mined] = [set(job.batches.step(4, k)[0]["pool"]) for k in range(3)]
+        pools[mined] = [set(job.batches.step(4, k)[0].pool.items) for k in range(3)]
 
     assert_same(weights[0][0], weights[3][0])
     moved = zip(job.model.weights, weights[0][1], weights[3][1], strict=True)
@@ -560,7 +560,7 @@ def test_a_new_user_is_served_with_the_row_that_dropped_ids_have_trained(data, t
     captured = {}
     sharing = job.model.query.sharing
     job.model.query.sharing = lambda sums: captured.update(sums) or sharing(sums)
-    job.model.queries(tf.constant([0]), tf.constant([3]), tf.constant([0]))
+    job.model.queries(asked(tf.constant([0]), tf.constant([3]), tf.constant([0])))
     item = job.model.candidate.features["shared"]["item_id"].table.embeddings.numpy()[3]
     expected = item + tables[0].embeddings.numpy()[0]
     np.testing.assert_allclose(captured["shared"][0], expected, rtol=1e-6)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import asked
 from small_data import all_rows, planted, with_negatives, written_out
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
@@ -35,7 +36,7 @@ def mined(data, heads, fit):
 def scores_of(model, head, user, history, num_items, *, normalize):
     """The user's scores of the items 1, 2, ..., in NumPy."""
     owners = np.zeros(len(history), np.int32)
-    query = model.queries(tf.constant([user]), tf.constant(history), tf.constant(owners))
+    query = model.queries(asked(tf.constant([user]), tf.constant(history), tf.constant(owners)))
     items = model.candidates(tf.range(1, num_items + 1))
     query, items = query[head].numpy()[0].astype(float), items[head].numpy().astype(float)
     if normalize:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from small_config import SMALL, config_of
 from tensorflow.python.eager import context
 
-from mtrec.data.batches import stack
+from mtrec.data.inputs import stack
 from mtrec.jobs import build
 from mtrec.jobs.load import load
 from mtrec.training.step import Step

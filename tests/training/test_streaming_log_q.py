@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import as_tensors, written
 from small_data import all_rows, planted
 from small_negatives import in_batch
 
@@ -17,19 +18,17 @@ def estimator(*, num_items=3, rate=0.25, start=4.0):
 def seen(made, step, *pool):
     """What a step with this pool, padded, estimates of its items: Q by item row."""
     items = np.array([*pool, 0], np.int32)
-    batch = {
-        "pool": items,
+    batch = written(
+        pool_items=items,
         # A target, and an item of its own, of every item of the pool.
-        "item": items,
-        "row_item": np.arange(len(items)),
-        "own_item": np.arange(len(items))[::-1],
-    }
-    found = made.estimate(
-        {name: tf.constant(values) for name, values in batch.items()}, tf.constant(step, tf.int64)
+        items=items,
+        rows_item=np.arange(len(items)),
+        own_item=np.arange(len(items))[::-1],
     )
-    log_q = found["pool_log_q"].numpy()
-    assert found["row_log_q"].numpy().tolist() == log_q.tolist()
-    assert found["own_log_q"].numpy().tolist() == log_q[::-1].tolist()
+    found = made.estimate(as_tensors(batch), tf.constant(step, tf.int64))
+    log_q = found.pool.log_q.numpy()
+    assert found.rows.log_q.numpy().tolist() == log_q.tolist()
+    assert found.own.log_q.numpy().tolist() == log_q[::-1].tolist()
     assert log_q[-1] == 0  # padding
     return dict(zip(pool, np.exp(log_q[:-1].astype(np.float64)), strict=True))
 
@@ -84,7 +83,7 @@ def test_all_items_start_as_if_they_were_equally_likely(data):
     source = batches(data, log_q_rate=0.1)
     made = StreamingLogQ.of(source)
     (first,) = source.step(1, 0)
-    pool = first["pool"][first["pool"] > 0]
+    pool = first.pool.items[first.pool.items > 0]
     assert 40 < len(pool) < 100
 
     # In the first step every gap is 1.
@@ -95,8 +94,8 @@ def test_all_items_start_as_if_they_were_equally_likely(data):
 
 def test_the_batches_of_an_exact_log_q_have_no_estimator(data):
     assert StreamingLogQ.of(batches(data)) is None
-    assert batches(data).step(1, 0)[0]["pool_log_q"].any()
-    assert not batches(data, log_q_rate=0.1).step(1, 0)[0]["pool_log_q"].any()
+    assert batches(data).step(1, 0)[0].pool.log_q.any()
+    assert not batches(data, log_q_rate=0.1).step(1, 0)[0].pool.log_q.any()
 
 
 @pytest.mark.parametrize("changed", [{}, {"uniform": 30}])
@@ -104,16 +103,15 @@ def test_the_estimate_converges_to_the_exact_log_q_of_a_stationary_stream(data, 
     rate, draws = 0.05, 2000
     source = batches(data, **changed)
     made = StreamingLogQ(200, rate=rate, start=3.0)
-    estimate = tf.function(lambda batch, step: made.estimate(batch, step)["pool_log_q"])
+    estimate = tf.function(lambda batch, step: made.estimate(batch, step).pool.log_q)
     exact, total, times = np.full(201, np.nan), np.zeros(201), np.zeros(201)
     for draw in range(draws):
         # The same batch of each epoch: independent of each other, and never the short one.
         (batch,) = source.step(draw + 1, 1)
-        fields = {n: tf.constant(batch[n]) for n in ("pool", "item", "row_item", "own_item")}
-        found = estimate(fields, tf.constant(draw, tf.int64)).numpy()
-        real = batch["pool"] > 0
-        items = batch["pool"][real]
-        exact[items] = batch["pool_log_q"][real]
+        found = estimate(as_tensors(batch), tf.constant(draw, tf.int64)).numpy()
+        real = batch.pool.items > 0
+        items = batch.pool.items[real]
+        exact[items] = batch.pool.log_q[real]
         if draw >= draws // 2:
             total[items] += found[real]
             times[items] += 1

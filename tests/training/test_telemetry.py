@@ -9,7 +9,8 @@ from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import recommender
 
-from mtrec.data.batches import Batches, stack
+from mtrec.data.batches import Batches
+from mtrec.data.inputs import stack
 from mtrec.heads.head import Head, Report
 from mtrec.jobs import worker
 from mtrec.jobs.load import load
@@ -31,9 +32,9 @@ class Product(Head):
 
     def losses(self, examples):
         batch = examples.batch
-        query = tf.gather(examples.query, batch["row_query"])
-        item = tf.gather(examples.item, batch["row_item"])
-        return self.sign * tf.reduce_sum(query * item, axis=-1), batch["row_weight"]
+        query = tf.gather(examples.query, batch.rows.query)
+        item = tf.gather(examples.item, batch.rows.item)
+        return self.sign * tf.reduce_sum(query * item, axis=-1), batch.rows.weight
 
     def measure(self, held_out, query, candidate, *, full):
         return {}

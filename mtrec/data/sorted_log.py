@@ -1,0 +1,236 @@
+"""A log of any size sorted by user and time, its ids numbered, on disk: the door to DuckDB.
+
+DuckDB, unlike a sort of Arrow tables, needs no more memory than it is given, and writes the rest to
+disk; see `experiments/scale/README.md`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrec.data.columns import Columns, Texts
+
+_ROWS_AT_ONCE = 1 << 18
+# Of what a process may hold, DuckDB's part; the rest is for Python, and for a chunk being read.
+_SHARE_OF_BUDGET = 0.5
+
+
+class LackingIdError(Exception):
+    """A row of the log has an id that is not among those given.
+
+    Args:
+        column: The column.
+        row: The first such row, from 0.
+        received: The id.
+    """
+
+    def __init__(self, column: str, row: int, received: str) -> None:
+        super().__init__(column, row, received)
+        self.column, self.row, self.received = column, row, received
+
+
+class SortedLog:
+    """The interactions, out of memory.
+
+    Args:
+        connection: Of DuckDB.
+        names: The log's columns in order, first those of ids.
+        folder: Where columns are written.
+    """
+
+    def __init__(self, connection: Any, names: Sequence[str], folder: Path) -> None:
+        self._run = connection.execute
+        self._connection = connection
+        self._names = names
+        self._folder = folder
+
+    @classmethod
+    @contextmanager
+    def of(
+        cls, chunks: Iterable[Any], *, folder: Path, memory_budget_mib: int
+    ) -> Iterator["SortedLog"]:
+        """Reads a log.
+
+        Args:
+            chunks: Tables of Arrow, at least one, that have the same columns: ids as int64 or large
+                strings, null for none, and numbers; among them `user`, `item` and `timestamp`.
+            folder: An empty directory, where it is kept and what comes of it is written.
+            memory_budget_mib: What this process may hold in memory, in MiB.
+        """
+        import duckdb
+
+        with duckdb.connect(str(folder / "log.duckdb")) as connection:
+            limit = max(int(memory_budget_mib * _SHARE_OF_BUDGET), 64)
+            connection.execute(f"SET memory_limit='{limit}MiB'")
+            connection.execute(f"SET temp_directory='{folder}'")
+            names = _insert(connection, chunks)
+            yield cls(connection, names, folder)
+
+    def number(self, name: str, columns: Sequence[str], given: Texts | None) -> Texts:
+        """Numbers the ids of `columns` from 1, in the order in which they are given or first come.
+
+        Args:
+            name: What has the ids, `user` or `item`.
+            columns: Columns of ids, of which the first column's come first.
+            given: All ids there may be, each once; None takes those of the log.
+
+        Returns:
+            The ids in order, memory-mapped, `""` for the unknown before them.
+
+        Raises:
+            LackingIdError: A row has an id that is not given.
+        """
+        if given is not None:
+            import pyarrow as pa
+
+            ids = pa.table({"id": given.arrow(), "code": np.arange(1, len(given) + 1, dtype="i4")})
+            self._connection.register("given", ids)
+            self._run(f"CREATE TABLE {name}s AS SELECT id, code FROM given")
+            self._connection.unregister("given")
+            for column in columns:
+                self._refuse_lacking(name, column)
+        else:
+            places = " UNION ALL ".join(
+                f"SELECT {self._at(column)} AS id, {order} AS source, min(rowid) AS place FROM log "
+                f"WHERE id IS NOT NULL GROUP BY id"
+                for order, column in enumerate(columns)
+            )
+            if len(columns) > 1:
+                places = f"SELECT id, min((source, place)) AS place FROM ({places}) GROUP BY id"
+            self._run(
+                f"CREATE TABLE {name}s AS SELECT id, "
+                f"row_number() OVER (ORDER BY place)::INTEGER AS code FROM ({places})"
+            )
+        return self._texts(name)
+
+    def _refuse_lacking(self, name: str, column: str) -> None:
+        found = self._run(
+            f"SELECT rowid, {self._at(column)}::VARCHAR FROM log ANTI JOIN {name}s "
+            f"ON {self._at(column)}::VARCHAR = {name}s.id WHERE {self._at(column)} IS NOT NULL "
+            "ORDER BY rowid LIMIT 1"
+        ).fetchone()
+        if found:
+            raise LackingIdError(column, *found)
+
+    def _texts(self, name: str) -> Texts:
+        offsets = ColumnFile(self._folder / f"{name}s.offsets.npy", np.int64)
+        data = ColumnFile(self._folder / f"{name}s.data.npy", np.uint8)
+        offsets.append(np.zeros(2, np.int64))
+        end = 0
+        for batch in self._batches(f"SELECT id::VARCHAR AS id FROM {name}s ORDER BY code"):
+            texts = Texts.of_arrow(batch.column(0)).parts()
+            offsets.append(texts["offsets"][1:] + end)
+            data.append(texts["data"])
+            end += int(texts["offsets"][-1])
+        return Texts(offsets.mapped(), data.mapped())
+
+    def sorted(self, numbered: Mapping[str, Sequence[str]], types: Mapping[str, Any]) -> Columns:
+        """The log by user, then by time, then as it came.
+
+        Args:
+            numbered: What `number` was called with: the columns of ids of each name.
+            types: The type of every column that is returned.
+
+        Returns:
+            Memory-mapped columns; ids as their numbers, 0 for none.
+        """
+        owner = {column: name for name, columns in numbered.items() for column in columns}
+        joins = " ".join(
+            f"LEFT JOIN {name}s AS of_{column} "
+            f"ON log.{self._at(column)}::{self._type(name)} = of_{column}.id"
+            for column, name in owner.items()
+        )
+        wanted = ", ".join(
+            f"coalesce(of_{name}.code, 0)" if name in owner else f"log.{self._at(name)}"
+            for name in types
+        )
+        files = {
+            name: ColumnFile(self._folder / f"{place}.npy", kind)
+            for place, (name, kind) in enumerate(types.items())
+        }
+        ordered = f"ORDER BY of_user.code, log.{self._at('timestamp')}, log.rowid"
+        for batch in self._batches(f"SELECT {wanted} FROM log {joins} {ordered}"):
+            for file, values in zip(files.values(), batch.columns, strict=True):
+                file.append(values.to_numpy(zero_copy_only=False))
+        return {name: file.mapped() for name, file in files.items()}
+
+    def _at(self, name: str) -> str:
+        # Numbered: a column may have any name, and DuckDB takes `A` and `a` for one.
+        return f"c{self._names.index(name)}"
+
+    def _type(self, name: str) -> str:
+        found = self._run(f"SELECT column_type FROM (DESCRIBE {name}s) WHERE column_name = 'id'")
+        return str(found.fetchone()[0])
+
+    def _batches(self, query: str) -> Iterator[Any]:
+        return iter(self._run(query).to_arrow_reader(_ROWS_AT_ONCE))
+
+
+class ColumnFile:
+    """A one-dimensional `.npy` file that grows.
+
+    Args:
+        path: The file, which is written anew.
+        kind: The type of its numbers.
+    """
+
+    def __init__(self, path: Path, kind: Any) -> None:
+        self._path = path
+        self._kind = np.dtype(kind)
+        self._count = 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def append(self, values: np.ndarray) -> None:
+        """Writes numbers after those that are there."""
+        self._file.write(np.ascontiguousarray(values, self._kind).data)
+        self._count += len(values)
+
+    def mapped(self) -> np.ndarray:
+        """Ends the file and maps it."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+        # An empty file cannot be mapped.
+        return np.load(self._path, mmap_mode="r" if self._count else None, allow_pickle=False)
+
+    def _write_header(self) -> None:
+        # NumPy leaves room for the length to grow.
+        descr = np.lib.format.dtype_to_descr(self._kind)
+        header = {"descr": descr, "fortran_order": False, "shape": (self._count,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _insert(connection: Any, chunks: Iterable[Any]) -> list[str]:
+    """Makes the table `log` of the chunks, and returns the names of its columns."""
+    import duckdb
+    import pyarrow as pa
+
+    waiting = iter(chunks)
+    first = next(waiting)
+    names = first.schema.names
+    schema = pa.schema([(f"c{n}", field.type) for n, field in enumerate(first.schema)])
+    failed: list[Exception] = []
+
+    def batches() -> Iterator[Any]:
+        try:
+            yield from first.rename_columns(schema.names).to_batches()
+            for chunk in waiting:
+                yield from chunk.rename_columns(schema.names).cast(schema).to_batches()
+        except Exception as error:  # DuckDB would keep no more of it than its text
+            failed.append(error)
+            raise
+
+    reader = pa.RecordBatchReader.from_batches(schema, batches())
+    connection.register("chunks", reader)
+    try:
+        connection.execute("CREATE TABLE log AS SELECT * FROM chunks")
+    except duckdb.Error:
+        if failed:
+            raise failed[0] from None
+        raise
+    connection.unregister("chunks")
+    return names

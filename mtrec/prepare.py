@@ -1,0 +1,30 @@
+"""`python -m mtrec.prepare`: files become columns on disk, as the main job makes them first."""
+
+from mtrec.config import Config
+from mtrec.jobs.command import command
+
+
+@command("prepare")
+def main(config: Config) -> None:
+    """Prepares the data of the config, so that jobs with the same `data` find it ready.
+
+    Raises:
+        UserError: If the data cannot be had, or is not what training could use.
+    """
+    from mtrec.data.columns import parts_of
+    from mtrec.jobs.load import whole
+
+    dataset = whole(config.data)
+    tables = (dataset.users, dataset.items, dataset.interactions)
+    arrays = [
+        part for table in tables for column in table.values() for part in parts_of(column).values()
+    ]
+    print(
+        f"{dataset.name}: {len(dataset.interactions['user']):,} interactions of "
+        f"{dataset.num_users:,} users and {dataset.num_items:,} items, "
+        f"{sum(array.nbytes for array in arrays) / 2**20:,.1f} MiB, digest {dataset.digest:.12}"
+    )
+
+
+if __name__ == "__main__":
+    main()
