@@ -13,7 +13,9 @@ _HOMES = {
     "mtrec.data.batches": ["Batches"],
     "mtrec.data.dataset": ["Dataset"],
     "mtrec.data.negatives": ["Catalogue", "InBatch"],
+    "mtrec.data.schedule": ["Schedule"],
     "mtrec.data.split": ["keep_ratings", "split"],
+    "mtrec.heads.amount": ["Amount"],
     "mtrec.heads.binary": ["Binary"],
     "mtrec.heads.contrastive": ["Contrastive"],
     "mtrec.heads.head": ["Head"],
@@ -37,6 +39,7 @@ _HOMES = {
     "mtrec.model.recommender": ["Recommender"],
     "mtrec.model.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
     "mtrec.model.tower": ["Tower"],
+    "mtrec.notebook": ["fit", "open_run"],
     "mtrec.serving.index": ["ExactBuilder", "ScannBuilder"],
     "mtrec.serving.run": ["Run"],
     "mtrec.training.balance": [
@@ -48,25 +51,26 @@ _HOMES = {
     ],
     "mtrec.training.evaluate": ["Evaluator", "flat_metrics"],
     "mtrec.training.gradient_balance": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
-    "mtrec.training.loop": ["Schedule", "fit"],
     "mtrec.training.optimizers": ["LazyAdam", "RowWiseAdagrad"],
     "mtrec.training.step": ["Optimizers"],
     "mtrec.training.streaming_log_q": ["StreamingLogQ"],
 }
-# Functions that several modules call by one name.
-_LOADERS = {
-    "load_movielens": "mtrec.data.movielens",
-    "load_synthetic": "mtrec.data.synthetic",
-    "load_table": "mtrec.data.table",
+# Functions that have another name in their module, because several modules call one so.
+_RENAMED = {
+    "load_movielens": ("mtrec.data.movielens", "load"),
+    "load_synthetic": ("mtrec.data.synthetic", "load"),
+    "load_table": ("mtrec.data.table", "load"),
+    "train": ("mtrec.training.loop", "fit"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted({*_HOME_OF, *_LOADERS})
+__all__ = sorted({*_HOME_OF, *_RENAMED})
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LOADERS:
-        return import_module(_LOADERS[name]).load
+    if name in _RENAMED:
+        module, original = _RENAMED[name]
+        return getattr(import_module(module), original)
     if name not in _HOME_OF:
         raise AttributeError(f"module 'mtrec' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

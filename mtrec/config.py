@@ -17,6 +17,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mtrec.data.schedule import Schedule
 from mtrec.data.split import KINDS, keep_ratings, split
 from mtrec.errors import UserError, require
 
@@ -87,46 +88,27 @@ class ModelConfig:
 
 
 @dataclass
-class TrainConfig:
-    """How training goes; see `mtrec.training.loop.Schedule` and `mtrec.data.batches.Batches`."""
+class TrainConfig(Schedule):
+    """How training goes: a schedule, and what `mtrec.data.batches.Batches` takes."""
 
-    epochs: int
-    max_steps: int | None
     global_batch: int
     batch_of: str
     precision: str
     history_share: float
     chronological: bool
-    encode_at_once: int | None
-    steps_per_call: int
-    telemetry_every: int | None
-    checkpoint_every: str | None
     resume: str
-    patience: int | None
-    select_by: str | None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch", "steps_per_call"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("max_steps", "encode_at_once", "telemetry_every", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"train.{name} must be at least 1, or null; got {value}.")
-        every = self.checkpoint_every
-        if every is not None and not re.fullmatch(r"[1-9]\d*s?", every):
-            raise UserError(
-                f"train.checkpoint_every must be steps (100), seconds (60s) or null; got {every}."
-            )
+        try:
+            super().__post_init__()
+        except UserError as error:
+            raise UserError(re.sub(r"`(\w+)`", r"train.\1", str(error))) from error
+        if self.global_batch < 1:
+            raise UserError(f"train.global_batch must be at least 1; got {self.global_batch}.")
         if self.batch_of not in ("users", "rows"):
             raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
         if self.precision not in ("float32", "tf32"):
             raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
-        if self.patience is not None and self.select_by is None:
-            raise UserError(
-                "train.patience must be null with train.select_by=null: no epoch is better than "
-                f"another; got {self.patience}."
-            )
         if not 0 <= self.history_share < 1:
             raise UserError(
                 f"train.history_share must be at least 0 and below 1; got {self.history_share}."
@@ -317,6 +299,7 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
             f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
         ) from error
     nodes = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=dict) for n in ("split", "features")]
+    nodes.append(Parameter("infer", Parameter.KEYWORD_ONLY, annotation=bool, default=False))
     options = {name: value for name, value in data.items() if name != "_target_"}
     typed = _typed("data", options, [*_parameters(loader), *nodes])
     splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in _parameters(f)]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mtrec.cluster import nodes
 from mtrec.config import ClusterConfig, Config
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from mtrec.training.loop import Metrics
 
 
-@command("config")
-def main(config: Config) -> float | None:
+@command("config", typed=False)
+def main(composed: DictConfig) -> float | None:
     """Runs the main job in Hydra's run directory, or goes on with it.
 
     Returns:
@@ -39,11 +40,14 @@ def main(config: Config) -> float | None:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
     from mtrec.jobs import resume
+    from mtrec.jobs.inferred import heeded
     from mtrec.jobs.schema import experiment_of
     from mtrec.jobs.unused import refuse_unused
     from mtrec.tracking import mlflow_run, run_dir
 
     hydra = HydraConfig.get()
+    composed, inferred = heeded(composed)
+    config = cast(Config, OmegaConf.to_object(composed))
     refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
     with run_dir.held(directory):
@@ -53,11 +57,11 @@ def main(config: Config) -> float | None:
             kept = f"; {waiting} records still wait for MLflow" if waiting else ""
             print(f"finished before{kept}; train.resume=never would start anew\nrun: {directory}")
         else:
-            _run(found)
+            _run(found, inferred)
     return selected_by(found.config, directory)
 
 
-def _run(found: "Job") -> None:
+def _run(found: "Job", inferred: str | None) -> None:
     """Runs a job, and says in MLflow how it ended."""
     from mtrec.jobs import resume
     from mtrec.jobs.load import load
@@ -65,6 +69,7 @@ def _run(found: "Job") -> None:
     from mtrec.jobs.progress import stage
     from mtrec.tracking import mlflow_run, run_data, run_dir, ui
     from mtrec.tracking.parameters import parameters
+    from mtrec.tracking.whole import write_text
 
     config, directory, hydra = found.config, found.directory, HydraConfig.get()
     # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
@@ -74,6 +79,8 @@ def _run(found: "Job") -> None:
             resume.discard(directory)
         # First: it is what makes a directory a job's.
         run_dir.save_config(config, directory)
+        if inferred:
+            write_text(directory / run_dir.INFERRED, inferred)
         run_data.keep(dataset, parts, directory)
     tracker = mlflow_run.start(
         uri=config.tracking.uri,
@@ -85,6 +92,8 @@ def _run(found: "Job") -> None:
         tags=chosen(hydra.runtime.choices),
         run_dir=directory,
     )
+    if inferred:
+        tracker.log_file(directory / run_dir.INFERRED, "")
     try:
         with devices.visible(_gpus(config.cluster)):
             job(config, dataset, parts, directory, tracker)

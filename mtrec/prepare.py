@@ -1,19 +1,25 @@
 """`python -m mtrec.prepare`: files become columns on disk, as the main job makes them first."""
 
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+
 from mtrec.config import Config
 from mtrec.jobs.command import command
 
 
-@command("prepare")
-def main(config: Config) -> None:
+@command("prepare", typed=False)
+def main(composed: DictConfig) -> None:
     """Prepares the data of the config, so that jobs with the same `data` find it ready.
 
     Raises:
         UserError: If the data cannot be had, or is not what training could use.
     """
     from mtrec.data.columns import parts_of
+    from mtrec.jobs.inferred import heeded
     from mtrec.jobs.load import whole
 
+    config = cast(Config, OmegaConf.to_object(heeded(composed)[0]))
     dataset = whole(config.data)
     tables = (dataset.users, dataset.items, dataset.interactions)
     arrays = [

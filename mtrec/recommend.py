@@ -103,40 +103,30 @@ def recommend(
         UserError: If k exceeds the items left, or `history` or `features` name what is not there.
     """
     import numpy as np
-    import tensorflow as tf
 
     from mtrec.data.inputs import QueryInputs
+    from mtrec.serving.answer import Answerer
 
     assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
-    seen = run.known.of_user(row) if row else run.item_rows(history)
-    left = run.dataset.num_items - len(np.unique(seen))
+    if row:
+        inputs = QueryInputs.of(np.array([row]), run.known)
+    else:
+        replaced = run.model.query.encode_row(features or {})
+        inputs = QueryInputs.of_new(run.item_rows(history), replaced)
+    left = run.dataset.num_items - len(np.unique(inputs.history.items))
     if not 1 <= k <= left:
         raise UserError(
             f"k must be between 1 and {left}, the items that user {user_id!r} does not have yet; "
             f"got {k}."
         )
-    if row:
-        inputs = QueryInputs.of(np.array([row]), run.known)
-    else:
-        inputs = QueryInputs.of_new(seen, run.model.query.encode_row(features or {}))
-    query = run.model.queries(inputs)
-    retrieval = run.model.heads[run.retrieval]
-    vector = np.asarray(retrieval.embed(query[run.retrieval]))
-    scores, positions = index.search(vector, k, exclude=[np.unique(seen) - 1])
-    items = positions[0] + 1
-    ratings: list[float | None] = [None] * k
-    if run.rating:
-        candidate = run.model.candidates(tf.constant(items))[run.rating]
-        users = np.full(k, row, np.int32)
-        repeated = tf.repeat(query[run.rating], k, axis=0)
-        head = run.model.heads[run.rating]
-        found = head.score_pairs(repeated, candidate, users, items, name="rating")
-        ratings = found["rating"].numpy().tolist()
+    found = Answerer(run.model, run.retrieval, run.rating, index.at_once).best(inputs, k)
+    items, scores = (found[name][0].numpy().tolist() for name in ("item", "score"))
     titles = run.dataset.items[run.dataset.title][items].tolist()
+    ratings = found["rating"][0].numpy().tolist() if run.rating else [None] * k
     return [
-        Recommendation(item_id=str(run.item_ids[i - 1]), title=t, score=float(s), rating=r)
-        for i, t, s, r in zip(items, titles, scores[0], ratings, strict=True)
+        Recommendation(item_id=str(run.item_ids[i - 1]), title=t, score=s, rating=r)
+        for i, t, s, r in zip(items, titles, scores, ratings, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from mtrec.distributed import devices
@@ -9,5 +10,7 @@ from mtrec.libraries import quiet_libraries
 
 sys.path += [str(Path(__file__).parent / folder) for folder in ("cluster", "distributed")]
 quiet_libraries()
+# What jobs note of their runs is no business of the home.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()
 # As a job without `cluster.use_gpu` does, so that tests find the same where there are GPUs.
 os.environ.update(devices.environment(0))

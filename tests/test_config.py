@@ -15,6 +15,7 @@ from mtrec.model.pooling import Transformer
 CONF = conf_directory()
 REQUIRED = {
     "data=table": ["data.interactions=rows.csv"],
+    "head@task.heads.retrieval=amount": ["task.heads.retrieval.label=plays"],
     "cluster=ray_address": ["cluster.address=127.0.0.1:6379"],
 }
 

@@ -17,10 +17,19 @@ LAYERS = (
     {"jobs"},
     {"cluster"},
     COMMANDS,
+    {"notebook"},
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 # What a notebook uses without Hydra.
 WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"}
+
+MOST_ENTRIES = 20
+MOST_FLOORS = 10
+MOST_ARROWS = 86
+LEAST_INSIDE = 0.36  # of a package's imports of packages
+LONGEST_FILE = 400
+TOO_LONG = {"tracking/mlflow_run.py"}  # to be cut
+LONGEST_FUNCTION = 60  # without its docstring
 
 
 def room_of(path: Path) -> str:
@@ -71,3 +80,40 @@ def test_no_package_imports_by_its_face() -> None:
         tree = ast.parse(face.read_text("utf-8"))
         assert ast.get_docstring(tree), face
         assert len(tree.body) == 1, f"{face} imports something: imports would no longer be lazy"
+
+
+def test_the_house_stays_small() -> None:
+    packages = [room for room in LAYER if (PACKAGE / room).is_dir()]
+    found = imports()
+    arrows = {(own, room) for _, own, room in found if own != room}
+    of_packages = [own == room for _, own, room in found if {own, room} <= set(packages)]
+    inside = sum(of_packages) / len(of_packages)
+    print(
+        f"{len(LAYER)} entries, {len(packages)} packages, {len(LAYERS)} floors, {len(arrows)} "
+        f"arrows; inside a package: {sum(of_packages)} of {len(of_packages)} imports between "
+        f"packages ({inside:.1%}), of {len(found)} in all"
+    )
+    assert len(LAYER) <= MOST_ENTRIES
+    assert len(packages) <= 10
+    assert len(LAYERS) <= MOST_FLOORS
+    assert len(arrows) <= MOST_ARROWS
+    assert inside >= LEAST_INSIDE
+
+
+def test_files_and_functions_stay_short() -> None:
+    files, functions = {}, {}
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        files[str(path.relative_to(PACKAGE))] = len(text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                where = f"{path.relative_to(PACKAGE)}:{node.name}"
+                said = ast.get_docstring(node, clean=False)
+                lines = node.end_lineno - node.lineno + 1
+                functions[where] = lines - (len(said.splitlines()) if said else 0)
+    for kind in (files, functions):
+        print(sorted(kind.items(), key=lambda item: -item[1])[:8])
+    print(sum(files.values()), "lines")
+    assert {name for name, lines in files.items() if lines > LONGEST_FILE} <= TOO_LONG
+    assert {name: lines for name, lines in functions.items() if lines > LONGEST_FUNCTION} == {}

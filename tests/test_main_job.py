@@ -52,7 +52,7 @@ def run_dir(job: subprocess.CompletedProcess[str]) -> Path:
 def test_the_main_job_leaves_what_the_contract_names(run_dir: Path) -> None:
     names = {path.name for path in run_dir.iterdir()}
     wanted = {"config.yaml", "metrics.json", "checkpoints", "model", "index", "mlflow_run_id"}
-    wanted |= {"evaluation_users.parquet"}
+    wanted |= {"evaluation_users.parquet", "data.html"}
     assert wanted <= names
     manifest = json.loads((run_dir / "index" / "manifest.json").read_text())
     assert manifest["catalogue_size"] == 90

@@ -50,8 +50,9 @@ class Batches:
         history_share: Probability that an item is shown as history, with all that the user did with
             it. With `users`, the items not shown are the targets; with `rows`, the other items of
             the row's user are thinned.
-        chronological: Whether only earlier entries are shown (by time, ties excluded), those of
-            items that are not a target too.
+        chronological: Whether only what is earlier than the targets is shown (by time, ties
+            excluded). With `users`, the targets are then all rows from a moment on with items that
+            the user does not have by then.
         negatives: What the pool is made of; null if no head needs one.
         num_replicas: Replicas that share a batch.
         seed: Seed of all random choices.

@@ -26,12 +26,6 @@ def first_copies(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return first
 
 
-def num_copies(columns: Mapping[str, np.ndarray]) -> int:
-    """How many rows are like an earlier one in every column."""
-    first = first_copies(columns)
-    return int(np.count_nonzero(first != np.arange(len(first))))
-
-
 def _sortable(column: np.ndarray) -> np.ndarray:
     """Equal numbers for equal values, NaN among them."""
     if column.dtype.kind != "f":

@@ -3,6 +3,7 @@
 They are read chunk by chunk, so that no more than a chunk need be in memory.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mtrec.errors import UserError
 
 # Rows of a chunk of Parquet, and bytes of one of CSV.
 _CHUNK_ROWS, _CHUNK_BYTES = 1 << 18, 1 << 23
+_DELIMITERS = (",", "\t", ";", "|")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Files:
         Args:
             path: CSV (`.csv`, `.tsv`), Parquet (`.parquet`, `.pq`) or Arrow (`.arrow`, `.feather`)
                 files, CSV compressed or not; a local path, or an address such as `s3://bucket/log`.
+                Between cells of CSV stands what is most frequent in the header: comma, tab,
+                semicolon or bar.
             option: The option that named it.
 
         Raises:
@@ -86,18 +90,26 @@ class Files:
                 first += len(rows)
                 rows = _next(chunks, self.option, path)
 
-    def whole(self) -> TableFile:
+    def whole(self, *, most_rows: int | None = None) -> TableFile:
         """All rows at once.
+
+        Args:
+            most_rows: How many are enough; no chunk is read beyond. None reads them all.
 
         Raises:
             UserError: As `chunks`, or the files have columns of different types.
         """
         import pyarrow as pa
 
-        chunks = list(self.chunks())
+        chunks, rows = [], 0
+        for chunk in self.chunks():
+            chunks.append(chunk)
+            rows += len(chunk.rows)
+            if most_rows is not None and rows >= most_rows:
+                break
         with _reported(self.option, self.path):
-            rows = pa.concat_tables([chunk.rows for chunk in chunks])
-        return TableFile(self.option, self.path, chunks[0].columns, rows, first=0)
+            table = pa.concat_tables([chunk.rows for chunk in chunks])
+        return TableFile(self.option, self.path, chunks[0].columns, table, first=0)
 
     def _name(self, place: str) -> str:
         local = "file" in self.system.protocol
@@ -168,8 +180,7 @@ def _read_csv(
     import pyarrow as pa
     from pyarrow import csv
 
-    tabs = ".tsv" in Path(place).suffixes
-    parse = csv.ParseOptions(delimiter="\t" if tabs else ",", newlines_in_values=True)
+    parse = csv.ParseOptions(delimiter=_delimiter(file), newlines_in_values=True)
     # A buffer of a chunk's size is made, however little there is; what is compressed has no size.
     size = min(_CHUNK_BYTES, getattr(file, "size", None) or _CHUNK_BYTES)
     blocks = csv.ReadOptions(block_size=size)
@@ -192,6 +203,14 @@ def _read_csv(
             yield pa.Table.from_batches([batch])
 
     return names, chunks()
+
+
+def _delimiter(file: Any) -> str:
+    """What stands between the names in the header of a CSV file, which is then at its start."""
+    header = file.readline().decode(errors="replace")
+    file.seek(0)
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(_DELIMITERS, key=unquoted.count)
 
 
 def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:

@@ -106,6 +106,31 @@ class SortedLog:
             )
         return self._texts(name)
 
+    def most_frequent(self, column: str, *, of: str, count: int) -> Any:
+        """What most rows of each owner have in a column, or of as frequent values the first.
+
+        Args:
+            column: The column.
+            of: What owns it, `user` or `item`, whose ids are numbered.
+            count: How many of them there are.
+
+        Returns:
+            An Arrow array `[count]`, null for those without a value.
+        """
+        import pyarrow as pa
+
+        values = self._run(
+            f"SELECT {of}s.code - 1 AS place, value FROM ("
+            f"SELECT {self._at(of)}::{self._type(of)} AS id, {self._at(column)} AS value, "
+            f"count(*) AS times, min(rowid) AS first FROM log "
+            f"WHERE {self._at(column)} IS NOT NULL GROUP BY ALL) AS found "
+            f"JOIN {of}s ON found.id = {of}s.id "
+            f"QUALIFY row_number() OVER (PARTITION BY {of}s.code ORDER BY times DESC, first) = 1"
+        ).to_arrow_table()
+        rows = np.full(count, -1)
+        rows[values.column("place").to_numpy()] = np.arange(len(values))
+        return values.column("value").take(pa.array(rows, mask=rows < 0))
+
     def _refuse_lacking(self, name: str, column: str) -> None:
         found = self._run(
             f"SELECT rowid, {self._at(column)}::VARCHAR FROM log ANTI JOIN {name}s "

@@ -12,7 +12,7 @@ from mtrec.data.columns import Columns, Texts, with_unknown
 from mtrec.data.dataset import Dataset
 from mtrec.data.files import Files
 from mtrec.data.sorted_log import LackingIdError, SortedLog
-from mtrec.data.table_file import TableFile
+from mtrec.data.table_file import TableFile, plain
 from mtrec.data.validate import check, check_ids, check_times
 from mtrec.errors import UserError, require
 
@@ -34,6 +34,9 @@ def load(
     labels: list[str],
     negative: str | None,
     timestamp: str | None,
+    timestamp_format: str | None,
+    user_columns: list[str],
+    item_columns: list[str],
     title: str | None,
     rating_scale: list[float] | None,
     bag_columns: list[str],
@@ -65,6 +68,11 @@ def load(
         negative: Column of item ids in `interactions`: one that the user was shown with the row and
             did not take; an empty cell is a row without. `None`: no row has one.
         timestamp: Column of times in `interactions`, in seconds or as dates. `None`: all 0.
+        timestamp_format: How they are written, if not in seconds or as ISO 8601: what `strptime`
+            takes, such as `%m/%d/%Y`, or what they count since 1970 (D, ms or another unit).
+        user_columns: Columns of `interactions` that belong to the users, such as their age: each
+            has there what most of their rows have, or of as frequent values the first.
+        item_columns: Columns of `interactions` that belong to the items.
         title: Column of `items` that people read; `None` takes the ids.
         rating_scale: Lowest and highest rating; `None` takes those in the data.
         bag_columns: Text columns of `items` or `users` that hold several labels a cell.
@@ -94,6 +102,9 @@ def load(
         "labels": list(labels),
         "negative": negative,
         "timestamp": timestamp,
+        "timestamp_format": timestamp_format,
+        "user_columns": list(user_columns),
+        "item_columns": list(item_columns),
         "title": title,
         "scale": scale,
         "bag_columns": list(bag_columns),
@@ -131,9 +142,15 @@ class _Preparation:
     def dataset(self, name: str) -> Dataset:
         """The dataset, named so."""
         options = self._options
-        _check_bags(options["bag_columns"], *self._side.values())
-        given = self._side.get("items")
-        _check_title(options["title"], given.columns if given else [self._keys["item"]])
+        known = {
+            side: [*(file.columns if (file := self._side.get(f"{side}s")) else [key])]
+            + options[f"{side}_columns"]
+            for side, key in self._keys.items()
+        }
+        for side, columns in known.items():
+            _check_owned(side, columns)
+        _check_bags(options["bag_columns"], [*known["item"], *known["user"]])
+        _check_title(options["title"], known["item"])
         numbered = {"user": ["user"], "item": ["item"]}
         types: dict[str, Any] = {"user": np.int32, "item": np.int32, "rating": np.float32}
         types |= {"timestamp": np.int64, **dict.fromkeys(options["labels"], np.float32)}
@@ -167,9 +184,14 @@ class _Preparation:
         named = ("user_key", "item_key", "rating", "negative", "timestamp")
         wanted = [options[name] for name in named if options[name] is not None]
         time_type, first = None, 0
-        for chunk in self._log.chunks([*wanted, *options["labels"]]):
+        wanted += options["labels"] + options["user_columns"] + options["item_columns"]
+        for chunk in self._log.chunks(wanted):
             if options["timestamp"] is not None and time_type is None:
-                time_type = chunk.time_type(options["timestamp"], named_by="timestamp")
+                time_type = chunk.time_type(
+                    options["timestamp"],
+                    named_by="timestamp",
+                    form=options["timestamp_format"],
+                )
             count = len(chunk.rows)
             self._firsts.append(first)
             self._chunks.append((chunk.path, chunk.first))
@@ -196,26 +218,42 @@ class _Preparation:
             check_times(columns["timestamp"], before=chunk.first, path=chunk.path)
         for name in options["labels"]:
             columns[name] = chunk.ratings(name, named_by="labels", scale=None)
+        for side in self._keys:
+            for name in options[f"{side}_columns"]:
+                column = chunk.cells(name, named_by=f"{side}_columns")
+                columns[f"{side}.{name}"] = column
         return columns
 
     def _numbered(self, log: SortedLog, side: str, columns: Sequence[str]) -> Columns:
         """The columns of the users or the items, whose ids in the log are numbered."""
+        import pyarrow as pa
+
         key, file = self._keys[side], self._side.get(f"{side}s")
         if file is None:
-            return {key: log.number(side, columns, None)}
-        given = Texts.of_arrow(file.ids(key, named_by=f"{side}_key"))
-        check_ids(f"{side}s", key, given)
-        found: Columns = {key: given} | file.features(
-            without=key,
+            found: Columns = {key: log.number(side, columns, None)}
+        else:
+            given = Texts.of_arrow(file.ids(key, named_by=f"{side}_key"))
+            check_ids(f"{side}s", key, given)
+            found = {key: given} | self._features(file, without=key)
+            try:
+                log.number(side, columns, given)
+            except LackingIdError as error:
+                raise self._lacking(error, file) from error
+            found = {name: with_unknown(column) for name, column in found.items()}
+        for name in self._options[f"{side}_columns"]:
+            values = log.most_frequent(f"{side}.{name}", of=side, count=len(found[key]) - 1)
+            rows = plain(pa.table({name: values}))
+            owned = TableFile("interactions", self._log.path, [name], rows, first=0)
+            found[name] = with_unknown(self._features(owned, without="")[name])
+        return found
+
+    def _features(self, file: TableFile, *, without: str) -> Columns:
+        return file.features(
+            without=without,
             texts=[self._options["title"]],
             bags=self._options["bag_columns"],
             separator=self._options["bag_separator"],
         )
-        try:
-            log.number(side, columns, given)
-        except LackingIdError as error:
-            raise self._lacking(error, file) from error
-        return {name: with_unknown(column) for name, column in found.items()}
 
     def _lacking(self, error: LackingIdError, file: TableFile) -> UserError:
         chunk = bisect_right(self._firsts, error.row) - 1
@@ -238,13 +276,21 @@ def _check_labels(labels: Sequence[str]) -> None:
             )
 
 
-def _check_bags(bag_columns: Sequence[str], *files: TableFile) -> None:
-    known = [name for file in files for name in file.columns]
+def _check_owned(side: str, columns: Sequence[str]) -> None:
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UserError(
+                f"`{side}_columns` must name columns that the {side}s have from nowhere else; "
+                f"they have {name!r} twice. Leave it out."
+            )
+
+
+def _check_bags(bag_columns: Sequence[str], known: Sequence[str]) -> None:
     for name in bag_columns:
         if name not in known:
             raise UserError(
-                f"`bag_columns` must name columns of `items` or `users`; got {name!r}, "
-                f"they have {', '.join(known) or 'no columns'}. Correct or remove it."
+                f"`bag_columns` must name columns of items or users; got {name!r}, they have "
+                f"{', '.join(known)}. Correct or remove it."
             )
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
-_NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _ZONE = r"(Z|[-+]\d\d:?\d\d)$"
+# Seconds of what a number may count since 1970.
+UNITS = {"W": 604_800, "D": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,25 @@ class TableFile:
         Raises:
             UserError: The file has no such column, or it holds lists.
         """
-        if name not in self.columns:
-            raise UserError(
-                f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
-                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them."
-            )
-        column = self.rows.column(name)
+        column = self._named(name, named_by)
         if _is_list(column.type):
             raise UserError(
                 f"column {name!r} of `{self.option}`, which `{named_by}` names, must hold one "
                 f"value a row; in {self.path} it holds lists. Set `{named_by}` to another."
             )
         return column
+
+    def cells(self, name: str, *, named_by: str) -> Any:
+        """Returns a column, also one of lists, in which blank cells are null."""
+        return _without_blanks(self._named(name, named_by))
+
+    def _named(self, name: str, named_by: str) -> Any:
+        if name not in self.columns:
+            raise UserError(
+                f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
+                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them."
+            )
+        return self.rows.column(name)
 
     def ids(self, name: str, *, named_by: str, optional: bool = False) -> Any:
         """Returns an id column: int64, or large strings without spaces around them.
@@ -96,10 +105,15 @@ class TableFile:
             self._refuse(outside, column, name, rule, "Correct it, set `rating_scale`")
         return _floats(numbers)
 
-    def time_type(self, name: str, *, named_by: str) -> Any:
-        """The Arrow type that a timestamp column is read as, by its first row; None without one."""
+    def time_type(self, name: str, *, named_by: str, form: str | None) -> Any:
+        """What a timestamp column is read as: `form`, or an Arrow type by its first row.
+
+        None without a row.
+        """
         import pyarrow as pa
 
+        if form is not None:
+            return form
         column = self.column(name, named_by=named_by)[:1]
         if not len(column):
             return None
@@ -110,11 +124,12 @@ class TableFile:
         return pa.timestamp("us", "UTC" if _zoned(column) else None)
 
     def times(self, name: str, kind: Any, *, named_by: str) -> np.ndarray:
-        """Returns a timestamp column as int64 seconds, from numbers, dates or ISO 8601 text.
+        """Returns a timestamp column as int64 seconds, from numbers, dates or text.
 
         Args:
             name: Its name.
-            kind: The type to read it as, that `time_type` has of the first rows of all.
+            kind: The type to read it as, that `time_type` has of the first rows of all; or what
+                `strptime` takes, such as `%m/%d/%Y`, or one of `UNITS`.
             named_by: The option that named it.
         """
         import pyarrow as pa
@@ -122,11 +137,20 @@ class TableFile:
 
         column = _without_blanks(self.column(name, named_by=named_by))
         rule = "seconds since 1970 or a date such as 2024-05-31T12:00:00"
+        if isinstance(kind, str):
+            rule = f"a time as `timestamp_format`={kind} says"
         self._refuse(pc.is_null(column), column, name, rule, "Fill it in")
         if not len(column):
             return np.zeros(0, np.int64)
-        times = self._cast(column, kind, name, rule)
-        if pa.types.is_timestamp(kind):
+        if isinstance(kind, str) and kind not in UNITS:
+            column = column.cast(pa.large_string())
+            times = pc.strptime(column, format=kind, unit="s", error_is_null=True)
+            self._refuse(pc.is_null(times), column, name, rule, "Correct it")
+            return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        times = self._cast(column, pa.float64() if isinstance(kind, str) else kind, name, rule)
+        if isinstance(kind, str):
+            times = pc.multiply(times, UNITS[kind])
+        if pa.types.is_timestamp(times.type):
             return times.cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
         # What no int64 holds either; NaN is below nothing.
         self._refuse(pc.invert(pc.less(pc.abs(times), 2.0**63)), column, name, rule, "Correct it")
@@ -254,7 +278,7 @@ def _all_numbers(column: Any) -> bool:
     import pyarrow.compute as pc
 
     filled = _without_blanks(column).drop_null()
-    return len(filled) > 0 and pc.all(pc.match_substring_regex(filled, _NUMBER)).as_py()
+    return len(filled) > 0 and pc.all(pc.match_substring_regex(filled, NUMBER)).as_py()
 
 
 def _zoned(column: Any) -> bool:

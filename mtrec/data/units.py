@@ -1,7 +1,7 @@
 """The units of a batch, users or rows: what each is shown, what it is asked for, and how likely.
 
-A user's interactions with one item stay together: what a query is asked for is never shown to it,
-however often its user took the item.
+What a query is asked for is never shown to it, however often its user took the item. In time order
+what is asked for is what the user does not have by then.
 """
 
 from dataclasses import dataclass
@@ -113,6 +113,14 @@ class Units:
         self._first = index[inverse]
         # Whether the user has the item, by this entry or another.
         self._has = np.bincount(inverse, weights=histories.taken)[inverse] > 0
+        # The first entry by which the user has the item, or the entry itself where that is earlier:
+        # where it is asked for in time order, so is the entry.
+        entry = np.arange(len(self._user))
+        has_first = np.full(len(entry), len(entry))
+        np.minimum.at(has_first, self._first[histories.taken], entry[histories.taken])
+        self._until = np.minimum(entry, has_first[self._first])
+        # What may be the first that is asked for.
+        self._fresh = self._until == entry
 
     def draw(self, units: np.ndarray, rng: np.random.Generator) -> Queries:
         """A query for each of `units`; targets and what is shown are drawn by `rng`."""
@@ -130,7 +138,9 @@ class Units:
         else:
             target = ~kept
             if self._chronological:
-                target = place >= self._cuts(entries, owners, len(users), rng)[owners]
+                cuts = self._cuts(entries, owners, len(users), rng)[owners]
+                target = place - (entries - self._until[entries]) >= cuts
+                kept &= place < cuts
         taken = self._histories.taken[entries]
         asked, otherwise = _any(first, target), _any(first, taken & ~target)
         shown, had = kept & ~asked & taken, (first == place) & ~asked & self._has[entries]
@@ -148,12 +158,14 @@ class Units:
     def _cuts(
         self, entries: np.ndarray, owners: np.ndarray, users: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Where in `entries` each user's targets begin; what is strictly earlier may be shown."""
+        """The moment in `entries` before which each user's may be shown, and not asked for."""
         counts = np.bincount(owners, minlength=users)
         starts = np.cumsum(counts) - counts
-        # The first target is drawn evenly from all entries.
-        drawn = starts + (rng.random(users) * counts).astype(np.int64)
-        return starts + self._earlier[entries[drawn]]
+        # The first target is drawn evenly from all entries with items that the user lacks then.
+        fresh = np.flatnonzero(self._fresh[entries])
+        counts = np.bincount(owners[fresh], minlength=users)
+        drawn = np.cumsum(counts) - counts + (rng.random(users) * counts).astype(np.int64)
+        return starts + self._earlier[entries[fresh[drawn]]]
 
     def brings(self, given: np.ndarray | None) -> Brings:
         """What each unit can bring into the pool, by user or entry.
@@ -174,7 +186,8 @@ class Units:
             items, entry, missed = items[once], entry[once], missed[once]
         pairs, place = np.unique(unit[entry] * width + items, return_inverse=True)
         together = np.ones(len(pairs))
-        # In time order the targets are the last entries: the latest is one wherever another is.
+        # In time order an entry is a target if the moment is early enough: the likeliest of some is
+        # one wherever another is.
         combine = np.minimum if self._chronological else np.multiply
         combine.at(together, place, missed)
         return Brings(pairs // width, pairs % width, 1 - together)
@@ -195,10 +208,12 @@ class Units:
             return np.ones(len(self._user))
         if not self._chronological:
             return np.full(len(self._user), 1 - self._history_share)
-        # The first target is drawn from all entries, and those not earlier than it are targets.
-        counts = np.bincount(self._user)[self._user]
-        later = _strictly_earlier(self._user[::-1], self._times[::-1])[::-1]
-        return (counts - later) / counts
+        # The first target is drawn from the fresh entries: it must not be later than `_until`.
+        ends = self._histories.offsets[self._user + 1]
+        ends -= _strictly_earlier(self._user[::-1], self._times[::-1])[::-1]  # of its moment
+        fresh = np.concatenate([[0], np.cumsum(self._fresh)])
+        before, of_user = (fresh[self._histories.offsets[self._user + n]] for n in (0, 1))
+        return (fresh[ends][self._until] - before) / (of_user - before)
 
 
 def _any(first: np.ndarray, marked: np.ndarray) -> np.ndarray:

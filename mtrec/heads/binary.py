@@ -55,13 +55,17 @@ class Binary(PairHead):
     def report(
         self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
     ) -> Report:
-        """Log loss, and AUC over all rows, of the held-out interactions that carry the label."""
+        """Metrics of the held-out interactions that carry the label.
+
+        `log_loss` in nats and as `normalized_entropy`; `auc` over all rows and `grouped_auc`, see
+        `mtrec.heads.metrics`; `calibration`, the sum of probabilities over the positive rows.
+        """
         owner, item, label = self.labelled(held_out)
         if not len(label):
             return Report(metrics={})
         positive, output = label >= self.at_least, measured["output"].astype(np.float64)
         losses = metrics.log_losses(output, positive)
-        found = {"log_loss": float(losses.mean()), "auc": metrics.auc(output, positive)}
+        found = _found(output, losses, positive, owner)
         if not full:
             return Report(metrics=found)
         start = np.full(len(label), np.log(self.train_share / (1 - self.train_share)))
@@ -69,10 +73,23 @@ class Binary(PairHead):
         probability = 1 / (1 + np.exp(-output))
         return Report(
             metrics=found,
-            baseline={"log_loss": float(baseline.mean()), "auc": metrics.auc(start, positive)},
+            baseline=_found(start, baseline, positive, owner),
             slices=sliced(
                 held_out, owner, item, "log_loss", losses, baseline, lambda x: float(np.mean(x))
             ),
             tables={"calibration": metrics.calibration(probability, positive, bins=10)},
             per_user=PerUser.summed({"log_loss": losses}, owner, len(held_out.users)),
         )
+
+
+def _found(
+    output: np.ndarray, losses: np.ndarray, positive: np.ndarray, owner: np.ndarray
+) -> dict[str, float]:
+    taken = int(positive.sum())
+    return {
+        "log_loss": float(losses.mean()),
+        "normalized_entropy": metrics.normalized_entropy(losses, positive),
+        "auc": metrics.auc(output, positive),
+        "grouped_auc": metrics.grouped_auc(output, positive, owner),
+        "calibration": float(np.sum(1 / (1 + np.exp(-output))) / taken) if taken else float("nan"),
+    }

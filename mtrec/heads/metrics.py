@@ -9,9 +9,9 @@ from mtrec.distributed import heartbeat
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
 FACTORIZED_AT = (1, 5, 10, 50, 100)
-LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "loss", "log_loss")
+LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "rmsle", "loss", "log_loss", "normalized_entropy")
 # Metrics that are the root of a mean.
-ROOTS = ("rmse", "rmse_clipped")
+ROOTS = ("rmse", "rmse_clipped", "rmsle")
 
 
 def lower_is_better(metric: str) -> bool:
@@ -114,13 +114,65 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
     NaN without a row of either kind.
     """
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    below = np.cumsum(count) - count  # rows with a lower score
-    ranks_ = (below + (count - 1) / 2)[place]
-    number = int(positive.sum())
-    pairs = number * (len(scores) - number)
-    won = ranks_[positive].sum() - number * (number - 1) / 2
-    return float(won / pairs) if pairs else float("nan")
+    return grouped_auc(scores, positive, np.zeros(len(scores), int))
+
+
+def grouped_auc(scores: np.ndarray, positive: np.ndarray, owner: np.ndarray) -> float:
+    """Mean AUC of the users with rows of both kinds, each weighing as much as they have rows.
+
+    NaN without such a user (Zhu et al., Optimized Cost per Click, KDD 2017).
+
+    Args:
+        scores: Of each row, `[N]`.
+        positive: Whether it is positive, `[N]`.
+        owner: Number of its user, `[N]`.
+    """
+    order = np.lexsort((scores, owner))
+    owner, scores, positive = owner[order], scores[order], positive[order]
+    new_owner = np.diff(owner, prepend=-1) != 0
+    tie = np.cumsum(new_owner | (np.diff(scores, prepend=np.nan) != 0)) - 1
+    place = np.arange(len(owner), dtype=np.float64)
+    place = (np.bincount(tie, place) / np.bincount(tie))[tie]  # ties share their mean place
+    of = np.cumsum(new_owner) - 1
+    place -= np.flatnonzero(new_owner)[of]
+    count, number = np.bincount(of), np.bincount(of, positive)
+    won = np.bincount(of, place * positive) - number * (number - 1) / 2
+    pairs = number * (count - number)
+    both = pairs > 0
+    if not both.any():
+        return float("nan")
+    return float(np.average(won[both] / pairs[both], weights=count[both]))
+
+
+def normalized_entropy(losses: np.ndarray, positive: np.ndarray) -> float:
+    """Mean cross-entropy over that of telling the rows' own share of positive ones of each.
+
+    1 says nothing of a row; NaN without a row of either kind (He et al., ADKDD 2014).
+    """
+    share = np.mean(positive)
+    entropy = -sum(p * np.log(p) for p in (share, 1 - share) if p)
+    return float(np.mean(losses) / entropy) if entropy else float("nan")
+
+
+def xauc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the pairs of rows with different truths that scores order alike; ties count a half.
+
+    NaN without such a pair (Zhan et al., Deconfounding Duration Bias, KDD 2022).
+    """
+    from scipy.stats import kendalltau
+
+    def pairs(counts: np.ndarray) -> float:
+        return float((counts * (counts - 1.0)).sum() / 2)
+
+    every = pairs(np.array([len(truth)]))
+    tied = [pairs(np.unique(values, return_counts=True)[1]) for values in (scores, truth)]
+    if every == tied[1]:
+        return float("nan")
+    if every == tied[0]:
+        return 0.5
+    # Tau-b's numerator is the pairs in order less those in reverse.
+    led = kendalltau(scores, truth).statistic * np.sqrt((every - tied[0]) * (every - tied[1]))
+    return float((led / (every - tied[1]) + 1) / 2)
 
 
 def graded_ranking(

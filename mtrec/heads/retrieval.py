@@ -16,7 +16,7 @@ from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
 from mtrec.heads.ranks import ByModel, ByPopularity, rank_all
-from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows
+from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows, once_a_pair
 
 # Before the names of what the baseline was measured to do.
 _POPULAR = "popular_"
@@ -144,7 +144,11 @@ class Retrieval(Head):
         return self.loss.sends(batch, width=width, replicas=replicas)
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
-        """The loss of each row; every positive row counts, by its weight."""
+        """The loss of each row; every positive one counts, by its weight.
+
+        Those with the same query and target share theirs: what a query asks for is right or wrong
+        once, as in evaluation, however often its user took the item.
+        """
         batch = examples.batch
         weight = batch.rows.weight
         kind = batch.rows.kind
@@ -156,6 +160,7 @@ class Retrieval(Head):
         if self.weight_by is not None:
             factor = batch.rows.labels[self.weight_by]
             weight *= tf.where(tf.math.is_finite(factor), factor, 0.0)
+        weight = once_a_pair(batch, weight)
         embedded = Examples(
             query=self.embed(examples.query),
             item=self.embed(examples.item),

@@ -24,17 +24,37 @@ def kinds_of_rows(batch: Batch, positive: tf.Tensor, negative: tf.Tensor) -> tf.
         positive: Whether a row is positive, `[N]`.
         negative: Whether the item of a row was shown in vain, `[N]`.
     """
-    item = tf.cast(batch.rows.item, tf.int64)
-    pair = tf.cast(batch.rows.query, tf.int64) * tf.cast(tf.size(batch.items), tf.int64) + item
-    _, place = tf.unique(pair)
+    pair = _pairs(batch)
 
     def any_of_pair(rows: tf.Tensor) -> tf.Tensor:
-        found = tf.math.unsorted_segment_max(tf.cast(rows, tf.float32), place, tf.size(pair))
-        return tf.gather(found, place) > 0
+        return _sum_of_pair(tf.cast(rows, tf.float32), pair) > 0
 
     told_from = any_of_pair(negative & (batch.rows.had == 0))
     kind = tf.where(any_of_pair(positive), TARGET, tf.where(told_from, BROUGHT, HAD))
     return tf.where(batch.rows.kind > 0, kind, 0)
+
+
+def once_a_pair(batch: Batch, weight: tf.Tensor) -> tf.Tensor:
+    """The weights of rows, each over the number of those of its query and target, `[N]`.
+
+    Args:
+        batch: The batch.
+        weight: 0 for a row that does not count, `[N]`.
+    """
+    counted = _sum_of_pair(tf.cast(weight > 0, weight.dtype), _pairs(batch))
+    return tf.math.divide_no_nan(weight, counted)
+
+
+def _pairs(batch: Batch) -> tf.Tensor:
+    """A number for each row's pair of query and target, from 0 on, int32 `[N]`."""
+    item = tf.cast(batch.rows.item, tf.int64)
+    pair = tf.cast(batch.rows.query, tf.int64) * tf.cast(tf.size(batch.items), tf.int64) + item
+    return tf.unique(pair).idx
+
+
+def _sum_of_pair(values: tf.Tensor, pair: tf.Tensor) -> tf.Tensor:
+    """For each row the sum over the rows of its pair, `[N]`."""
+    return tf.gather(tf.math.unsorted_segment_sum(values, pair, tf.size(pair)), pair)
 
 
 class RetrievalLoss(ABC):

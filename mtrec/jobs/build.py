@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import keras
@@ -22,7 +21,6 @@ from mtrec.model.recommender import Recommender
 from mtrec.model.tower import Tower
 from mtrec.serving.index import IndexBuilder
 from mtrec.training.balance import Balancer
-from mtrec.training.loop import Schedule
 from mtrec.training.optimizers import TableOptimizer
 from mtrec.training.step import Optimizers
 
@@ -131,11 +129,6 @@ def _shared_negatives(config: Config, heads: Mapping[str, Head]) -> Negatives | 
             f"Set log_q_correction of {', '.join(asked)}, or negatives.log_q_rate=null."
         )
     return negatives
-
-
-def schedule(config: Config) -> Schedule:
-    """When to stop training and what to select the model by."""
-    return Schedule(**{f.name: getattr(config.train, f.name) for f in fields(Schedule)})
 
 
 @told_in_keys("balance")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    config_name: str, *, folder: str = "", texts: Container[str] = ()
+    config_name: str, *, folder: str = "", typed: bool = True, texts: Container[str] = ()
 ) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
@@ -30,6 +30,7 @@ def command(
     Args:
         config_name: The YAML file that the command composes.
         folder: The folder of `conf/` that holds it.
+        typed: Whether the function takes the config as objects of its schema, or as composed.
         texts: Options whose values are taken as they stand on the command line; see `as_text`.
     """
 
@@ -38,7 +39,7 @@ def command(
         def task(config: DictConfig) -> Any:
             quiet_libraries()
             try:
-                return function(OmegaConf.to_object(config))
+                return function(OmegaConf.to_object(config) if typed else config)
             except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
                 missing = re.search(r"mandatory value: (\S+)", str(error))
                 key = missing.group(1) if missing else error.full_key

@@ -15,7 +15,8 @@ def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
     """Loads, checks and splits the data.
 
     Args:
-        config: The data group: a `_target_` and what it takes, and beside it `split`, `features`.
+        config: The data group: a `_target_` and what it takes, and beside it `split`, `features`
+            and perhaps `infer`, which is heeded before.
 
     Raises:
         UserError: If the data cannot be had, or is not what `mtrec.data.validate` asks for.
@@ -30,7 +31,7 @@ def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
 
 def whole(config: Mapping[str, Any]) -> Dataset:
     """Loads and checks the data; see `load`."""
-    others = ("_target_", "split", "features")
+    others = ("_target_", "split", "features", "infer")
     options = {name: value for name, value in config.items() if name not in others}
     with in_keys({"data": config}, "data"):
         dataset = get_object(config["_target_"])(**options)

@@ -9,13 +9,13 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mtrec.data.copies import num_copies
 from mtrec.data.dataset import Dataset
+from mtrec.data.facts import facts_of
 from mtrec.data.split import Split
 from mtrec.jobs.command import console
-from mtrec.reports import figures
+from mtrec.reports import data_page, figures
 from mtrec.tracking.notes import commands_note, results_note
-from mtrec.tracking.run_dir import USERS
+from mtrec.tracking.run_dir import DATA_PAGE, USERS
 from mtrec.tracking.tracker import Tracker
 
 if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers does without
@@ -25,9 +25,20 @@ if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers d
     from mtrec.training.loop import Metrics
 
 # The metrics of the table that ends a job, where a head has them.
-SHOWN = ("recall_at_10", "recall_at_20", "ndcg_at_10", "rmse", "mae", "auc", "log_loss")
+SHOWN = (
+    "recall_at_10",
+    "recall_at_20",
+    "ndcg_at_10",
+    "rmse",
+    "rmsle",
+    "mae",
+    "xauc",
+    "auc",
+    "grouped_auc",
+    "log_loss",
+)
 # What an epoch's line shows of each head.
-SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "auc")
+SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "rmsle", "auc")
 
 
 @contextmanager
@@ -52,14 +63,21 @@ class Reporter:
         self.console = console()
 
     def data(self, dataset: Dataset, parts: Split) -> None:
-        """The data and its split."""
+        """The data and its split, as lines, in MLflow and as a page."""
         counts = {name: len(rows) for name, rows in vars(parts).items()}
         sizes = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         self.console.print(
             f"{dataset.name} from {dataset.source}: {dataset.num_users:,} users, "
             f"{dataset.num_items:,} items, interactions: {sizes}"
         )
-        copies = num_copies(dataset.interactions)
+        facts = facts_of(dataset, parts)
+        table = Table(box=None, show_header=False)
+        for name, told in data_page.lines(facts):
+            table.add_row(name, told)
+        self.console.print(table)
+        text = data_page.page(facts, title=dataset.name, source=dataset.source)
+        self.tracker.log_text(text, DATA_PAGE)
+        copies = facts.copies
         if copies:
             self.console.print(
                 f"{copies:,} interactions are like an earlier one in every column: they stay, in "

@@ -51,6 +51,7 @@ _NODES = {
     "mtrec.Retrieval": (_needing("label", "at_least"),),
     "mtrec.load_table": (
         _needing("rating", "rating_scale"),
+        _needing("timestamp", "timestamp_format"),
         _needing("bag_columns", "bag_separator"),
     ),
 }
@@ -74,15 +75,23 @@ def refuse_unused(
     Raises:
         UserError: Naming the option and what decides that it is not read.
     """
-    given = {
-        override.key_or_group: str(override.input_line)
-        for override in OverridesParser.create().parse_overrides(list(overrides))
-        if not override.is_delete()
-    }
+    given = {key: line for key, line in _given(overrides) if not line.startswith("~")}
     for key, line in given.items():
         _refuse(config, key, line, decided_elsewhere=())
     for key, value in _leaves(experiment or {}):
         _refuse(config, key, f"{key}={value} of the experiment", decided_elsewhere=given)
+
+
+def asked_for(overrides: Sequence[str], experiment: Mapping[str, Any]) -> set[str]:
+    """The keys that the command line or the chosen experiment decides, deleted ones among them."""
+    return {key for key, _ in _given(overrides)} | {key for key, _ in _leaves(experiment)}
+
+
+def _given(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Key and text of each override; the key of a group in a package is `group@package`."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        package = f"@{override.package}" if override.package else ""
+        yield f"{override.key_or_group}{package}", str(override.input_line)
 
 
 def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -80,7 +80,7 @@ def train(
             balancer=balancer,
             optimizers=optimizers,
             strategy=strategy,
-            schedule=build.schedule(config),
+            schedule=config.train,
             validate=validate,
             checkpoints=directory / run_dir.CHECKPOINTS,
             on_epoch=listener.on_epoch,

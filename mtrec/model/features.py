@@ -88,7 +88,7 @@ class Feature(keras.layers.Layer, ABC):
         """
 
     def recipe(self) -> dict[str, Any] | None:
-        """What `encode` does, as JSON values for `serving_model.py`, which has no mtrec.
+        """What `encode` does, as JSON values for `mlflow_model.py`, which has no mtrec.
 
         Null where that file does not know how: new users cannot send the column there.
         """

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +23,17 @@ import tensorflow as tf
 
 from mtrec.data.columns import Texts
 from mtrec.errors import UserError
-from mtrec.heads.exact_search import exact_top_k, recall_of
-from mtrec.heads.max_similarity import merge
+from mtrec.heads.exact_search import recall_of
 from mtrec.serving.manifest import Manifest, read_manifest, write_manifest
-from mtrec.serving.search_module import SearchModule
+from mtrec.serving.search_module import (
+    ExactModule,
+    Found,
+    SearchFunction,
+    SearchModule,
+    TreeSearch,
+    exact_here,
+    in_numpy,
+)
 from mtrec.tracking.run_dir import INDEX, OURS
 from mtrec.tracking.whole import replacing
 
@@ -71,46 +79,37 @@ class Index:
         """
         queries = np.ascontiguousarray(queries, np.float32)
         _check_search(len(self.vectors), len(queries), k, exclude)
-        if self._searcher is None or len(queries) == 0:
-            return exact_top_k(self.vectors, queries, k, exclude=exclude)
-        scores, positions = self._search_tree(queries, k, exclude)
-        short = np.flatnonzero(np.isneginf(scores[:, -1]))
-        seen = [exclude[row] for row in short.tolist()] if len(exclude) else ()
-        scores[short], positions[short] = exact_top_k(self.vectors, queries[short], k, exclude=seen)
-        return scores, positions
+        if not len(queries):
+            return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
+        scores, positions = self.at_once(queries, k, _pairs(exclude))
+        return scores.numpy(), positions.numpy()
 
-    def _search_tree(
-        self, queries: np.ndarray, k: int, exclude: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Searches ScaNN, deeper by what may be excluded; a place it cannot fill scores -inf."""
-        size, settings = len(self.vectors), self.manifest.settings
-        depth = min(size, k + max(map(len, exclude), default=0))
-        # Recall was measured at depth k; a deeper search must look into more leaves.
-        wider = max(1.0, depth / self.manifest.k)
-        positions, scores = self._searcher.search_batched(
-            queries.reshape(-1, queries.shape[-1]),  # [B K, D]
-            depth,
-            min(size, math.ceil(wider * settings["reorder"])),
-            min(settings["num_leaves"], math.ceil(wider * settings["leaves_to_search"])),
-        )
-        # ScaNN pads with candidate 0 and NaN, and drops columns that no query could fill.
-        dropped = ((0, 0), (0, depth - scores.shape[1]))
-        positions = np.pad(positions.astype(np.int32), dropped)
-        scores = np.pad(scores, dropped, constant_values=np.nan)
-        scores[np.isnan(scores)] = -np.inf
-        if queries.ndim == 3:
-            found = (x.reshape(len(queries), -1) for x in (scores, positions))  # [B, K depth]
-            scores, positions = (np.array(x) for x in merge(*found))
-        for row, seen in enumerate(exclude):
-            scores[row, np.isin(positions[row], seen)] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(positions, best, 1)
+    def at_once(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+        """`SearchModule.search` in this process, on the CPU."""
+        queries, k, excluded = map(tf.constant, (queries, k, excluded))
+        return self._compiled[queries.shape.rank](queries, k, excluded)
+
+    @cached_property
+    def _compiled(self) -> dict[int, SearchFunction]:
+        """The search of queries `[B, D]` and of queries `[B, K, D]`, in any number."""
+
+        def search(queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+            with tf.device("CPU:0"):
+                return self._here().search(queries, k, excluded)
+
+        return {
+            rank: tf.function(search, autograph=False, reduce_retracing=True) for rank in (2, 3)
+        }
+
+    def _here(self) -> SearchModule:
+        tree = None if self._searcher is None else _tree_here(self._searcher)
+        return SearchModule(exact=exact_here(self.vectors), manifest=self.manifest, tree=tree)
 
     def as_module(self) -> SearchModule:
-        """Returns the same search in TensorFlow ops, for a SavedModel."""
+        """Returns the search with variables, for a SavedModel."""
         tree = None if self._searcher is None else _TreeModule(self._searcher)
         vectors = tree.vectors if tree else tf.Variable(self.vectors, trainable=False)
-        return SearchModule(vectors=vectors, manifest=self.manifest, tree=tree)
+        return SearchModule(exact=ExactModule(vectors), manifest=self.manifest, tree=tree)
 
     def save(self, directory: Path) -> None:
         """Writes the index aside and renames it to `directory`, in place of one that was there.
@@ -250,7 +249,9 @@ class ScannBuilder:
             index = Index(vectors=exact.vectors, ids=exact.ids, manifest=manifest, searcher=tree)
             # Of the tree alone: rows that it cannot fill, and that `search` answers exactly, say
             # nothing of a search for fewer, which the same leaves do fill.
-            recall = recall_of(index._search_tree(queries, k, ())[0], best)
+            with tf.device("CPU:0"):
+                found, _ = index._here().in_tree(queries, k, _pairs(()))
+            recall = recall_of(found.numpy(), best)
             index.manifest = replace(manifest, recall_at_k=recall)
             if recall >= max(self.target_recall, self.min_recall):
                 return index
@@ -313,6 +314,13 @@ def _check_search(size: int, queries: int, k: int, exclude: Sequence[np.ndarray]
             )
 
 
+def _pairs(exclude: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions that each query leaves out, as `SearchModule.search` takes them, `[E, 2]`."""
+    rows = np.repeat(np.arange(len(exclude)), list(map(len, exclude)))
+    positions = np.concatenate([np.zeros(0, np.int32), *exclude])
+    return np.stack([rows, positions], axis=1).astype(np.int32)
+
+
 def _num_leaves(size: int) -> int:
     return round(size**0.5)
 
@@ -335,6 +343,14 @@ def _load_tree(directory: Path) -> Any:
     assets = (directory / "scann_assets.pbtxt").read_text()
     tree = scann_ops_pybind.scann_pybind.ScannNumpy(str(directory), assets)
     return scann_ops_pybind.ScannSearcher(tree)
+
+
+def _tree_here(searcher: Any) -> TreeSearch:
+    def search(queries: np.ndarray, *how: int) -> tuple[np.ndarray, np.ndarray]:
+        positions, scores = searcher.search_batched(queries, *map(int, how))
+        return scores, positions.astype(np.int32)
+
+    return lambda *inputs: in_numpy(search, inputs)
 
 
 class _TreeModule(tf.Module):
@@ -369,7 +385,7 @@ class _TreeModule(tf.Module):
 
     def __call__(
         self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> Found:
         """Searches; see `TreeSearch`."""
         from scann.scann_ops.py.scann_ops import searcher_from_module
 

@@ -1,44 +1,78 @@
-"""`Index.search` in TensorFlow ops, for a SavedModel."""
+"""The search of an index in TensorFlow ops, traced by `Index` and by an export alike."""
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
+from mtrec.heads.exact_search import exact_top_k
 from mtrec.heads.max_similarity import merge, score_all
 from mtrec.serving.manifest import Manifest
 
+Found: TypeAlias = tuple[tf.Tensor, tf.Tensor]
+# Queries, k and what they leave out to scores and positions, as `SearchModule.search`.
+SearchFunction: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Found]
+# Queries `[B, D]`, k, how many to reorder and leaves to search to scores `[B, <=k]` and positions;
+# what ScaNN's tree could not fill is NaN or left out.
+TreeSearch: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], Found]
 
-class TreeSearch(Protocol):
-    """ScaNN's tree as a `tf.Module`, which `mtrec.serving.index` hands over."""
 
-    def __call__(
-        self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns scores `[B, <=k]` and positions; what it could not fill is NaN or left out."""
+class ExactModule(tf.Module):
+    """Scores every candidate, in a graph."""
+
+    def __init__(self, vectors: tf.Variable) -> None:
+        super().__init__()
+        self._vectors = vectors
+
+    def __call__(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+        """See `SearchModule.search`."""
+        scores = score_all(queries, self._vectors)  # [B, C]
+        nothing = tf.fill(tf.shape(excluded)[:1], scores.dtype.as_numpy_dtype("-inf"))
+        best = tf.math.top_k(tf.tensor_scatter_nd_update(scores, excluded, nothing), k)
+        return best.values, best.indices
+
+
+def exact_here(vectors: np.ndarray) -> SearchFunction:
+    """Scores every candidate, in this process."""
+
+    def search(queries: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, positions = excluded.T
+        ends = np.cumsum(np.bincount(rows, minlength=len(queries)))
+        seen = np.split(positions[np.argsort(rows, kind="stable")], ends[:-1])
+        return exact_top_k(vectors, queries, int(k), exclude=seen)
+
+    return lambda *inputs: in_numpy(search, inputs)
+
+
+def in_numpy(function: Callable[..., Any], inputs: Sequence[tf.Tensor]) -> Found:
+    """What a function of arrays finds, in a graph of this process."""
+    scores, positions = tf.numpy_function(function, inputs, [tf.float32, tf.int32])
+    scores.set_shape([None, None])
+    positions.set_shape([None, None])
+    return scores, positions
 
 
 class SearchModule(tf.Module):
-    """The search of an `Index`, to be called in an exported function.
+    """The search of an `Index`.
 
-    A process that loads the SavedModel must import `scann` first, unless the index is exact.
+    A process that loads a SavedModel of it must import `scann` first, unless the index is exact.
 
     Args:
-        vectors: The candidates, `[C, D]`.
+        exact: Searches all candidates.
         manifest: What the index is.
         tree: The tree to search; None when exact.
     """
 
     def __init__(
-        self, *, vectors: tf.Variable, manifest: Manifest, tree: TreeSearch | None
+        self, *, exact: SearchFunction, manifest: Manifest, tree: TreeSearch | None
     ) -> None:
         super().__init__()
-        self._vectors = vectors
+        self._exact = exact
         self._manifest = manifest
         self._tree = tree
 
-    def search(
-        self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def search(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """Returns the k best candidates of each query that it does not exclude, best first.
 
         Args:
@@ -47,31 +81,36 @@ class SearchModule(tf.Module):
             excluded: `[E, 2]` int32: the row of a query and a position that it leaves out.
 
         Returns:
-            Scores `[B, k]` float32 and positions `[B, k]` int32, equal to those of `Index.search`.
+            Scores `[B, k]` float32 and positions `[B, k]` int32.
 
         Raises:
             tf.errors.InvalidArgumentError: If fewer than k candidates are left for a query.
         """
+        queries, excluded = tf.convert_to_tensor(queries), self._once(excluded)
         with tf.control_dependencies([self._check(queries, k, excluded)]):
             k = tf.identity(k)
         if self._tree is None:
-            return self._search_exactly(queries, k, excluded)
-        scores, positions = self._search_tree(self._tree, queries, k, excluded)
+            return self._exact(queries, k, excluded)
+        scores, positions = self.in_tree(queries, k, excluded)
         # Rows that the tree cannot fill are searched exactly: S of them, which is seldom any.
         short = tf.cast(tf.where(tf.math.is_inf(scores[:, -1])), tf.int32)  # [S, 1]
         order = tf.range(1, tf.shape(short)[0] + 1)
         owner = tf.gather(tf.scatter_nd(short, order, tf.shape(scores)[:1]) - 1, excluded[:, 0])
         theirs = tf.boolean_mask(tf.stack([owner, excluded[:, 1]], axis=1), owner >= 0)
-        exact = self._search_exactly(tf.gather_nd(queries, short), k, theirs)
+        exact = self._exact(tf.gather_nd(queries, short), k, theirs)
         return (
             tf.tensor_scatter_nd_update(scores, short, exact[0]),
             tf.tensor_scatter_nd_update(positions, short, exact[1]),
         )
 
-    def _check(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> tf.Operation:
+    def _once(self, excluded: tf.Tensor) -> tf.Tensor:
+        """Each of the pairs once."""
         size = self._manifest.catalogue_size
-        pairs, _ = tf.unique(self._numbered(excluded[:, 0], excluded[:, 1]))
-        left = size - _most(pairs // size, queries)
+        pairs, _ = tf.unique(self._numbered(*tf.unstack(excluded, axis=1)))
+        return tf.cast(tf.stack([pairs // size, pairs % size], axis=1), tf.int32)
+
+    def _check(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> tf.Operation:
+        left = self._manifest.catalogue_size - _most(excluded[:, 0], queries)
         return tf.debugging.Assert(
             (k >= 1) & (k <= left),
             [
@@ -88,31 +127,24 @@ class SearchModule(tf.Module):
         rows, positions = tf.cast(rows, tf.int64), tf.cast(positions, tf.int64)
         return rows * self._manifest.catalogue_size + positions
 
-    def _search_exactly(
-        self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        scores = score_all(queries, self._vectors)  # [B, C]
-        nothing = tf.fill(tf.shape(excluded)[:1], scores.dtype.as_numpy_dtype("-inf"))
-        best = tf.math.top_k(tf.tensor_scatter_nd_update(scores, excluded, nothing), k)
-        return best.values, best.indices
-
-    def _search_tree(
-        self, tree: TreeSearch, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Searches as `Index` does; a place that the tree cannot fill scores -inf."""
+    def in_tree(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+        """Searches ScaNN, deeper by what may be excluded; a place it cannot fill scores -inf."""
+        assert self._tree
         size, settings = self._manifest.catalogue_size, self._manifest.settings
         depth = tf.minimum(size, k + _most(excluded[:, 0], queries))
+        # Recall was measured at depth k; a deeper search must look into more leaves.
         wider = tf.maximum(depth / self._manifest.k, 1.0)  # float64
 
         def widened(value: int, most: int) -> tf.Tensor:
             return tf.minimum(most, tf.cast(tf.math.ceil(wider * value), tf.int32))
 
-        scores, positions = tree(
+        scores, positions = self._tree(
             tf.reshape(queries, [-1, queries.shape[-1]]),  # [B K, D]
             depth,
             widened(settings["reorder"], size),
             widened(settings["leaves_to_search"], settings["num_leaves"]),
         )
+        # ScaNN pads with candidate 0 and NaN, and drops columns that no query could fill.
         dropped = [[0, 0], [0, depth - tf.shape(scores)[1]]]
         scores = tf.pad(scores, dropped, constant_values=float("nan"))
         positions = tf.pad(positions, dropped)

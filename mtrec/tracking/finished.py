@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
-from mtrec.tracking import ui
-from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, connect
+from mtrec.tracking import known_runs, ui
+from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, RUN_ID_FILE, connect
 from mtrec.tracking.outbox import first_line
 from mtrec.tracking.records import named_again
 from mtrec.tracking.store import resolve_uri, shown, sqlite_file
@@ -22,8 +22,9 @@ def find_run(run: str, *, uri: str | None) -> Path:
     """Returns the run directory that `run` stands for.
 
     Args:
-        run: A run directory, an MLflow run id, or `latest` for the last job that finished, among
-            those in the store whose run directory is still there.
+        run: A run directory; an MLflow run id, of whatever store if the job was this user's; or
+            `latest` for the last job that finished, among those in the store whose run directory
+            is still there.
         uri: See `resolve_uri`.
 
     Raises:
@@ -31,6 +32,9 @@ def find_run(run: str, *, uri: str | None) -> Path:
     """
     if run != "latest" and (Path(run).is_dir() or not re.fullmatch("[0-9a-f]{32}", run)):
         return _checked_run_dir(Path(run))
+    known = None if run == "latest" else known_runs.recall(run)
+    if known and (known / RUN_ID_FILE).is_file() and (known / RUN_ID_FILE).read_text() == run:
+        return _checked_run_dir(known)
     uri = resolve_uri(uri)
     file = sqlite_file(uri)
     if file and not file.exists():

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from mtrec.errors import UserError
 from mtrec.libraries import first_import
+from mtrec.tracking import known_runs
 from mtrec.tracking.notes import NOTE_TAG, experiment_note
 from mtrec.tracking.outbox import Outbox, Record
 from mtrec.tracking.records import flatten, milliseconds, unpacked
@@ -158,6 +159,8 @@ class _Run:
     @run_id.setter
     def run_id(self, run_id: str | None) -> None:
         self._id_file.write_text(run_id or PENDING_RUN_ID, "utf-8")
+        if run_id:
+            known_runs.remember(run_id, self._id_file.parent)
 
     @cached_property
     def _client(self) -> "MlflowClient":

@@ -20,6 +20,7 @@ from mtrec.tracking.targets import check_targets
 from mtrec.tracking.whole import beside, write_text
 
 CONFIG = "config.yaml"
+INFERRED = "inferred.yaml"
 METRICS = "metrics.json"
 MEASURED = "measured"
 EVALUATION = "evaluation.json"
@@ -28,6 +29,7 @@ CHECKPOINTS = "checkpoints"
 INDEX = "index"
 MODEL = "model"
 DATA = "data"
+DATA_PAGE = "data.html"
 LOCK = ".lock"
 # What a job writes into the directories of its run directory. Whatever else lies in one is not its
 # own, and stays.

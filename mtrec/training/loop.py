@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtrec.data.batches import Batches
 from mtrec.data.inputs import Batch, stack
+from mtrec.data.schedule import Schedule
 from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
@@ -25,33 +26,6 @@ from mtrec.training.step import Optimizers, Step
 from mtrec.training.streaming_log_q import StreamingLogQ
 
 Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train and how to choose the model; fields of the config's `train`.
-
-    Attributes:
-        epochs: Epochs at most.
-        max_steps: Steps at most, or null.
-        encode_at_once: See `mtrec.training.step.Step`.
-        steps_per_call: Steps taken by one call of the compiled function; one with `encode_at_once`.
-        telemetry_every: Steps between those whose gradients and updates are looked at, or null.
-        checkpoint_every: Steps between checkpoints within an epoch (`100`), or the seconds between
-            them (`60s`); null for one at the end of each epoch alone.
-        patience: Epochs without a better model after which to stop, or null.
-        select_by: Validation metric that selects the model, such as `val/rating/rmse`; null for the
-            last epoch.
-    """
-
-    epochs: int
-    max_steps: int | None
-    encode_at_once: int | None
-    steps_per_call: int
-    telemetry_every: int | None
-    checkpoint_every: str | None
-    patience: int | None
-    select_by: str | None
 
 
 @dataclass

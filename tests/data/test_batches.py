@@ -167,6 +167,20 @@ def test_chronological_users_have_all_rows_from_the_first_target_on_as_targets()
     assert set(starts) == set(range(1, 11))
 
 
+def test_chronological_users_are_not_asked_for_what_they_have_by_then():
+    # Items 1, 2, 1, 3, 2 at moments 1 to 5: which are asked for, and which are shown.
+    data = written_out([(1, item, 3, when) for when, item in enumerate((1, 2, 1, 3, 2), 1)])
+    source = batches(data, chronological=True, history_share=0.9999)
+    found = Counter()
+    for epoch in range(1, 400):
+        (batch,) = source.step(epoch, 0)
+        asked = tuple(sorted(item for _, _, item, _ in rows_of(batch)))
+        found[asked, tuple(sorted({item for _, _, item in shown_of(batch)}))] += 1
+    assert set(found) == {((1, 1, 2, 2, 3), ()), ((2, 2, 3), (1,)), ((3,), (1, 2))}
+    # The first of the three items is drawn evenly: 133 times each, standard deviation 9.4.
+    assert min(found.values()) > 133 - 4 * 9.4
+
+
 settings = pytest.mark.parametrize(
     ("batch_of", "chronological"),
     [("users", False), ("users", True), ("rows", False), ("rows", True)],

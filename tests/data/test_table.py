@@ -45,6 +45,9 @@ def load(folder, **changed):
         "labels": [],
         "negative": None,
         "timestamp": "when",
+        "timestamp_format": None,
+        "user_columns": [],
+        "item_columns": [],
         "title": "name",
         "rating_scale": [1, 5],
         "bag_columns": ["tags"],
@@ -286,7 +289,7 @@ def test_text_that_its_writer_left_unmarked_is_text(folder):
 
 
 def test_users_and_items_are_two_columns(folder):
-    with pytest.raises(UserError, match=r"user_key and `item_key` must name two columns"):
+    with pytest.raises(UserError, match=r"`user_key` and `item_key` must name two columns"):
         load(folder, user_key="what", users=None)
 
 
@@ -335,3 +338,81 @@ def test_a_label_that_is_not_there_or_has_a_name_that_is_taken_is_refused(folder
         load(folder, labels=["clicked"])
     with pytest.raises(UserError, match=r"`labels` must not name a column 'user'"):
         load(folder, labels=["user"])
+
+
+@pytest.mark.parametrize(
+    ("form", "cells", "seconds"),
+    [
+        ("%m/%d/%Y", ["11/1/2000", "1/2/2001", "12/31/2000"], [973036800, 978393600, 978220800]),
+        (
+            "%d.%m.%y %H:%M",
+            ["01.11.00 00:01"] * 2 + ["02.11.00 00:00"],
+            [973036860] * 2 + [973123200],
+        ),
+        ("ms", ["1700000000999", "1700000001000", "5"], [1700000000, 1700000001, 0]),
+        ("D", ["0", "1", "11262"], [0, 86400, 973036800]),
+    ],
+)
+def test_times_are_read_as_they_are_written(folder, form, cells, seconds):
+    text = LOG
+    for old, new in zip(("1700000000", "1700000001", "1700000002"), cells, strict=True):
+        text = text.replace(old, new)
+    (folder / "log.csv").write_text(text)
+    data = load(folder, timestamp_format=form)
+
+    # The second row is anna's, who comes first.
+    first, second, third = seconds
+    assert data.interactions["timestamp"].tolist() == [second, *sorted((first, third))]
+
+
+def test_a_time_that_is_written_otherwise_is_named(folder):
+    (folder / "log.csv").write_text(LOG.replace("1700000001", "13/13/2000"))
+    with pytest.raises(UserError, match=r"'when' .* as `timestamp_format`=%m/%d/%Y says"):
+        load(folder, timestamp_format="%m/%d/%Y")
+    with pytest.raises(UserError, match=r"got '13/13/2000' in row 2"):
+        load(folder, timestamp_format="s")
+
+
+def test_columns_of_the_log_that_belong_to_users_or_items_go_to_their_tables(folder):
+    (folder / "log.csv").write_text(
+        "who,what,stars,when,age,kind,shelf\n"
+        "007,b,4,1,30,tea|green,5\n"
+        "anna,a,,2,,wine,\n"
+        "007,a,1.5,3,31,wine,7\n"
+        "007,a,1.5,4,31,cider,8\n"
+        "anna,a,2,5,40,cider,8\n"
+        "anna,a,2,6,40,cider,7\n"
+    )
+    owned = {"user_columns": ["age"], "item_columns": ["kind", "shelf"], "bag_columns": ["kind"]}
+    data = load(folder, items=None, title=None, **owned)
+
+    # anna and 007; what most rows say, an empty cell says nothing.
+    np.testing.assert_array_equal(data.users["age"], np.float32([np.nan, 40, 31]))
+    assert data.items["kind"].tolist() == [[], ["tea", "green"], ["cider"]]
+    # Of two that are as frequent, the one that came first.
+    np.testing.assert_array_equal(data.items["shelf"], np.float32([np.nan, 5, 7]))
+    # Beside the columns of a file, and nothing of an item that has no row.
+    data = load(folder, **{**owned, "bag_columns": ["tags"]})
+    assert data.items["kind"].tolist() == ["", "cider", "tea|green", ""]
+    with pytest.raises(UserError, match=r"the column 'shoe' that `item_columns` names"):
+        load(folder, item_columns=["shoe"])
+    (folder / "log.csv").write_text(LOG.replace("ignored", "group"))
+    with pytest.raises(UserError, match=r"`user_columns` .* they have 'group' twice"):
+        load(folder, user_columns=["group"])
+
+
+def test_a_byte_order_mark_and_other_delimiters_are_seen_through(folder):
+    digest = load(folder).digest
+    (folder / "log.csv").write_bytes(b"\xef\xbb\xbf" + LOG.encode())
+    (folder / "users.csv").write_text(USERS.replace(",", ";"))
+    (folder / "items.csv").write_text(
+        'what|name|"tags,a;b,c"|price|weight|postcode\n'
+        "a|Amélie, the|comedy; drama|1.5|3|02139\n"
+        "b|1984|drama||4|55105\nc|Unseen||2e1||00501\n"
+    )
+    data = load(folder, bag_columns=["tags,a;b,c"], bag_separator=";")
+
+    assert data.items["tags,a;b,c"].tolist() == [[], ["comedy", "drama"], ["drama"], []]
+    assert data.users["group"].tolist() == ["", "f", "m"]
+    (folder / "items.csv").write_text(ITEMS)
+    assert load(folder).digest == digest

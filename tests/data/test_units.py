@@ -30,10 +30,10 @@ def brought(given, *, batch_of, chronological):
         (None, False, [(1, 0.4), (2, 0.4), (2, 0.4)]),
         # Given with two items, each a target or not.
         (GIVEN, False, [(1, 0.4), (2, 0.4), (2, 0.4), (3, 1 - 0.6 * 0.6)]),
-        # The first target is one of three, and all after it are targets: always the last one.
-        (None, True, [(1, 1.0), (2, 2 / 3), (2, 1.0)]),
-        (GIVEN, True, [(1, 1.0), (2, 2 / 3), (2, 1.0), (3, 1.0)]),
-        (np.array([3, 0, 0, 0]), True, [(1, 1.0), (2, 2 / 3), (2, 1.0), (3, 1 / 3)]),
+        # The first target is one of two, and what the user takes again is none after the second.
+        (None, True, [(1, 1 / 2), (2, 1.0), (2, 1.0)]),
+        (GIVEN, True, [(1, 1 / 2), (2, 1.0), (2, 1.0), (3, 1.0)]),
+        (np.array([3, 0, 0, 0]), True, [(1, 1 / 2), (2, 1.0), (2, 1.0), (3, 1 / 2)]),
     ],
 )
 def test_what_a_user_brings_is_hand_worked(given, chronological, expected):

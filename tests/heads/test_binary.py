@@ -81,6 +81,31 @@ def test_metrics_equal_scikit_learn_s():
     assert metrics.log_losses(logits, positive).mean() == pytest.approx(expected)
 
 
+def test_the_grouped_auc_is_the_mean_of_scikit_learn_s_over_users_weighed_by_rows():
+    rng = np.random.default_rng(0)
+    owner = np.sort(rng.integers(3, 30, 300))
+    positive = rng.random(300) < 0.2
+    logits = np.round(rng.normal(size=300) + positive, 1)
+    shuffled = rng.permutation(300)
+    mine = [owner == user for user in range(30) if len({*positive[owner == user]}) == 2]
+    assert len(mine) < 27  # some have rows of one kind alone
+    expected = np.average(
+        [roc_auc_score(positive[rows], logits[rows]) for rows in mine],
+        weights=[rows.sum() for rows in mine],
+    )
+    found = metrics.grouped_auc(logits[shuffled], positive[shuffled], owner[shuffled])
+    assert found == pytest.approx(expected)
+    assert np.isnan(metrics.grouped_auc(logits, np.zeros(300, bool), owner))
+
+
+def test_the_entropy_is_over_that_of_the_rows_own_share():
+    positive = np.array([True, False, False, False])
+    losses = metrics.log_losses(np.full(4, np.log(1 / 3)), positive)
+    assert metrics.normalized_entropy(losses, positive) == pytest.approx(1)
+    assert metrics.normalized_entropy(2 * losses, positive) == pytest.approx(2)
+    assert np.isnan(metrics.normalized_entropy(losses, np.ones(4, bool)))
+
+
 def test_a_constant_score_is_right_half_of_the_time():
     assert metrics.auc(np.zeros(5), np.array([True, False, False, True, True])) == 0.5
     assert np.isnan(metrics.auc(np.zeros(2), np.array([True, True])))
@@ -97,6 +122,8 @@ def test_the_report_is_of_the_held_out_rows_that_carry_the_label():
 
     positive = label >= 4
     assert report.metrics["auc"] == pytest.approx(roc_auc_score(positive, output))
+    expected = (1 / (1 + np.exp(-output))).sum() / positive.sum()
+    assert report.metrics["calibration"] == pytest.approx(expected)
     share = np.full(len(label), made.train_share)
     assert report.baseline["log_loss"] == pytest.approx(log_loss(positive, share))
     per_user = report.per_user

@@ -515,10 +515,21 @@ def test_finished_runs_have_their_choices_and_files_and_reports_are_none_of_them
     assert finished.artifact(found.run_id, "other.txt", uri=store) is None
 
 
-def test_a_run_is_found_by_its_mlflow_id_and_by_its_directory(store: str, tmp_path: Path) -> None:
+def test_a_run_is_found_by_its_mlflow_id_from_anywhere_and_by_its_directory(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir = finished_run(tmp_path / "outputs" / "a")
     assert finished.find_run(run_id_of(run_dir), uri=None) == run_dir
     assert finished.find_run("outputs/a", uri=None) == run_dir
+    (tmp_path / "elsewhere").mkdir()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path / "elsewhere")
+        assert finished.find_run(run_id_of(run_dir), uri=None) == run_dir
+        # Another user of the store has no note of where the run is.
+        elsewhere.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        with pytest.raises(UserError, match="does not exist"):
+            finished.find_run(run_id_of(run_dir), uri=None)
+        assert finished.find_run(run_id_of(run_dir), uri=store) == run_dir
     with pytest.raises(UserError, match="could not be looked up"):
         finished.find_run("0" * 32, uri=None)
     with pytest.raises(UserError, match=r"outputs is not a run directory \(no config.yaml\)"):

@@ -22,8 +22,6 @@ from mtrec.training.measured import joined
 class Scores:
     """Stands for a model whose score of each user and item is given, `[U + 1, C + 1]`."""
 
-    reads = ()
-
     def __init__(self, scores, **heads):
         self.scores = np.float32(scores)
         loss = ImplicitSquared(all_pairs_weight=0.1)
@@ -31,11 +29,12 @@ class Scores:
         self.heads = {"retrieval": Retrieval(**how, loss=loss), **heads}
         self.asked = []
 
-    def queries(self, rows, items, owners, *, labels):
+    def queries(self, inputs):
+        items, owners = inputs.history.items, inputs.history.owners
         self.asked += [
-            (int(row), items[owners == place].tolist()) for place, row in enumerate(rows)
+            (int(row), items[owners == place].tolist()) for place, row in enumerate(inputs.users)
         ]
-        return dict.fromkeys(self.heads, tf.constant(self.scores[rows]))
+        return dict.fromkeys(self.heads, tf.constant(self.scores[inputs.users]))
 
     def candidates(self, rows):
         return dict.fromkeys(self.heads, tf.one_hot(rows, self.scores.shape[1]))

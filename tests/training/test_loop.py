@@ -1,6 +1,7 @@
 """Training finds what is there, stops when told to, and keeps the right model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from small_negatives import in_batch
 
 from mtrec.data.batches import Batches
 from mtrec.data.inputs import stack
+from mtrec.data.schedule import Schedule
 from mtrec.errors import PreemptedError, UserError
 from mtrec.heads.head import Examples
 from mtrec.jobs import build, worker
@@ -23,7 +25,7 @@ from mtrec.jobs.load import load
 from mtrec.training.balance import Fixed
 from mtrec.training.checkpoint import is_selected, read_selected
 from mtrec.training.evaluate import Evaluator, flat_metrics
-from mtrec.training.loop import Schedule, better, fit
+from mtrec.training.loop import better, fit
 from mtrec.training.optimizers import LazyAdam
 from mtrec.training.step import Optimizers, Step
 
@@ -191,6 +193,30 @@ def test_the_best_epoch_is_selected_and_read_back(data, tmp_path):
     read_selected(tmp_path, model=job.model.weights)
     assert_same(weights_of(job.model), job.weights[1])
     assert (job.weights[1][0] != job.weights[3][0]).any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"epochs": 0}, "`epochs` must be at least 1; got 0"),
+        ({"max_steps": 0}, "`max_steps` must be at least 1, or null; got 0"),
+        ({"checkpoint_every": "0s"}, "`checkpoint_every` must be steps"),
+        ({"select_by": None}, "`patience` must be null with `select_by`=null: .*; got 2"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_by_its_argument(changed, sentence):
+    schedule = Schedule(
+        epochs=1,
+        max_steps=None,
+        encode_at_once=None,
+        steps_per_call=1,
+        telemetry_every=None,
+        checkpoint_every=None,
+        patience=2,
+        select_by="val/rating/rmse",
+    )
+    with pytest.raises(UserError, match=sentence):
+        replace(schedule, **changed)
 
 
 def test_errors_are_better_when_lower():

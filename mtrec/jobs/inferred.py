@@ -1,0 +1,185 @@
+"""`data.infer=true`: what `mtrec.data.infer` proposes, as a part of the config."""
+
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mtrec.config import conf_directory
+from mtrec.data.files import Files
+from mtrec.data.infer import Proposal, propose
+from mtrec.data.infer_labels import Label
+from mtrec.errors import UserError
+from mtrec.jobs.keys import in_keys
+from mtrec.jobs.schema import experiment_of
+from mtrec.jobs.unused import asked_for
+
+# Rows of each file that are looked at.
+MOST_ROWS = 1_000_000
+# What the losses of all heads beside retrieval weigh together before anything is learnt: as much
+# as the ratings of MovieLens do in task=joint.
+_WEIGHT = 0.25
+_OPTIONS = (
+    *("user_key", "item_key", "rating", "labels", "negative", "timestamp", "timestamp_format"),
+    *("user_columns", "item_columns", "title", "bag_columns", "bag_separator"),
+)
+_HEADS = {"rating": "rating", "binary": "binary", "log": "amount"}
+
+
+class Inferred(NamedTuple):
+    """The config with what was found in the data, and that as the YAML of an experiment."""
+
+    config: DictConfig
+    yaml: str
+
+
+def heeded(composed: DictConfig) -> tuple[DictConfig, str | None]:
+    """The config of a command with what its `data.infer` asks for, and that as YAML.
+
+    The YAML is printed; it is None without `data.infer`.
+    """
+    if not composed.data.get("infer"):
+        return composed, None
+    hydra = HydraConfig.get()
+    experiment = experiment_of(hydra.runtime.choices)
+    asked = asked_for(hydra.overrides.task, experiment)
+    found = inferred(composed, asked=asked, task_chosen=bool(experiment) or "task" in asked)
+    print(found.yaml)
+    return found.config, found.yaml
+
+
+def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) -> Inferred:
+    """Looks at the files of `data=table`, and sets what was not asked for.
+
+    Args:
+        config: The composed config.
+        asked: The keys that the command line or an experiment gives: they stay.
+        task_chosen: Whether the heads are given; otherwise they are what the labels ask for.
+
+    Raises:
+        UserError: Something must be said that cannot be guessed.
+    """
+    data = config.data
+    given = {n: _plain(data[n]) for n in _OPTIONS if f"data.{n}" in asked and n in data}
+    with in_keys({"data": _plain(data)}, "data"):
+        tables = {
+            name: Files.of(data[name], option=name).whole(most_rows=MOST_ROWS).rows
+            for name in ("interactions", "users", "items")
+            if data[name] is not None
+        }
+        log = tables.pop("interactions")
+        found = propose(log, **{"users": None, "items": None, **tables}, given=given)
+    chosen = {label.name: label for label in found.labels}
+    if task_chosen:
+        chosen = _chosen(config, found)
+    part = {"data": _without(_data(found, chosen), asked, "data.")}
+    if not task_chosen:
+        part["task"] = _without(_task(found), asked, "task.")
+    merged = config.copy()
+    with open_dict(merged):
+        if not task_chosen:
+            _choose_heads(merged, chosen, asked)
+        merged.merge_with(part)
+    return Inferred(merged, _yaml(part, config, found, {} if task_chosen else chosen))
+
+
+def _choose_heads(config: DictConfig, chosen: Mapping[str, Label], asked: Container[str]) -> None:
+    """Puts the heads for labels in the place of those that nobody asked for."""
+    for name in set(config.task.heads) - {"retrieval", *chosen}:
+        if f"head@task.heads.{name}" not in asked:
+            del config.task.heads[name], config.task.weights[name]
+    for name, label in chosen.items():
+        node = OmegaConf.load(conf_directory() / "head" / f"{_HEADS[label.head]}.yaml")
+        config.task.heads[name] = OmegaConf.merge(node, config.task.heads.get(name, {}))
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _chosen(config: DictConfig, found: Proposal) -> dict[str, Label]:
+    """The label of each given head that learns one, by the head's name."""
+    columns = {label.column: label for label in found.labels}
+    if found.options["rating"]:
+        columns["rating"] = columns[found.options["rating"]]
+    chosen = {}
+    for name, node in config.task.heads.items():
+        label = node.get("label")
+        if label is None or "negatives" in node or not config.task.weights.get(name):
+            continue
+        if label not in columns:
+            raise UserError(
+                f"task.heads.{name}.label must be a label of the interactions; got {label}, and "
+                f"what looks like one is {', '.join(columns) or 'no column'}. Set "
+                f"{'data.rating' if label == 'rating' else 'data.labels'}, or leave task out to "
+                "have the heads inferred."
+            )
+        chosen[name] = columns[label]
+    return chosen
+
+
+def _data(found: Proposal, chosen: Mapping[str, Label]) -> dict[str, Any]:
+    """The data group: options, and the features of the heads that learn a label."""
+    columns = {label.column for label in chosen.values()} | {found.positive}
+    options = {**found.options}
+    options["labels"] = [name for name in found.options["labels"] if name in columns]
+    query, candidate = {}, {}
+    for head, label in chosen.items():
+        name = "rating" if label.column == found.options["rating"] else label.column
+        rated = {"_target_": "mtrec.LabelledHistory", "label": name, "prior": 5.0}
+        user_id = {"_target_": "mtrec.Categorical", "column": "${data.user_key}", "dropout": 0.0}
+        item_id = {"_target_": "mtrec.Categorical", "column": "${data.item_key}"}
+        query[head] = {"rated": rated} if label.head != "log" else {}
+        query[head] |= {"user_id": user_id, **found.features["user"]}
+        candidate[head] = {"item_id": item_id, **found.features["item"]}
+    return {**options, "features": {"query": query, "candidate": candidate}}
+
+
+def _task(found: Proposal) -> dict[str, Any]:
+    """Labels and weights of the heads; a head costs its weight times its label's cost at first."""
+    heads: dict[str, Any] = {}
+    weights = {"retrieval": 1.0}
+    if found.positive:
+        heads["retrieval"] = {"label": found.positive, "at_least": 1.0}
+    for label in found.labels:
+        weights[label.name] = float(f"{_WEIGHT / len(found.labels) / label.cost:.2g}")
+        heads[label.name] = _label_node(found, label)
+        if label.column == found.positive and label.at_least is not None:
+            heads["retrieval"]["at_least"] = label.at_least
+    return {"heads": heads, "weights": weights}
+
+
+def _label_node(found: Proposal, label: Label) -> dict[str, Any]:
+    node = {"label": "rating" if label.column == found.options["rating"] else label.column}
+    return node if label.at_least is None else {**node, "at_least": label.at_least}
+
+
+def _without(part: Mapping[str, Any], asked: Container[str], path: str) -> dict[str, Any]:
+    """What of a part of the config was not asked for otherwise."""
+    kept: dict[str, Any] = {}
+    for name, value in part.items():
+        key = f"{path}{name}"
+        if key in asked or f"head@{key}" in asked:
+            continue
+        kept[name] = _without(value, asked, f"{key}.") if isinstance(value, dict) else value
+    return kept
+
+
+def _yaml(
+    part: Mapping[str, Any], config: DictConfig, found: Proposal, heads: Mapping[str, Label]
+) -> str:
+    """The part as an experiment, which needs no inference any more."""
+    files = {n: config.data[n] for n in ("interactions", "users", "items") if config.data[n]}
+    files = {name: str(Path(file).expanduser().absolute()) for name, file in files.items()}
+    chosen = {f"/head@task.heads.{n}": _HEADS[label.head] for n, label in heads.items()}
+    bases = {"override /data": "table"}
+    bases |= {"override /task": "retrieval"} if "task" in part else {}
+    # Hydra wants those that override last.
+    defaults = [*({group: option} for group, option in (chosen | bases).items()), "_self_"]
+    whole = {"defaults": defaults, **part, "data": files | part["data"]}
+    text = OmegaConf.to_yaml(OmegaConf.create(whole))
+    unsure = "".join(f"#   {sentence}\n" for sentence in found.unsure)
+    about = f"# Unsure:\n{unsure}" if unsure else ""
+    return f"# @package _global_\n# Inferred from {config.data.interactions}.\n{about}{text}"

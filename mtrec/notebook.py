@@ -1,0 +1,266 @@
+"""A job on data frames, and what a job left, for a notebook: `mtrec.fit` and `mtrec.open_run`."""
+
+import base64
+import hashlib
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, final
+
+from hydra.errors import HydraException
+
+from mtrec.config import Config
+from mtrec.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from mtrec.serving.index import Index
+    from mtrec.serving.run import Run
+
+
+def fit(
+    interactions: Any,
+    *,
+    items: Any = None,
+    users: Any = None,
+    overrides: Sequence[str] = (),
+    directory: str | Path | None = None,
+    **columns: Any,
+) -> "TrainedRun":
+    """Trains on data frames, as `python -m mtrec.launch data=table` does on files.
+
+    Args:
+        interactions: One row an interaction: a frame of pandas or Polars, or a table of Arrow.
+        items: One row an item; without it, items are the ids of the interactions.
+        users: One row a user, likewise.
+        overrides: What the command line would say: `["task=retrieval", "train.epochs=5"]`.
+        directory: The run directory, in which a job that is there is replaced; without it, a new
+            one below `outputs/`.
+        columns: Options of `data=table`, which name the columns: `user_key="userId"`.
+
+    Returns:
+        The run, which is tracked in MLflow and can be opened again with `open_run(directory)`.
+
+    Raises:
+        UserError: If a frame or an option is not as it must be.
+    """
+    from mtrec import launch
+    from mtrec.libraries import quiet_libraries
+
+    quiet_libraries()
+    place = Path(directory or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}").resolve()
+    frames = {"interactions": interactions, "items": items, "users": users}
+    tables = {name: _table(name, frame) for name, frame in frames.items() if frame is not None}
+    files = _written(tables)
+    given = [_override(name, value) for name, value in (files | columns).items()]
+    asked = ["data=table", *given, "train.resume=never", f"hydra.run.dir={place}", *overrides]
+    with _composed(asked, place) as config:
+        # What the command runs, of which it makes sentences and exit statuses.
+        inspect.unwrap(launch.main)(config)
+    return TrainedRun(place)
+
+
+def open_run(run: str | Path = "latest", *, uri: str | None = None) -> "TrainedRun":
+    """What a job left.
+
+    Args:
+        run: A run directory, an MLflow run id or `latest`; see `mtrec.tracking.finished.find_run`.
+        uri: See `mtrec.tracking.store.resolve_uri`.
+
+    Raises:
+        UserError: If there is no such run.
+    """
+    from mtrec.tracking import finished
+
+    return TrainedRun(finished.find_run(str(run), uri=uri))
+
+
+@final
+class TrainedRun:
+    """What a job left in its run directory.
+
+    Attributes:
+        directory: The run directory.
+        metrics: Its metrics by name, `test/rating/rmse`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from mtrec.tracking import run_dir
+
+        self.directory = directory
+        self.metrics = run_dir.load_metrics(directory)
+
+    @cached_property
+    def run(self) -> "Run":
+        """The data, its split and the model."""
+        from mtrec.jobs.restore import load_run
+
+        return load_run(self.directory)
+
+    @cached_property
+    def index(self) -> "Index":
+        """The index of the items.
+
+        Raises:
+            UserError: If no head of the run retrieves.
+        """
+        from mtrec.serving import index
+        from mtrec.tracking import run_dir
+
+        if self.run.retrieval is None:
+            raise UserError(
+                f"{self.directory} must have a retrieval head, and has "
+                f"{', '.join(self.run.model.heads)}. Train task=joint or task=retrieval."
+            )
+        return index.load(self.directory / run_dir.INDEX, digest=self.run.tower_digest)
+
+    def recommend(
+        self,
+        user_id: str | int,
+        *,
+        k: int = 10,
+        history: Sequence[str] = (),
+        features: Mapping[str, Any] | None = None,
+    ) -> "pd.DataFrame":
+        """The best items that a user does not have yet, one a row; see `mtrec.recommend`."""
+        import pandas as pd
+
+        from mtrec.recommend import recommend
+
+        found = recommend(
+            self.run, self.index, str(user_id), k=k, history=history, features=features
+        )
+        return pd.DataFrame([asdict(item) for item in found], index=range(1, len(found) + 1))
+
+    def evaluate(self) -> "pd.DataFrame":
+        """What the job measured, a metric of a head a row: `validation`, `test` and `baseline`."""
+        import pandas as pd
+
+        splits = {"validation": "val/", "test": "test/", "baseline": "baseline/test/"}
+        return pd.DataFrame(
+            {
+                column: {
+                    name.removeprefix(prefix): value
+                    for name, value in self.metrics.items()
+                    if name.startswith(prefix)
+                }
+                for column, prefix in splits.items()
+            }
+        )
+
+    @property
+    def figures(self) -> "Figures":
+        """The figures of the job, which show themselves."""
+        return Figures(self.directory / "figures")
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.directory}</p>{self.evaluate().to_html()}{self.figures._repr_html_()}"
+
+
+@final
+class Figures(Mapping[str, Path]):
+    """Pictures in a folder by their names."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {path.stem: path for path in sorted(folder.glob("*.png"))}
+
+    def __getitem__(self, name: str) -> Path:
+        return self._files[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f'<img alt="{name}" width="620" src="data:image/png;base64,'
+            f'{base64.b64encode(path.read_bytes()).decode()}">'
+            for name, path in self._files.items()
+        )
+
+
+def _table(name: str, frame: Any) -> "pa.Table":
+    """A frame as a table of Arrow, without the row labels of pandas."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(frame, pd.DataFrame):
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    if isinstance(frame, pa.Table) or hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame)
+    raise UserError(
+        f"{name} must be a data frame of pandas or Polars or a table of Arrow; got "
+        f"{type(frame).__name__}. Make one of it."
+    )
+
+
+def _written(tables: "Mapping[str, pa.Table]") -> dict[str, str]:
+    """The tables as files, called by what they hold, so that a frame is prepared once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = {}
+    for name, table in tables.items():
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        content = sink.getvalue()
+        cache = Path(os.environ.get("MTREC_CACHE", "~/.cache/mtrec")).expanduser()
+        folder = cache / "frames" / hashlib.sha256(content).hexdigest()[:16]
+        path = folder / f"{name}.parquet"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f".{name}.{os.getpid()}"
+            partial.write_bytes(content)
+            partial.replace(path)
+        files[name] = str(path)
+    return files
+
+
+def _override(name: str, value: Any) -> str:
+    """An option of the data as the command line says it."""
+    from mtrec.jobs.command import as_text
+
+    def said(value: Any) -> str:
+        if isinstance(value, str):
+            return as_text(f"_={value}", ("_",)).removeprefix("_=")
+        if isinstance(value, list | tuple):
+            return f"[{','.join(map(said, value))}]"
+        return "null" if value is None else str(value)
+
+    return f"data.{name}={said(value)}"
+
+
+@contextmanager
+def _composed(overrides: Sequence[str], directory: Path) -> Iterator[Config]:
+    """The config of the command with these overrides; meanwhile, Hydra is told that it runs."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    from mtrec.config import conf_directory
+    from mtrec.jobs.schema import register
+
+    register()
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        try:
+            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+        except HydraException as error:
+            raise UserError(str(error)) from error
+        with open_dict(composed):
+            composed.hydra.runtime.output_dir = str(directory)
+        HydraConfig.instance().set_config(composed)
+        with open_dict(composed):
+            del composed["hydra"]
+        try:
+            yield cast(Config, OmegaConf.to_object(composed))
+        finally:
+            HydraConfig.instance().cfg = None

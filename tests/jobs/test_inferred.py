@@ -1,0 +1,115 @@
+"""`data.infer=true`: from files to a config that trains, in which what is given stays."""
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from small_config import composed
+
+from mtrec.config import conf_directory
+from mtrec.errors import UserError
+from mtrec.jobs import build
+from mtrec.jobs.inferred import inferred
+from mtrec.jobs.load import load
+from mtrec.jobs.unused import asked_for, refuse_unused
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A shop's log: what people bought when, how many, and whether they liked it."""
+    rng = np.random.default_rng(1)
+    lines = ["TRANSACTION_DT,CUSTOMER_ID,AGE_GROUP,SUBCLASS,PRODUCT_ID,AMOUNT,LIKED,X"]
+    for row in range(900):
+        user, item = rng.integers(40), rng.integers(30)
+        group, kind = ("20-29", "30-39", "60+")[user % 3], 100100 + item % 14
+        said = f"{rng.geometric(0.4)},{rng.integers(2)},{rng.normal():.3f}"
+        rest = f"{group},{kind},{4710000 + item},{said}"
+        lines.append(f"11/{1 + row // 40}/2000,{user:05d},{rest}")
+    path = tmp_path_factory.mktemp("shop") / "shop.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode() + b"\n")
+    return path
+
+
+def found_in(file, *overrides, experiment=None):
+    given = ["data=table", f"data.interactions={file}", "data.infer=true", *overrides]
+    asked = asked_for(given, experiment or {})
+    return inferred(composed(*given), asked=asked, task_chosen="task" in asked)
+
+
+def test_a_log_becomes_a_model_of_all_its_labels(file):
+    config = OmegaConf.to_object(found_in(file).config)
+    assert config.task.active() == ["retrieval", "amount", "liked"]
+    targets = {name: head["_target_"] for name, head in config.task.heads.items()}
+    assert targets == {
+        "retrieval": "mtrec.Retrieval",
+        "amount": "mtrec.Amount",
+        "liked": "mtrec.Binary",
+    }
+    dataset, parts = load(config.data)
+    assert set(dataset.users) == {"CUSTOMER_ID", "AGE_GROUP"}
+    assert set(dataset.items) == {"PRODUCT_ID", "SUBCLASS"}
+    assert np.ptp(dataset.interactions["timestamp"]) == 22 * 86_400
+    model = build.model(config, dataset, parts.fit)
+    assert set(model.heads) == {"retrieval", "amount", "liked"}
+
+
+def test_weights_make_all_labels_together_as_heavy_as_ratings_are_in_the_joint_task(file):
+    weights = found_in(file).config.task.weights
+    rows = np.genfromtxt(file, delimiter=",", skip_header=1, usecols=(5, 6))
+    amount, liked = np.log1p(rows[:, 0]), rows[:, 1].mean()
+    entropy = -liked * np.log(liked) - (1 - liked) * np.log(1 - liked)
+    assert weights.retrieval == 1
+    assert weights.amount * amount.var() == pytest.approx(0.125, rel=0.05)
+    assert weights.liked * entropy == pytest.approx(0.125, rel=0.05)
+
+
+def test_the_yaml_is_an_experiment_that_composes_to_the_same_config(file, tmp_path):
+    found = found_in(file)
+    assert "# Unsure:\n#   X was left out: neither a rating nor an amount" in found.yaml
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "shop.yaml").write_text(found.yaml)
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        again = compose("config", [f"hydra.searchpath=[{tmp_path}]", "experiment=shop"])
+    refuse_unused(OmegaConf.to_object(again), [], OmegaConf.to_object(OmegaConf.create(found.yaml)))
+    now, then = (OmegaConf.to_object(c) for c in (again, found.config))
+    assert now.data.pop("infer") is False
+    assert then.data.pop("infer") is True
+    assert (now.data, now.task) == (then.data, then.task)
+
+
+def test_what_is_given_stays_as_it_was_given(file):
+    config = found_in(
+        file,
+        "data.user_columns=[]",
+        "+data.features.candidate.amount.subclass={_target_:mtrec.Hashed,column:SUBCLASS,bins:5}",
+        "+task.weights.amount=0.7",
+        "+task.heads.amount.dim=5",
+        "head@task.heads.retrieval=softmax",
+    ).config
+    assert config.data.user_columns == []
+    assert "age_group" not in config.data.features.query.amount
+    assert config.data.features.candidate.amount.subclass.bins == 5
+    assert config.task.weights.amount == 0.7
+    assert config.task.heads.amount.dim == 5
+    assert config.task.heads.retrieval.loss._target_ == "mtrec.Softmax"
+    config = found_in(file, experiment={"data": {"timestamp": None}}).config
+    assert config.data.timestamp == "timestamp"
+
+
+def test_a_given_task_keeps_its_heads_and_learns_what_is_there(file):
+    found = found_in(file, "task=retrieval")
+    assert list(found.config.task.heads) == ["retrieval"]
+    assert found.config.data.labels == []
+    assert "task" not in OmegaConf.create(found.yaml)
+    with pytest.raises(UserError, match=r"task.heads.rating.label must be .* AMOUNT, LIKED\. Set"):
+        found_in(file, "task=joint")
+    config = found_in(file, "task=joint", "data.rating=LIKED").config
+    assert config.data.rating == "LIKED"
+    assert "age_group" in config.data.features.query.rating
+
+
+def test_what_cannot_be_guessed_is_asked_for_by_its_key(file, tmp_path):
+    silent = tmp_path / "silent.csv"
+    silent.write_text(file.read_text("utf-8-sig").replace("CUSTOMER_ID", "C"))
+    with pytest.raises(UserError, match=r"^data.user_key must be given.* Set data.user_key to"):
+        found_in(silent)
