@@ -232,14 +232,17 @@ class Softmax(RetrievalLoss):
             pool: tf.Tensor,
             *queries: tf.Tensor,
         ) -> tf.Tensor:
-            raw = score_all(query, pool)  # [b, P]
             pairs, kind, own_log_q = beside.of(first, end)
-            corrected = (kind != TARGET) | (self.log_q_correction == "all")
-            known = tf.gather_nd(raw, pairs) - tf.where(corrected & self.corrected, own_log_q, 0.0)
-            known = tf.where(kind == HAD, lowest, known)
-            scores = tf.tensor_scatter_nd_update(raw + bias, pairs, known)
+            corrected = self.corrected & ((kind != TARGET) | (self.log_q_correction == "all"))
+            own = tf.where(corrected, -own_log_q, 0.0) - tf.gather(bias, pairs[:, 1])
+            # Added, so that the gradient of all scores goes back as it is.
+            scores = tf.tensor_scatter_nd_add(
+                score_all(query, pool) + bias,  # [b, P]
+                pairs,
+                tf.where(kind == HAD, lowest, own),
+            )
             if self.hardest is not None:
-                scores = _hardest(scores, pairs, known, kind == TARGET, self.hardest)
+                scores = _hardest(scores, tf.boolean_mask(pairs, kind == TARGET), self.hardest)
             if self.same_tower:
                 # Users that are trained on have a row above 0, even where their id is dropped.
                 out = (all_users == users[first:end, tf.newaxis]) | (all_users == 0)
@@ -258,24 +261,13 @@ def _check_hardest(hardest: int | None) -> None:
         raise UserError(f"`hardest` must be at least 1, or null; got {hardest}.")
 
 
-def _hardest(
-    scores: tf.Tensor, pairs: tf.Tensor, known: tf.Tensor, targets: tf.Tensor, count: int
-) -> tf.Tensor:
-    """The scores `[b, P]` with all but the targets and the highest `count` others taken out.
-
-    Args:
-        scores: The scores.
-        pairs: Single pairs, `[n, 2]`.
-        known: Their scores, `[n]`.
-        targets: Which of them are targets, `[n]`.
-        count: How many others stay.
-    """
-    lowest = scores.dtype.min
-    of_targets, pairs = tf.boolean_mask(known, targets), tf.boolean_mask(pairs, targets)
-    others = tf.tensor_scatter_nd_update(scores, pairs, tf.fill(tf.shape(of_targets), lowest))
+def _hardest(scores: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
+    """The scores `[b, P]` with all but the targets `[n, 2]` and the highest others taken out."""
+    lowest, of_targets = scores.dtype.min, tf.gather_nd(scores, targets)
+    others = tf.tensor_scatter_nd_update(scores, targets, tf.fill(tf.shape(of_targets), lowest))
     best = tf.math.top_k(tf.stop_gradient(others), tf.minimum(count, tf.shape(scores)[1]))
     kept = tf.where(others >= best.values[:, -1:], others, lowest)
-    return tf.tensor_scatter_nd_update(kept, pairs, of_targets)
+    return tf.tensor_scatter_nd_update(kept, targets, of_targets)
 
 
 class _Pairwise(RetrievalLoss):
