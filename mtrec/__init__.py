@@ -38,6 +38,7 @@ _HOMES = {
     "mtrec.model.pooling": ["Attention", "Mean", "Pooling", "Sqrtn", "Transformer"],
     "mtrec.model.recommender": ["Recommender"],
     "mtrec.model.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
+    "mtrec.model.vectors": ["Vectors"],
     "mtrec.model.tower": ["Tower"],
     "mtrec.notebook": ["fit", "open_run"],
     "mtrec.serving.index": ["ExactBuilder", "ScannBuilder"],

@@ -187,12 +187,13 @@ def summary(found: "Tradeoff", suffix: str) -> dict[str, float]:
 
 def tradeoff_note(found: "Tradeoff", title: str) -> str:
     """A trade-off in Markdown."""
-    lines = [f"**{title}**", "", "| runs | " + " | ".join(a.metric for a in found.axes) + " | |"]
+    metrics = " | ".join(axis.metric.removeprefix("test/") for axis in found.axes)
+    lines = [f"**{title}**", "", f"| runs | {metrics} | |"]
     lines.append("|:--|--:|--:|:--|")
     chosen = {axis.metric: found.best(axis) for axis in found.axes}
     for point in found.points:
         told = ["on the front"] if point.on_front else []
-        told += [f"best {metric} on validation" for metric, b in chosen.items() if b is point]
+        told += [f"best {n.split('/')[-1]} by validation" for n, b in chosen.items() if b is point]
         cells = (f"{place:.4f} &nbsp;" for place in point.place)
         name = f"[{point.group.name}]({point.group.runs[0].url})"
         lines.append(f"| {name} &nbsp;| {' | '.join(cells)} | {', '.join(told)} |")

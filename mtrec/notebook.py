@@ -5,16 +5,12 @@ import hashlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
-from hydra.errors import HydraException
-
-from mtrec.config import Config
 from mtrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,16 +48,15 @@ def fit(
         UserError: If a frame or an option is not as it must be.
     """
     from mtrec import launch
-    from mtrec.libraries import quiet_libraries
+    from mtrec.jobs.composed import composed
 
-    quiet_libraries()
     place = Path(directory or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}").resolve()
     frames = {"interactions": interactions, "items": items, "users": users}
     tables = {name: _table(name, frame) for name, frame in frames.items() if frame is not None}
     files = _written(tables)
     given = [_override(name, value) for name, value in (files | columns).items()]
     asked = ["data=table", *given, "train.resume=never", f"hydra.run.dir={place}", *overrides]
-    with _composed(asked, place) as config:
+    with composed(asked, place) as config:
         # What the command runs, of which it makes sentences and exit statuses.
         inspect.unwrap(launch.main)(config)
     return TrainedRun(place)
@@ -237,30 +232,3 @@ def _override(name: str, value: Any) -> str:
         return "null" if value is None else str(value)
 
     return f"data.{name}={said(value)}"
-
-
-@contextmanager
-def _composed(overrides: Sequence[str], directory: Path) -> Iterator[Config]:
-    """The config of the command with these overrides; meanwhile, Hydra is told that it runs."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf, open_dict
-
-    from mtrec.config import conf_directory
-    from mtrec.jobs.schema import register
-
-    register()
-    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        try:
-            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
-        except HydraException as error:
-            raise UserError(str(error)) from error
-        with open_dict(composed):
-            composed.hydra.runtime.output_dir = str(directory)
-        HydraConfig.instance().set_config(composed)
-        with open_dict(composed):
-            del composed["hydra"]
-        try:
-            yield cast(Config, OmegaConf.to_object(composed))
-        finally:
-            HydraConfig.instance().cfg = None

@@ -19,7 +19,7 @@ def in_batch(**changed):
 def negatives(kind):
     """Negatives by the name of their kind; others as they are."""
     made = {
-        "catalogue": Catalogue,
+        "catalogue": lambda: Catalogue(most_items=1000),
         "in_batch": in_batch,
         "streaming": lambda: in_batch(log_q_rate=0.1),
         "mined": lambda: in_batch(mined=2),

@@ -108,7 +108,7 @@ def main(runs: list[Path], overrides: list[str]) -> None:
         dim=None,
         normalize=False,
         temperature=1.0,
-        negatives=Catalogue(),
+        negatives=Catalogue(most_items=200_000),
         loss=ImplicitSquared(all_pairs_weight=0.1),
     )
 

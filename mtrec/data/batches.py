@@ -91,14 +91,16 @@ class Batches:
                 f"{global_batch}. Set `global_batch`={down or num_replicas}."
             )
         self.histories = Histories.of_all(dataset, fit)
-        self.known = Histories.of(dataset, fit)
+        self.known = self.histories if dataset.taken is None else Histories.of(dataset, fit)
         self.batch_of = batch_of
         self.global_batch = global_batch
         self.num_replicas = num_replicas
         self.seed = seed
         self.views = views
-        columns = {n: np.asarray(c)[self.histories.rows] for n, c in dataset.interactions.items()}
-        self._time = columns["timestamp"].astype(np.int64)
+        rows = self.histories.rows
+        self._time = np.asarray(dataset.interactions["timestamp"])[rows].astype(
+            np.int64, copy=False
+        )
         self._units = Units(
             self.histories,
             self._time,
@@ -112,8 +114,8 @@ class Batches:
         self._given: np.ndarray | None = None
         if negatives:
             if negatives.given:
-                self._given = _given(columns)
-            brings = self._units.brings(self._given)
+                self._given = _given(dataset.interactions)[rows]
+            brings = self._units.brings(self._given) if negatives.sampled else Brings.none()
             negatives.adapt(brings.item, num_items=self.num_items, target_share=brings.share)
             self._uncertain = self._units.uncertain(brings)
         self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)

@@ -35,9 +35,10 @@ class Histories:
     def of_all(cls, dataset: Dataset, rows: np.ndarray) -> "Histories":
         """The interactions `rows`, what was shown in vain among them; in the order of `of`."""
         columns = dataset.interactions
-        rows = np.sort(rows)
+        rows = rows if _ascending(rows) else np.sort(rows)
         users, times = np.asarray(columns["user"])[rows], np.asarray(columns["timestamp"])[rows]
-        rows = rows[np.lexsort((times, users))]
+        if not _ascending(users, times):  # a prepared log is
+            rows = rows[np.lexsort((times, users))]
         counts = np.bincount(users, minlength=dataset.num_users + 1)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         return cls(
@@ -58,6 +59,13 @@ class Histories:
         owners = np.repeat(np.arange(len(users)), counts)
         first = np.cumsum(counts) - counts
         return np.arange(len(owners)) + np.repeat(starts - first, counts), owners.astype(np.int32)
+
+
+def _ascending(values: np.ndarray, then: np.ndarray | None = None) -> bool:
+    """Whether no value is below the one before it, nor, among equal ones, that of `then`."""
+    if (values[1:] < values[:-1]).any():
+        return False
+    return then is None or not ((values[1:] == values[:-1]) & (then[1:] < then[:-1])).any()
 
 
 def first_of_each(values: np.ndarray) -> np.ndarray:

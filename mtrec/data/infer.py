@@ -347,7 +347,7 @@ def _owned(
 
 def _owner(column: Profile, of: Mapping[str, Any], unsure: list[str]) -> str | None:
     named = names.names_entity(column.name)
-    if column.kind == "lists":
+    if column.kind in ("lists", "vectors"):
         return named or "item"
     surely = {entity: belongs(o, column.codes) for entity, o in of.items()}
     found = {entity: sure for entity, sure in surely.items() if sure is not None}

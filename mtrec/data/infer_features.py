@@ -34,7 +34,8 @@ def features_of(
     """
     found: dict[str, Any] = {}
     for name, column in columns.items():
-        if name == without or (column.num_values < 2 and column.kind != "lists"):
+        nested = column.kind in ("lists", "vectors")
+        if name == without or (column.num_values < 2 and not nested):
             continue
         node = {"_target_": "mtrec.Categorical"} if name in bags else _feature(column, num_owners)
         if node is None:
@@ -47,6 +48,8 @@ def features_of(
 
 def _feature(column: Profile, num_owners: int) -> dict[str, Any] | None:
     """How a column is read; None if it says nothing that owners have in common."""
+    if column.kind == "vectors":
+        return {"_target_": "mtrec.Vectors"}
     if column.kind == "text" and "://" in column.values[0].as_py():
         return None
     # Texts of several words are read word by word.

@@ -98,9 +98,9 @@ def names_id(name: str) -> bool:
 
 
 def names_time(name: str) -> bool:
-    """Whether a name is that of moments."""
+    """Whether a name is that of moments, and not of a part of them such as the hour of day."""
     found = set(words(name))
-    return bool(found & _TIME) and not found & _AMOUNT
+    return bool(found & _TIME) and not found & (_AMOUNT | _CONTEXT | {"of"})
 
 
 def names_day(name: str) -> bool:
@@ -136,8 +136,13 @@ def names_outcome(name: str) -> bool:
 
 def names_context(name: str) -> bool:
     """Whether a name is that of what is known when one asks."""
-    found = set(words(name))
-    return bool(found & _CONTEXT) and not found & (_AMOUNT | _RATING)
+    found = words(name)
+    # The last of several words, it is a place in a sequence.
+    place = len(found) > 1 and found[-1] == "order"
+    part_of_time = "of" in found and bool(_TIME & {*found})
+    return (
+        place or part_of_time or (bool(_CONTEXT & {*found}) and not {*found} & (_AMOUNT | _RATING))
+    )
 
 
 def names_category(name: str) -> bool:

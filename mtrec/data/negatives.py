@@ -58,6 +58,7 @@ class Negatives(ABC):
     """What a retrieval head's positives are told from.
 
     Attributes:
+        sampled: Whether what is in the pool depends on what the units of a batch bring.
         past_batches: Batches before the current one whose targets it asks for.
         given: Whether the items that the data names as a row's negative count as targets.
         mined: Items that it asks for with each query, those that the model ranks highest of what
@@ -67,6 +68,7 @@ class Negatives(ABC):
             `mtrec.training.streaming_log_q`. None where the pool's own is from training counts.
     """
 
+    sampled = True
     past_batches = 0
     given = False
     mined = 0
@@ -78,7 +80,7 @@ class Negatives(ABC):
         """Takes what the units, users or rows, can bring into the pool.
 
         Args:
-            unit_items: Item of each distinct pair of unit and item.
+            unit_items: Item of each distinct pair of unit and item; none if not `sampled`.
             num_items: Items in the catalogue.
             target_share: Probability that the unit brings the item where it is in the batch.
         """
@@ -107,10 +109,30 @@ class Negatives(ABC):
 
 
 class Catalogue(Negatives):
-    """All items, every step. Nothing is sampled, so log Q is 0."""
+    """All items, every step. Nothing is sampled, so log Q is 0.
+
+    Args:
+        most_items: The largest catalogue for which that is meant: each step encodes all of it.
+    """
+
+    sampled = False
+
+    def __init__(self, *, most_items: int) -> None:
+        self._most_items = most_items
 
     def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
-        """See `Negatives`."""
+        """See `Negatives`.
+
+        Raises:
+            UserError: The catalogue is larger.
+        """
+        if num_items > self._most_items:
+            raise UserError(
+                f"The catalogue must have `most_items`={self._most_items} at most, because every "
+                f"step encodes all of it as negatives; it has {num_items}. Choose the head "
+                "`softmax`, whose negatives are the batch's targets, or set "
+                f"`most_items`={num_items}."
+            )
         items = np.arange(1, num_items + 1, dtype=np.int32)
         self._pool = Pool(items, np.zeros(num_items, bool), np.zeros(num_items + 1, np.float32))
 

@@ -24,7 +24,7 @@ class Profile:
 
     Attributes:
         name: Its name.
-        kind: `numbers`, `text`, `moments` or `lists`.
+        kind: `numbers`, `text`, `moments`, `lists` or `vectors`.
         codes: Position in `values` of each row's value, int32, -1 for none.
         values: The distinct values as text, a `pyarrow.LargeStringArray`.
         distinct: The distinct values as float64, for numbers.
@@ -68,9 +68,11 @@ def profile(name: str, column: Any) -> Profile:
     import pyarrow.compute as pc
 
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_nested(kind):
+        fractions = pa.types.is_floating(kind.value_type)
         codes = np.where(column.is_valid().to_numpy(zero_copy_only=False), 0, -1).astype(np.int32)
-        return Profile(name, "lists", codes, pa.array([], pa.large_string()), np.zeros(0))
+        held, none = "vectors" if fractions else "lists", pa.array([], pa.large_string())
+        return Profile(name, held, codes, none, np.zeros(0))
     text = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
     blank = pc.is_in(text, pa.array(["", "nan", "NaN"], pa.large_string()))
     text = pc.if_else(blank, None, text)

@@ -182,10 +182,24 @@ class TableFile:
             return Bags.of_arrow(column)
         return Bags.of_arrow(pc.split_pattern(column.cast(pa.large_string()), separator))
 
+    def vectors(self, name: str) -> np.ndarray:
+        """Returns a column of lists of numbers, `[rows, F]` float32, NaN where there is none."""
+        import pyarrow.compute as pc
+
+        column = self.rows.column(name)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        width = int(lengths.max(initial=0))
+        rule = f"a list of as many numbers as in other rows ({width}), or nothing,"
+        self._refuse((lengths != 0) & (lengths != width), column, name, rule, "Correct it")
+        found = np.full((len(lengths), width), np.nan, np.float32)
+        numbers = pc.list_flatten(column).to_numpy(zero_copy_only=False)
+        found[lengths != 0] = numbers.reshape(-1, width) if width else 0.0
+        return found
+
     def features(
         self, *, without: str, texts: Sequence[str], bags: Sequence[str], separator: str
     ) -> Columns:
-        """Returns every column but `without`, by name.
+        """Returns every column but `without`, by name; lists of fractions as vectors.
 
         Args:
             without: The id column.
@@ -193,9 +207,13 @@ class TableFile:
             bags: Columns that are bags; list columns are bags without being named.
             separator: What stands between two labels in a text column that is a bag.
         """
+        import pyarrow as pa
+
         columns: Columns = {}
         for field in self.rows.schema:
-            if field.name in bags or _is_list(field.type):
+            if _is_list(field.type) and pa.types.is_floating(field.type.value_type):
+                columns[field.name] = self.vectors(field.name)
+            elif field.name in bags or _is_list(field.type):
                 columns[field.name] = self.bag(field.name, separator)
             elif field.name in texts:
                 columns[field.name] = self.text(field.name)
@@ -249,7 +267,8 @@ def plain(rows: Any) -> Any:
 def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    fixed = pa.types.is_fixed_size_list(kind)
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or fixed
 
 
 def _casts(cell: Any, to: Any) -> bool:

@@ -4,11 +4,16 @@ What a query is asked for is never shown to it, however often its user took the 
 what is asked for is what the user does not have by then.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from mtrec.data.histories import Histories, first_of_each
+
+# Entries that are looked at together.
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ class Brings:
     item: np.ndarray
     share: np.ndarray
 
+    @classmethod
+    def none(cls) -> "Brings":
+        """No items."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
     def of(self, places: np.ndarray) -> "Brings":
         """Those at some places."""
         return Brings(self.unit[places], self.item[places], self.share[places])
@@ -105,22 +115,24 @@ class Units:
         self._of_rows = batch_of == "rows"
         self._history_share = history_share
         self._chronological = chronological
-        self._user = np.repeat(np.arange(len(counts)), counts)
-        self._earlier = _strictly_earlier(self._user, times)
-        pairs = self._user * (histories.items.max(initial=0) + 1) + histories.items
-        _, index, inverse = np.unique(pairs, return_index=True, return_inverse=True)
-        # The first entry of the same user and item.
-        self._first = index[inverse]
-        # Whether the user has the item, by this entry or another.
-        self._has = np.bincount(inverse, weights=histories.taken)[inverse] > 0
-        # The first entry by which the user has the item, or the entry itself where that is earlier:
-        # where it is asked for in time order, so is the entry.
-        entry = np.arange(len(self._user))
-        has_first = np.full(len(entry), len(entry))
-        np.minimum.at(has_first, self._first[histories.taken], entry[histories.taken])
-        self._until = np.minimum(entry, has_first[self._first])
-        # What may be the first that is asked for.
-        self._fresh = self._until == entry
+        # Four bytes a number where they do, and a few users at a time: there may be 10^8 entries.
+        kind = np.int32 if counts.sum() < 2**31 else np.int64
+        self._user = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self._earlier, self._first, self._until = np.empty((3, len(self._user)), kind)
+        self._has, self._fresh = np.empty((2, len(self._user)), bool)
+        for part in _whole_users(histories.offsets):
+            user, items = self._user[part].astype(np.int64), histories.items[part]
+            first, has, until = _of_pairs(user, items, histories.taken[part])
+            self._earlier[part] = _strictly_earlier(user, times[part])
+            # The first entry of the same user and item.
+            self._first[part] = first + part.start
+            # Whether the user has the item, by this entry or another.
+            self._has[part] = has
+            # The first entry by which the user has the item, or the entry itself where that is
+            # earlier: where it is asked for in time order, so is the entry.
+            self._until[part] = until + part.start
+            # What may be the first that is asked for.
+            self._fresh[part] = until == np.arange(len(until))
 
     def draw(self, units: np.ndarray, rng: np.random.Generator) -> Queries:
         """A query for each of `units`; targets and what is shown are drawn by `rng`."""
@@ -174,7 +186,7 @@ class Units:
             given: The item that comes with each entry where that is a target, 0 for none; or None.
         """
         entry = np.arange(len(self._user))
-        items, unit = self._histories.items, entry if self._of_rows else self._user
+        items, unit = self._histories.items, entry if self._of_rows else self._user.astype(np.int64)
         if given is not None:
             also = np.flatnonzero(given)
             items, entry = np.concatenate([items, given[also]]), np.concatenate([entry, also])
@@ -198,7 +210,7 @@ class Units:
             return brings.of(np.zeros(0, np.int64))
         items = self._histories.items
         width = max(brings.item.max(initial=0), items.max(initial=0)) + 1
-        had = (self._user * width + items)[self._has]
+        had = (self._user.astype(np.int64) * width + items)[self._has]
         lacking = ~np.isin(brings.unit * width + brings.item, had)
         return brings.of(np.flatnonzero(lacking & (brings.share < 1)))
 
@@ -221,6 +233,28 @@ def _any(first: np.ndarray, marked: np.ndarray) -> np.ndarray:
     found = np.zeros(len(first), bool)
     found[first[marked]] = True
     return found[first]
+
+
+def _whole_users(offsets: np.ndarray) -> Iterator[slice]:
+    """All entries in consecutive parts of `_AT_ONCE` or more, each of whole users."""
+    edges = np.arange(0, offsets[-1], _AT_ONCE)
+    edges = np.unique(np.append(offsets[np.searchsorted(offsets, edges)], offsets[-1]))
+    for start, stop in pairwise(edges.tolist()):
+        yield slice(start, stop)
+
+
+def _of_pairs(
+    user: np.ndarray, items: np.ndarray, taken: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The entries' `_first`, `_has` and `_until`, as places among them."""
+    pairs = user * (items.max(initial=0) + 1) + items
+    _, index, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+    first = index[inverse]
+    has = np.bincount(inverse, weights=taken)[inverse] > 0
+    entry = np.arange(len(user))
+    has_first = np.full(len(entry), len(entry))
+    np.minimum.at(has_first, first[taken], entry[taken])
+    return first, has, np.minimum(entry, has_first[first])
 
 
 def _strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:

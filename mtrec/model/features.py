@@ -280,7 +280,7 @@ def _lines(values: Column) -> Iterator[str]:
     return (text[row] for row in range(len(text)))
 
 
-class _Dense(Feature):
+class Dense(Feature):
     """What features made of numbers share: a learnt direction for each number."""
 
     reads = "numbers"
@@ -306,7 +306,7 @@ class _Dense(Feature):
         return tf.matmul(encoded, self.kernel.value)
 
 
-class Numeric(_Dense):
+class Numeric(Dense):
     """A number, standardised with the mean and deviation of the column; 0 where missing."""
 
     width = 1
@@ -328,7 +328,7 @@ class Numeric(_Dense):
         return {"kind": "number", "mean": float(self.mean), "deviation": float(self.deviation)}
 
 
-class Timestamp(_Dense):
+class Timestamp(Dense):
     """A moment: its place in the observed span, and sine and cosine of the day and week it is in.
 
     Values are seconds since 1970 (UTC); a missing one is 0 or NaN and encodes to zeros.

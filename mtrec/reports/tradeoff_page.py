@@ -62,22 +62,16 @@ def _cards(found: Tradeoff) -> Iterator[dict[str, str]]:
         against = best.against[side].found
         change = f" ({_signed(against.value)} to {axis.head} alone)" if against else ""
         yield {
-            "title": f"{_name(axis)} on the test part, of the joint setting that is best in it on "
-            "the validation part",
+            "title": f"{_name(axis)} of the joint setting that validation chooses",
             "value": f"{best.place[side]:.4f}",
             "detail": f"{best.group.name}{change}",
         }
     survive = sum(against.survives for against in found.tested)
-    yield {
-        "title": "differences that survive Holm's correction",
-        "value": f"{survive} of {len(found.tested)}",
-        "detail": "joint to single task, over users",
-    }
     lost = [point.group.name for point in found.joint if point.transfers("negative")]
     yield {
         "title": "joint settings with negative transfer",
         "value": f"{len(lost)} of {len(found.joint)}",
-        "detail": ", ".join(lost) if 0 < len(lost) <= 3 else "see the table",
+        "detail": f"{survive} of {len(found.tested)} differences survive Holm's correction",
     }
     twins = found.area_of_twins
     yield {

@@ -316,6 +316,17 @@ def _moment(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
     return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
 
 
+def _vectors(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
+    width = len(recipe["mean"])
+    missing = [math.nan] * width
+    for value in values:
+        if value is not None and len(value) != width:
+            _refuse(f"{recipe['column']} must have {width} numbers; got {len(value)}.")
+    found = np.array([missing if value is None else value for value in values], np.float64)
+    known = np.isfinite(found).all(axis=1, keepdims=True)
+    return np.where(known, (found - recipe["mean"]) / recipe["scale"], 0.0).astype(np.float32)
+
+
 ENCODERS = {
     "vocabulary": _vocabulary,
     "hash": _hash,
@@ -323,6 +334,7 @@ ENCODERS = {
     "words": _words,
     "number": _number,
     "moment": _moment,
+    "vectors": _vectors,
 }
 
 set_model(RecommenderModel())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.columns import Texts
+from mtrec.data.columns import Texts, held
 from mtrec.data.inputs import HistoryInputs, QueryInputs
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
@@ -253,7 +253,7 @@ def new_users(run: Run) -> dict[str, Any]:
     kinds = {"b": "boolean", "i": "double", "u": "double", "f": "double"}
     columns = {}
     for recipe in encoded:
-        values = np.asarray(run.dataset.users[recipe["column"]])
+        values = held(run.dataset.users[recipe["column"]])
         kind = kinds.get(values.dtype.kind, "string")
         columns[recipe["column"]] = kind + ("[]" if values.ndim > 1 else "")
     return {"columns": columns, "encoded": encoded}

@@ -281,3 +281,19 @@ def test_what_is_given_stays():
     assert found.options["labels"] == ["quantity"]
     assert found.options["timestamp"] is None
     assert found.features["user"] == {}
+
+
+def test_lists_of_fractions_are_vectors():
+    rows = {
+        "item_id": [str(i) for i in range(ITEMS)],
+        "cover": [[0.5, i / 7] for i in range(ITEMS)],
+    }
+    found = proposed(log(rating=LEVELS), items=pa.table(rows))
+    assert found.features["item"] == {"cover": {"_target_": "mtrec.Vectors", "column": "cover"}}
+
+
+def test_parts_of_a_time_and_places_in_a_sequence_are_neither_times_nor_ratings():
+    hours, places = RNG.integers(0, 24, ROWS), RNG.integers(1, 10, ROWS)
+    found = proposed(log(order_hour_of_day=hours, day_of_week=hours % 7, add_to_cart_order=places))
+    assert found.options["timestamp"] is None
+    assert found.labels == []

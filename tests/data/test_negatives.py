@@ -26,11 +26,16 @@ def pool_of(negatives, *targets, share=0.5):
 
 
 def test_the_catalogue_is_every_item_for_certain():
-    pool = pool_of(adapted(Catalogue(), [], num_items=4), [2, 2])
+    pool = pool_of(adapted(Catalogue(most_items=1000), [], num_items=4), [2, 2])
 
     assert pool.items.tolist() == [1, 2, 3, 4]
     assert not pool.log_q.any()
     assert not pool.frozen.any()
+
+
+def test_a_catalogue_that_is_too_large_for_every_step_is_refused_with_what_to_choose():
+    with pytest.raises(UserError, match=r"`most_items`=3 at most, .* it has 4\. .* `softmax`"):
+        adapted(Catalogue(most_items=3), [], num_items=4)
 
 
 def test_in_batch_holds_each_target_once_in_order():

@@ -416,3 +416,22 @@ def test_a_byte_order_mark_and_other_delimiters_are_seen_through(folder):
     assert data.users["group"].tolist() == ["", "f", "m"]
     (folder / "items.csv").write_text(ITEMS)
     assert load(folder).digest == digest
+
+
+def test_lists_of_fractions_are_vectors_of_items_and_users(folder):
+    nan = np.nan
+
+    def written(kind, covers):
+        schema = pa.schema([("what", pa.string()), ("cover", kind)])
+        rows = pa.table({"what": ["a", "b", "c"], "cover": covers}, schema)
+        pa.parquet.write_table(rows, folder / "items.parquet")
+        items = str(folder / "items.parquet")
+        return load(folder, items=items, title=None, bag_columns=[]).items["cover"]
+
+    for kind in (pa.list_(pa.float32()), pa.large_list(pa.float64())):
+        found = written(kind, [[0.5, 1.0], None, [2.0, -1.0]])
+        np.testing.assert_array_equal(found, [[nan, nan], [0.5, 1], [nan, nan], [2, -1]])
+    found = written(pa.list_(pa.float32(), 2), [[0.5, 1.0], [3.0, 0.0], [2.0, -1.0]])
+    np.testing.assert_array_equal(found, [[nan, nan], [0.5, 1], [3, 0], [2, -1]])
+    with pytest.raises(UserError, match=r"'cover' .* as many numbers .* got \[2.0\] in row 3"):
+        written(pa.list_(pa.float64()), [[0.5, 1.0], None, [2.0]])

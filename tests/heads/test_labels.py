@@ -30,7 +30,7 @@ def batches(data, **changed):
         "global_batch": 16,
         "history_share": 0.6,
         "chronological": False,
-        "negatives": Catalogue(),
+        "negatives": Catalogue(most_items=1000),
         "num_replicas": 1,
         "seed": 3,
     }

@@ -534,7 +534,7 @@ def head(**changed):
         "dim": None,
         "normalize": True,
         "temperature": 0.5,
-        "negatives": Catalogue(),
+        "negatives": Catalogue(most_items=1000),
         "loss": softmax(),
     }
     return Retrieval(**{**how, **changed})

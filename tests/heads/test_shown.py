@@ -32,7 +32,7 @@ def impressions(rows, **changed):
 def head(loss=None, *, pool=None, label="clicked", **changed):
     loss = loss or Bpr(log_q_correction=False, hardest=None)
     how = {"dim": None, "normalize": False, "temperature": 1.0}
-    negatives = pool or Catalogue()
+    negatives = pool or Catalogue(most_items=1000)
     return Retrieval(negatives=negatives, loss=loss, label=label, **(how | changed))
 
 
@@ -128,7 +128,7 @@ def test_an_item_shown_in_vain_and_clicked_beside_is_no_negative():
     data = with_taken(
         impressions([(1, 2, 0, 1), (1, 1, 1, 2), (1, 2, 1, 3), (1, 3, 0, 4)]), {"a": judged}
     )
-    (batch,) = batches(data, negatives=Catalogue()).step(1, 0)
+    (batch,) = batches(data, negatives=Catalogue(most_items=1000)).step(1, 0)
     found = losses_of(judged, batch, [0, 0.7, 0.2, 0.4])
     np.testing.assert_allclose(found, [pairwise([0.3]), pairwise([-0.2])], rtol=1e-5)
 
@@ -136,7 +136,7 @@ def test_an_item_shown_in_vain_and_clicked_beside_is_no_negative():
 def test_a_row_without_the_label_says_neither():
     judged = head()
     data = with_taken(impressions([(1, 1, 1, 1), (1, 2, NAN, 2), (1, 3, 0, 3)]), {"a": judged})
-    (batch,) = batches(data, negatives=Catalogue()).step(1, 0)
+    (batch,) = batches(data, negatives=Catalogue(most_items=1000)).step(1, 0)
     # Item 2 would cost most.
     np.testing.assert_allclose(
         losses_of(judged, batch, [0, 0.7, 0.9, 0.4]), [pairwise([0.3])], rtol=1e-5
@@ -174,7 +174,9 @@ def test_what_is_shown_again_in_vain_stays_what_the_user_has():
     judged = head()
     rows = [(1, 1, 1, 1), (1, 1, 0, 2), (1, 2, 1, 2), (1, 3, 0, 2)]
     data = with_taken(impressions(rows), {"a": judged})
-    source = batches(data, negatives=Catalogue(), chronological=True, history_share=1.0)
+    source = batches(
+        data, negatives=Catalogue(most_items=1000), chronological=True, history_share=1.0
+    )
     made = (source.step(epoch, 0)[0] for epoch in range(1, 50))
     batch = next(batch for batch in made if (batch.rows.weight > 0).sum() < 4)
     assert batch.items[batch.rows.item[batch.rows.weight > 0]].tolist() == [2, 3]
@@ -189,7 +191,7 @@ def test_no_history_and_no_own_item_was_shown_in_vain(batch_of, chronological):
     judged = head(label="rating", at_least=4.0)
     data = with_taken(planted(), {"a": judged})
     how = {"batch_of": batch_of, "chronological": chronological, "history_share": 0.6}
-    source = batches(data, negatives=Catalogue(), global_batch=20, **how)
+    source = batches(data, negatives=Catalogue(most_items=1000), global_batch=20, **how)
     liked = np.zeros((41, 31), bool)
     good = data.interactions["rating"] >= 4
     liked[data.interactions["user"][good], data.interactions["item"][good]] = True
@@ -273,7 +275,7 @@ def test_held_out_rows_without_a_positive_one_give_no_figures():
 def test_a_user_without_a_positive_row_has_nothing_and_costs_nothing():
     judged = head()
     data = with_taken(impressions([(1, 1, 1, 1), (1, 2, 0, 2), (2, 1, 0, 1)]), {"a": judged})
-    (batch,) = batches(data, negatives=Catalogue()).step(1, 0)
+    (batch,) = batches(data, negatives=Catalogue(most_items=1000)).step(1, 0)
     found = losses_of(judged, batch, [0, 0.7, 0.4])
     np.testing.assert_allclose(found, [pairwise([0.3])], rtol=1e-5)
     assert Histories.of(data, all_rows(data)).of_user(2).tolist() == []

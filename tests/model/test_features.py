@@ -19,6 +19,7 @@ from mtrec.model.features import (
     Text,
     Timestamp,
 )
+from mtrec.model.vectors import Vectors
 
 
 def adapted(feature, values, dim=3):
@@ -308,3 +309,19 @@ def test_a_column_of_the_wrong_kind_is_refused_by_name(feature, values, named):
 )
 def test_a_column_of_the_right_kind_passes(feature, values):
     feature.check(values, named_by="features.query.shared.y")
+
+
+def test_vectors_are_centred_and_scaled_alike():
+    given = np.float32([[np.nan, np.nan], [3, 0], [5, 0], [4, 3], [4, -3]])
+    feature = adapted(Vectors(column="cover"), given)
+    encoded = feature.encode(given)
+    # Their mean is (4, 0), and the mean of the squared distances from it (1 + 1 + 9 + 9) / 4.
+    np.testing.assert_allclose(encoded * np.sqrt(5), [[0, 0], [-1, 0], [1, 0], [0, 3], [0, -3]])
+    expected = encoded @ feature.kernel.numpy()
+    np.testing.assert_allclose(feature(encoded), expected, rtol=1e-6)
+    # As a new user's is sent.
+    np.testing.assert_array_equal(feature.encode(held([[5.0, 0.0]])), encoded[2:3])
+    with pytest.raises(ValueError, match="must have 2 numbers"):
+        feature.encode(held([[5.0]]))
+    with pytest.raises(UserError, match=r"`y` must read a column of vectors.*'cover' is none"):
+        feature.check(np.zeros(3), named_by="y")

@@ -209,7 +209,7 @@ def test_the_best_is_chosen_on_validation_and_shown_on_the_test_part():
     assert values["hypervolume_2"] == found.area
     note = tradeoff_note(found, "films")
     assert "| [joint rating=0.1](http://ui/1joint) &nbsp;| 0.2100 &nbsp; | 0.8800 &nbsp; |" in note
-    assert note.count("on validation") == 2
+    assert note.count("by validation") == 2
 
 
 def test_of_many_differences_those_survive_that_holm_leaves():
@@ -245,7 +245,7 @@ def test_the_page_stands_alone_and_shows_every_group_and_flag():
     runs = {f"http://ui/{seed}{task}" for seed in (1, 2) for task in HEADS}
     assert {address for address in outside if not address.startswith("#")} == runs
     assert text.count('style="border-color:#') == 4
-    assert "4 of 4" in text
+    assert "4 of 4 differences survive" in text
     assert "<script" not in text
     pictures = re.findall(r"<svg.*?</svg>", text, flags=re.S)
     assert len(pictures) == 1 + 4

@@ -11,12 +11,14 @@ from serving_requests import asked
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, shared_bottom
 
+from mtrec.data.columns import held
 from mtrec.data.inputs import QueryInputs
 from mtrec.data.split import Split
 from mtrec.model.features import Bucketized, Categorical, Hashed, History, Numeric, Text, Timestamp
 from mtrec.model.pooling import Sqrtn
 from mtrec.model.recommender import Recommender
 from mtrec.model.tower import Tower
+from mtrec.model.vectors import Vectors
 from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder
@@ -33,6 +35,7 @@ FEATURES = {
     "income": Numeric(column="income"),
     "since": Timestamp(column="since"),
     "tags": Categorical(column="tags"),
+    "cover": Vectors(column="cover"),
 }
 TOLD = {
     "gender": "F",
@@ -42,6 +45,7 @@ TOLD = {
     "income": 2.5,
     "since": 86_400.0 * 9.3,
     "tags": ["b", "new", "c"],
+    "cover": [0.5, -1.25, 0.1],
 }
 
 
@@ -56,13 +60,15 @@ def columns(rows):
         "income": np.array([np.nan, *rng.normal(size=rows)]),
         "since": np.array([0.0, *rng.uniform(1e5, 1e6, rows)]),
         "tags": np.array([["", ""], *rng.choice(["a", "b", "c"], (rows, 2))]),
+        "cover": np.concatenate([np.full((1, 3), np.nan), rng.normal(size=(rows, 3))]),
     }
 
 
 def random_run(directory):
     """A run whose weights are all random, with features of every kind."""
     dataset = planted()
-    dataset.users.update(columns(dataset.num_users))
+    given = columns(dataset.num_users)
+    dataset.users.update({name: held(column) for name, column in given.items()})
     own = {"item_id": Categorical(column="item_id")}
     how = {"sharing": shared_bottom(), "dim": 8, "stddev": 0.3}
     history = History(candidate="item_id", pooling=Sqrtn())
@@ -142,6 +148,7 @@ def test_the_signature_has_a_typed_column_for_each_column_of_users(served):
         "income": "DataType.double",
         "since": "DataType.double",
         "tags": "Array(string)",
+        "cover": "Array(double)",
     }
 
 

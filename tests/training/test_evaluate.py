@@ -25,7 +25,12 @@ class Scores:
     def __init__(self, scores, **heads):
         self.scores = np.float32(scores)
         loss = ImplicitSquared(all_pairs_weight=0.1)
-        how = {"dim": None, "normalize": False, "temperature": 1.0, "negatives": Catalogue()}
+        how = {
+            "dim": None,
+            "normalize": False,
+            "temperature": 1.0,
+            "negatives": Catalogue(most_items=1000),
+        }
         self.heads = {"retrieval": Retrieval(**how, loss=loss), **heads}
         self.asked = []
 
