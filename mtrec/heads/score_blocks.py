@@ -41,41 +41,13 @@ def in_blocks(
         row_query: The query of each row, `[N]`.
         whole: What every query is scored with, `[P, D]` each.
     """
-    count = tf.shape(query)[0]
-    width = tf.add_n([tf.shape(part)[0] for part in whole])
-    width *= -(-tf.size(row_query) // tf.maximum(count, 1))  # some losses score row by row
-    at_once = SCORES_AT_ONCE["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
-    size = tf.clip_by_value(at_once // tf.maximum(width, 1), 1, tf.maximum(count, 1))
-    blocks = -(-count // size)
-
-    def block(k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The first query of a block, its end, and its rows."""
-        first = k * size
-        end = tf.minimum(first + size, count)
-        return first, end, tf.where((row_query >= first) & (row_query < end))[:, 0]
-
-    def array(like: tf.Tensor) -> tf.TensorArray:
-        shape = [None, *like.shape[1:]]
-        return tf.TensorArray(like.dtype, size=blocks, element_shape=shape, infer_shape=False)
-
-    def loop(body: Callable[..., Any], start: Any) -> Any:
-        return tf.while_loop(
-            lambda k, *_: k < blocks,
-            lambda k, *found: (k + 1, *body(k, *found)),
-            (0, *start),
-            parallel_iterations=1,
-        )[1:]
-
-    def placed(values: tf.TensorArray, rows: tf.TensorArray) -> tf.Tensor:
-        """Values of rows in the rows' order."""
-        return tf.scatter_nd(
-            rows.concat()[:, tf.newaxis], values.concat(), tf.shape(positive, tf.int64)
-        )
+    blocks = _Blocks(row_query, tf.shape(query)[0], tf.add_n([tf.shape(w)[0] for w in whole]))
+    row_index = tf.zeros([0], tf.int64)
 
     @tf.custom_gradient
     def costs(query: tf.Tensor, positive: tf.Tensor, *whole: tf.Tensor) -> Any:
         def body(k: tf.Tensor, rows: Any, found: Any) -> tuple[Any, Any]:
-            first, end, mine = block(k)
+            first, end, mine = blocks.block(k)
             owner = tf.gather(row_query, mine) - first
             costed = cost(first, end, query[first:end], tf.gather(positive, mine), owner, *whole)
             return rows.write(k, mine), found.write(k, costed)
@@ -84,7 +56,7 @@ def in_blocks(
             def body(
                 k: tf.Tensor, rows: Any, of_query: Any, of_row: Any, *sums: tf.Tensor
             ) -> tuple[Any, ...]:
-                first, end, mine = block(k)
+                first, end, mine = blocks.block(k)
                 owner = tf.gather(row_query, mine) - first
                 part = query[first:end], tf.gather(positive, mine), *whole
                 with tf.GradientTape() as tape:
@@ -100,15 +72,56 @@ def in_blocks(
                 written = of_query.write(k, found[0]), of_row.write(k, found[1])
                 return rows.write(k, mine), *written, *added
 
-            start = array(row_index), array(query), array(positive), *map(tf.zeros_like, whole)
-            rows, of_query, of_row, *sums = loop(body, start)
-            return of_query.concat(), placed(of_row, rows), *sums
+            start = (
+                blocks.array(row_index),
+                blocks.array(query),
+                blocks.array(positive),
+                *map(tf.zeros_like, whole),
+            )
+            rows, of_query, of_row, *sums = blocks.loop(body, start)
+            return of_query.concat(), blocks.placed(of_row, rows), *sums
 
-        rows, found = loop(body, (array(row_index), array(positive)))
-        return placed(found, rows), gradients
+        rows, found = blocks.loop(body, (blocks.array(row_index), blocks.array(positive)))
+        return blocks.placed(found, rows), gradients
 
-    row_index = tf.zeros([0], tf.int64)
     return costs(query, positive, *whole)
+
+
+class _Blocks:
+    """Blocks of queries, one after the other."""
+
+    def __init__(self, row_query: tf.Tensor, queries: tf.Tensor, width: tf.Tensor) -> None:
+        self._row_query, self._queries = row_query, queries
+        rows = -(-tf.size(row_query) // tf.maximum(queries, 1))  # some losses score row by row
+        at_once = SCORES_AT_ONCE["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
+        most = at_once // tf.maximum(width * rows, 1)
+        self._size = tf.clip_by_value(most, 1, tf.maximum(queries, 1))
+        self._count = -(-queries // self._size)
+
+    def block(self, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The first query of a block, its end, and its rows."""
+        first = k * self._size
+        end = tf.minimum(first + self._size, self._queries)
+        return first, end, tf.where((self._row_query >= first) & (self._row_query < end))[:, 0]
+
+    def array(self, like: tf.Tensor) -> tf.TensorArray:
+        """Takes what is found of every block, of the kind of `like` and any length."""
+        shape = [None, *like.shape[1:]]
+        return tf.TensorArray(like.dtype, size=self._count, element_shape=shape, infer_shape=False)
+
+    def loop(self, body: Callable[..., Any], start: Any) -> Any:
+        """What `body` makes of `start`, block after block."""
+        return tf.while_loop(
+            lambda k, *_: k < self._count,
+            lambda k, *found: (k + 1, *body(k, *found)),
+            (0, *start),
+            parallel_iterations=1,
+        )[1:]
+
+    def placed(self, values: tf.TensorArray, rows: tf.TensorArray) -> tf.Tensor:
+        """Values of all rows in the rows' order, `[N]`."""
+        places, size = rows.concat()[:, tf.newaxis], tf.size(self._row_query, tf.int64)
+        return tf.scatter_nd(places, values.concat(), size[tf.newaxis])
 
 
 class Beside:
