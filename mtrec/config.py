@@ -153,6 +153,14 @@ class ClusterConfig:
             raise UserError(
                 f"cluster.health_timeout_s must be more than 0; got {self.health_timeout_s:g}."
             )
+        named = re.fullmatch(
+            r"local|auto|(ray://)?[^\s:/]+:\d+|(ray://)?\[.+\]:\d+", self.address or ""
+        )
+        if self.kind == "ray" and not named:
+            raise UserError(
+                "cluster.address must be host:port of a running Ray cluster, auto, or local to "
+                f"start one here; got {self.address}. Set cluster.address=127.0.0.1:6379."
+            )
         if self.kind == "local" and self.num_workers > 1:
             raise UserError(
                 f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "
@@ -211,6 +219,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require("seed", self.seed, least=0)
+        self._check_batch()
         self.data = _typed_data(self.data)
         for which in ("tables", "dense"):
             rate = self.optimizer[which]["learning_rate"]
@@ -219,6 +228,18 @@ class Config:
                     f"optimizer.{which}.learning_rate must be a finite number above 0; got {rate}. "
                     f"Set optimizer.{which}.learning_rate=0.01."
                 )
+
+    def _check_batch(self) -> None:
+        """Refuses a batch that its replicas could not share, as far as they are known."""
+        cluster, batch = self.cluster, self.train.global_batch
+        if cluster.kind == "local" and cluster.devices_per_worker is None:
+            return
+        replicas = cluster.num_workers * (cluster.devices_per_worker or 1)
+        if batch % replicas:
+            raise UserError(
+                f"train.global_batch must divide by the number of replicas ({replicas}); got "
+                f"{batch}. Set train.global_batch={batch // replicas * replicas or replicas}."
+            )
 
 
 @dataclass

@@ -1,36 +1,31 @@
 """`python -m mtrec.launch`: data -> train -> evaluate -> index -> export, tracked in MLflow."""
 
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-
-from mtrec.cluster import nodes
 from mtrec.config import ClusterConfig, Config
-from mtrec.distributed import devices
-from mtrec.errors import PreemptedError
-from mtrec.jobs.command import command
-from mtrec.jobs.keys import told_in_keys
-from mtrec.libraries import first_import, import_tensorflow
+from mtrec.distributed import progress
+from mtrec.jobs.command import command, console, started_at
+from mtrec.jobs.keys import in_keys, told_in_keys
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from mtrec.data.dataset import Dataset
     from mtrec.data.split import Split
+    from mtrec.jobs.progress import Reporter
     from mtrec.jobs.resume import Job
+    from mtrec.jobs.terminal import Terminal
     from mtrec.jobs.worker import Listener
     from mtrec.tracking.mlflow_run import Tracker
     from mtrec.training.loop import Metrics
 
 
 @command("config", typed=False)
-def main(composed: DictConfig) -> float | None:
+def main(composed: "DictConfig") -> float | None:
     """Runs the main job in Hydra's run directory, or goes on with it.
 
     Returns:
@@ -39,16 +34,25 @@ def main(composed: DictConfig) -> float | None:
     Raises:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from mtrec.cluster import settings
     from mtrec.jobs import resume
     from mtrec.jobs.inferred import heeded
     from mtrec.jobs.schema import experiment_of
+    from mtrec.jobs.terminal import Terminal
     from mtrec.jobs.unused import refuse_unused
     from mtrec.tracking import mlflow_run, run_dir
+    from mtrec.tracking.store import resolve_uri
 
     hydra = HydraConfig.get()
     composed, inferred = heeded(composed)
     config = cast(Config, OmegaConf.to_object(composed))
-    refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
+    with in_keys(config, "data.split"):
+        refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
+    settings.check_machine(config.cluster)
+    resolve_uri(config.tracking.uri)
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
     with run_dir.held(directory):
         found = resume.find_job(config, directory, hydra.overrides.task)
@@ -57,62 +61,83 @@ def main(composed: DictConfig) -> float | None:
             kept = f"; {waiting} records still wait for MLflow" if waiting else ""
             print(f"finished before{kept}; train.resume=never would start anew\nrun: {directory}")
         else:
-            _run(found, inferred)
+            terminal = Terminal(console(), began=started_at())
+            with terminal.following():
+                _run(found, terminal, inferred)
+            print(f"run: {directory}")
     return selected_by(found.config, directory)
 
 
-def _run(found: "Job", inferred: str | None) -> None:
+def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
     """Runs a job, and says in MLflow how it ended."""
+    from mtrec.distributed import devices
     from mtrec.jobs import resume
+    from mtrec.jobs.ending import ending
     from mtrec.jobs.load import load
-    from mtrec.jobs.naming import run_name
-    from mtrec.jobs.progress import stage
-    from mtrec.tracking import mlflow_run, run_data, run_dir, ui
-    from mtrec.tracking.parameters import parameters
+    from mtrec.tracking import run_data, run_dir, ui
     from mtrec.tracking.whole import write_text
 
-    config, directory, hydra = found.config, found.directory, HydraConfig.get()
-    # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
-    with stage("data"), devices.visible(_gpus(config.cluster)):
-        dataset, parts = load(config.data)
-        if found.anew:
-            resume.discard(directory)
-        # First: it is what makes a directory a job's.
-        run_dir.save_config(config, directory)
-        if inferred:
-            write_text(directory / run_dir.INFERRED, inferred)
-        run_data.keep(dataset, parts, directory)
-    tracker = mlflow_run.start(
+    config, directory = found.config, found.directory
+    with ending(terminal, directory) as told:
+        # Several logical devices must be made before anything else of TensorFlow.
+        if config.cluster.kind == "local" and config.cluster.devices_per_worker in (None, 1):
+            with devices.visible(_gpus(config.cluster)):
+                _import_tensorflow()
+            with progress.stage("check"):
+                from mtrec.jobs import build
+
+                build.check(config)
+        # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
+        with progress.stage("data", unit="rows"), devices.visible(_gpus(config.cluster)):
+            dataset, parts = load(config.data)
+            if found.anew:
+                resume.discard(directory)
+            # First: it is what makes a directory a job's.
+            run_dir.save_config(config, directory)
+            if inferred:
+                write_text(directory / run_dir.INFERRED, inferred)
+            run_data.keep(dataset, parts, directory)
+            rows = len(dataset.interactions["user"])
+            progress.advance(rows, rows, "rows")
+        with progress.stage("MLflow"):
+            from mtrec.jobs.progress import Reporter
+
+            tracker = told.tracker = _tracker(found)
+            if inferred:
+                tracker.log_file(directory / run_dir.INFERRED, "")
+            reporter = Reporter(tracker, terminal)
+            reporter.data(dataset, parts)
+        with devices.visible(_gpus(config.cluster)):
+            job(config, dataset, parts, directory, reporter)
+        with progress.stage("MLflow's end"):
+            tracker.finish("FINISHED")
+            resume.mark_finished(directory)
+    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
+    if (directory / run_dir.INDEX).is_dir():
+        print("ask: mtrec recommend run=latest user_id=...")
+    terminal.total()
+
+
+def _tracker(found: "Job") -> "Tracker":
+    """The MLflow run of a job."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from mtrec.jobs.naming import run_name
+    from mtrec.tracking import mlflow_run
+    from mtrec.tracking.parameters import parameters
+
+    config, hydra = found.config, HydraConfig.get()
+    choices = hydra.runtime.choices
+    return mlflow_run.start(
         uri=config.tracking.uri,
         experiment=config.tracking.experiment,
         run_name=config.tracking.run_name
-        or run_name(str(hydra.runtime.choices["task"]), config.seed, hydra.overrides.task),
+        or run_name(str(choices["task"]), config.seed, hydra.overrides.task),
         run_id=found.run_id,
         params=parameters(asdict(config)),
-        tags=chosen(hydra.runtime.choices),
-        run_dir=directory,
+        tags=chosen(choices),
+        run_dir=found.directory,
     )
-    if inferred:
-        tracker.log_file(directory / run_dir.INFERRED, "")
-    try:
-        with devices.visible(_gpus(config.cluster)):
-            job(config, dataset, parts, directory, tracker)
-    except PreemptedError as error:
-        tracker.finish("KILLED")
-        print(
-            f"error: SIGTERM: {error}; go on with the same command and train.resume={directory}",
-            file=sys.stderr,
-        )
-        sys.exit(128 + signal.SIGTERM)
-    except BaseException:
-        tracker.finish("FAILED")
-        raise
-    tracker.finish("FINISHED")
-    resume.mark_finished(directory)
-    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
-    if (directory / run_dir.INDEX).is_dir():
-        print("ask: python -m mtrec.recommend run=latest user_id=...")
-    print(f"run: {directory}")
 
 
 def _gpus(cluster: ClusterConfig) -> int | None:
@@ -140,40 +165,33 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
 
 @told_in_keys("index")
 def job(
-    config: Config, dataset: "Dataset", parts: "Split", directory: Path, tracker: "Tracker"
+    config: Config, dataset: "Dataset", parts: "Split", directory: Path, reporter: "Reporter"
 ) -> None:
     """The stages after the data in order; each leaves its results in the run directory."""
-    from mtrec.jobs.progress import Reporter, stage
-
-    reporter = Reporter(tracker)
-    reporter.data(dataset, parts)
-    with (
-        stage("train"),
-        asked_to_stop() as should_stop,
-        reporter.training(config.train.epochs, should_stop) as listener,
-    ):
-        history = train(config, dataset, parts, directory, listener)
-    # Not before: while workers train, this process does without TensorFlow.
-    import_tensorflow()
+    listener = reporter.training(config.train.epochs)
+    history = train(config, dataset, parts, directory, listener)
+    _import_tensorflow()
     from mtrec.jobs import build, stages
     from mtrec.jobs.restore import restore_run
     from mtrec.serving import export
     from mtrec.tracking import run_dir
     from mtrec.training import measured
 
-    trained = restore_run(config, dataset, parts, directory)
-    with stage("evaluate"):
+    with progress.stage("evaluation"):
+        trained = restore_run(config, dataset, parts, directory)
         found = measured.load(directory / run_dir.MEASURED)
         metrics, reports = stages.evaluate(trained, found)
-    reporter.evaluation(history, metrics, reports)
+    with progress.stage("figures"):
+        reporter.evaluation(history, metrics, reports)
     index = None
     if trained.retrieval:
-        with stage("index"):
+        with progress.stage("index", total=dataset.num_items, unit="items"):
             index = stages.index(trained, trained.retrieval, build.index_builder(config))
         reporter.index(index.manifest)
-    with stage("export"):
+    with progress.stage("export"):
         signatures = stages.export(trained, index)
-        address = export.log(trained, index, tracker)
+    with progress.stage("model to MLflow"):
+        address = export.log(trained, index, reporter.tracker)
     reporter.model(signatures, address)
 
 
@@ -186,27 +204,32 @@ def train(
         The metrics of every epoch; `selected` is 1 in the one that was kept.
     """
     if config.cluster.kind == "ray":
-        with first_import("ray"):
-            from mtrec.cluster import driver
+        from mtrec.libraries import first_import
 
-        return driver.train(config, dataset, parts, directory, listener)
+        # What the workers' own stages leave: to start Ray and the workers, and to end them.
+        with progress.stage("Ray"):
+            with first_import("ray"):
+                from mtrec.cluster import driver
+
+            return driver.train(config, dataset, parts, directory, listener)
+    from mtrec.cluster import nodes
+
     if not config.cluster.use_gpu and (unused := nodes.gpus()):
         listener.say(f"unused: {'; '.join(unused)}; cluster.use_gpu=true trains there")
-    import_tensorflow()
-    from mtrec.jobs import worker
+    _import_tensorflow()
+    with progress.stage("import"):
+        from mtrec.jobs import worker
 
     return worker.train(config, dataset, parts, directory, listener)
 
 
-@contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yields what says whether SIGTERM has come, which now only asks."""
-    asked = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _import_tensorflow() -> None:
+    """Imports it; while workers train, this process does without."""
+    if "tensorflow" not in sys.modules:
+        with progress.stage("TensorFlow's import"):
+            from mtrec.libraries import import_tensorflow
+
+            import_tensorflow()
 
 
 if __name__ == "__main__":

@@ -10,5 +10,14 @@ class Silent:
     def say(self, text):
         pass
 
+    def begin(self, stage):
+        pass
+
+    def advance(self, done, total, unit):
+        pass
+
+    def end(self, peak):
+        pass
+
     def should_stop(self):
         return False

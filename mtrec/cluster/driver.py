@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +37,12 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mtrec.cluster import nodes, settings
+from mtrec.cluster.letters import Correspondent, Delivery
 from mtrec.cluster.mailbox import Mailbox
 from mtrec.config import ClusterConfig, Config
 from mtrec.distributed import devices
 from mtrec.distributed.heartbeat import Heart
+from mtrec.distributed.progress import followed_by
 from mtrec.errors import PreemptedError, UserError, user_error
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
@@ -107,8 +109,8 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     for name, value in settings.environment(cluster).items():
         os.environ.setdefault(name, value)
     local = cluster.address == "local"
-    # Ray takes over the handler of SIGTERM, with which a job is asked to save and stop.
-    handler = signal.getsignal(signal.SIGTERM)
+    # Ray takes over the handlers of signals, with which a job is asked to save and stop.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     if not local:
         settings.check_answers(cluster.address)
     try:
@@ -125,8 +127,12 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
             f"{' '.join(str(error).split())} Start a cluster with the same versions, or use "
             "cluster=ray_local."
         ) from error
+    except BaseException:
+        ray.shutdown()
+        raise
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     try:
         yield
     finally:
@@ -245,10 +251,10 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
     from mtrec.jobs import worker
 
     dataset, parts = ray.get(job["data"])
-    listener = _Correspondent(job["mailbox"])
     rank = ray.train.get_context().get_world_rank()
+    listener = _correspondent(job["mailbox"], rank)
     listener.say(f"worker {rank} on {socket.gethostname()}, process {os.getpid()}")
-    with _watched(job["mailbox"], rank):
+    with _watched(job["mailbox"], rank), followed_by(listener):
         try:
             history = worker.train(job["config"], dataset, parts, job["directory"], listener)
         except PreemptedError as error:
@@ -310,6 +316,9 @@ class _Trainer(DataParallelTrainer):
         callbacks = super()._create_default_callbacks()
         return [callback for callback in callbacks if type(callback).__name__ not in left_out]
 
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leaves SIGINT to the job, which saves."""
+
 
 class _TfConfig(BackendConfig):
     """Ray's own TensorFlow backend, but for `TF_USE_LEGACY_KERAS`, which it sets."""
@@ -339,38 +348,22 @@ def _set_tf_config(addresses: list[str], rank: int) -> None:
     )
 
 
-class _Correspondent:
-    """The listener that the chief has: it writes to the mailbox."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def on_epoch(self, metrics: "Metrics") -> None:
-        ray.get(self._mailbox.put.remote("epoch", metrics))
-
-    def say(self, text: str) -> None:
-        ray.get(self._mailbox.put.remote("line", text))
-
-    def should_stop(self) -> bool:
-        return bool(ray.get(self._mailbox.should_stop.remote()))
+def _correspondent(mailbox: Any, rank: int) -> Correspondent:
+    return Correspondent(
+        lambda kind, content: ray.get(mailbox.put.remote(kind, content)),
+        lambda: bool(ray.get(mailbox.should_stop.remote())),
+        chief=rank == 0,
+    )
 
 
 @contextmanager
 def _relayed(mailbox: Any, listener: "Listener") -> Iterator[None]:
     """Hands letters to the listener, and its wish to stop to the workers, from a thread."""
-    finished = threading.Event()
-
-    def deliver() -> None:
-        handlers: dict[str, Callable[[Any], None]] = {
-            "epoch": listener.on_epoch,
-            "line": listener.say,
-        }
-        for kind, content in ray.get(mailbox.take.remote()):
-            handlers[kind](content)
+    finished, deliver = threading.Event(), Delivery(listener)
 
     def relay() -> None:
         while not finished.wait(_POLL_SECONDS):
-            deliver()
+            deliver(ray.get(mailbox.take.remote()))
             if listener.should_stop():
                 mailbox.stop.remote()
 
@@ -381,4 +374,5 @@ def _relayed(mailbox: Any, listener: "Listener") -> Iterator[None]:
     finally:
         finished.set()
         thread.join()
-        deliver()
+        deliver(ray.get(mailbox.take.remote()))
+        deliver.close()

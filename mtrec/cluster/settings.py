@@ -1,5 +1,6 @@
 """What Ray is told of the config, and what a cluster lacks for it; imports nothing of Ray."""
 
+import os
 import socket
 
 from mtrec.config import ClusterConfig
@@ -65,6 +66,20 @@ def _remedy(cluster: ClusterConfig, there: dict[str, float]) -> str:
     return f"Add nodes, or lower {' or '.join(lower)}."
 
 
+def check_machine(cluster: ClusterConfig) -> None:
+    """Refuses more workers than this machine could start, where they are to be started on it.
+
+    Raises:
+        UserError: If there are more than four of them a core.
+    """
+    most = 4 * (os.cpu_count() or 1)
+    if cluster.address == "local" and cluster.num_workers > most:
+        raise UserError(
+            f"cluster.num_workers must be at most {most} on this machine, four a core, which Ray "
+            f"starts all; got {cluster.num_workers}. Lower it, or use cluster=ray_address."
+        )
+
+
 def check_answers(address: str | None) -> None:
     """Asks for a connection: Ray itself waits for many minutes where nobody answers.
 
@@ -72,7 +87,7 @@ def check_answers(address: str | None) -> None:
         UserError: If nobody does.
     """
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # such as `auto`, which Ray looks up
+    if address == "auto":  # Ray looks it up
         return
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()

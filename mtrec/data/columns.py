@@ -249,3 +249,16 @@ def with_unknown(column: Any) -> Any:
     if isinstance(column, Texts):
         return Texts(offsets, column.data)
     return Bags(offsets, column.codes, column.labels)
+
+
+def first_text(values: Texts) -> str:
+    """Where the first value stands that is no number, if most are numbers."""
+    import pyarrow.compute as pc
+
+    filled = pc.utf8_trim_whitespace(values.arrow())
+    number = pc.match_substring_regex(filled, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+    odd = pc.and_(pc.invert(number), pc.not_equal(filled, "")).to_numpy(zero_copy_only=False)
+    if odd.sum() > len(odd) / 2:
+        return ""
+    row = int(odd.argmax())  # row 0 is the unknown user or item, and empty
+    return f", such as {values[row]!r} in row {row}"

@@ -12,6 +12,8 @@ import numpy as np
 from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
+# Options that need name no column.
+_OPTIONAL = ("rating", "timestamp", "negative")
 NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _ZONE = r"(Z|[-+]\d\d:?\d\d)$"
 # Seconds of what a number may count since 1970.
@@ -62,9 +64,11 @@ class TableFile:
 
     def _named(self, name: str, named_by: str) -> Any:
         if name not in self.columns:
+            without = f", or `{named_by}`=null to do without" if named_by in _OPTIONAL else ""
             raise UserError(
                 f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
-                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them."
+                f"{self.path} has {', '.join(self.columns)}. Set `{named_by}` to one of them"
+                f"{without}."
             )
         return self.rows.column(name)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from mtrec.distributed import heartbeat
-from mtrec.errors import UserError, user_error
+from mtrec.errors import PreemptedError, UserError, user_error
 
 T = TypeVar("T")
 # Pairs of bytes that travel at once, in a number each.
@@ -203,6 +203,7 @@ def from_workers(
 
     Raises:
         UserError: On every worker, if `make` raises it on one.
+        PreemptedError: Likewise.
     """
     if num_workers(strategy) == 1:
         return [make()]
@@ -224,6 +225,8 @@ def _unpacked(content: bytes) -> dict[str, np.ndarray]:
 def _outcome(make: Callable[[], bytes]) -> bytes:
     try:
         return b"+" + make()
+    except PreemptedError as error:
+        return b"!" + str(error).encode()
     except Exception as error:
         mistake = user_error(error)
         if mistake is None:
@@ -234,6 +237,8 @@ def _outcome(make: Callable[[], bytes]) -> bytes:
 def _value(outcome: bytes) -> bytes:
     if outcome.startswith(b"-"):
         raise UserError(outcome[1:].decode())
+    if outcome.startswith(b"!"):
+        raise PreemptedError(outcome[1:].decode())
     return outcome[1:]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtrec.distributed import heartbeat
+from mtrec.distributed import heartbeat, progress
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
@@ -41,11 +41,17 @@ def from_totals(metric: str, total: np.ndarray, count: np.ndarray) -> np.ndarray
     return np.sqrt(mean) if metric.rsplit("/", 1)[-1] in ROOTS else mean
 
 
-def chunks(total: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat."""
+def chunks(total: int, size: int, unit: str = "users") -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat.
+
+    Raises:
+        PreemptedError: See `mtrec.distributed.progress.advance`, which is told of each.
+    """
     for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
+        stop = min(start + size, total)
+        yield slice(start, stop)
         heartbeat.beat()
+        progress.advance(stop, total, unit)
 
 
 def ranking(ranks_: np.ndarray, owner: np.ndarray, num_users: int) -> dict[str, np.ndarray]:

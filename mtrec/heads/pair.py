@@ -225,7 +225,7 @@ class PairHead(Head):
         owner, item = held_out.owner[known], held_out.item[known]
         users, time = held_out.users[owner], held_out.time[known]
         output = [np.zeros(0, np.float32)]
-        for part in metrics.chunks(len(item), ROWS_AT_ONCE):
+        for part in metrics.chunks(len(item), ROWS_AT_ONCE, "rows"):
             pairs = query[owner[part]], candidate[item[part] - 1]
             told = self.mean_output(*pairs, users[part], item[part], time[part])
             output.append(told.numpy())

@@ -42,6 +42,22 @@ def _made(config: Config, key: str, node: Mapping[str, Any], **given: Any) -> An
         return instantiate(node, **given)
 
 
+@told_in_keys("")
+def check(config: Config) -> None:
+    """Makes what needs no data, so that it refuses before data is read what it would after.
+
+    Raises:
+        UserError: If the constructor of a part does, or two parts do not fit.
+    """
+    heads = _heads(config)
+    Recommender(**{side: _tower(config, side) for side in ("query", "candidate")}, heads=heads)
+    _largest_replicated(config)
+    _shared_negatives(config, heads)
+    _made(config, "balance", config.balance)
+    optimizers(config, 1)
+    index_builder(config)
+
+
 @told_in_keys("model")
 def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
     """The model with fresh weights, fitted to the training rows; heads of weight 0 are left out."""

@@ -1,19 +1,28 @@
-"""What every `python -m mtrec.<command>` shares: its config, and how it fails."""
+"""What every `python -m mtrec.<command>` shares: its config, its signals, and how it fails."""
 
 import functools
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Container
+import time
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
+from mtrec.errors import UserError
+from mtrec.jobs import interrupts
 
-from mtrec.config import conf_directory
-from mtrec.errors import user_error
-from mtrec.jobs.schema import register
-from mtrec.libraries import quiet_libraries
+# Of this process; a later job of a sweep begins where the one before ended.
+_started_at: float | None = None
+
+
+def started_at() -> float:
+    """When the job began that asks, as `time.time()`: for the first one, when its process did."""
+    global _started_at
+    began, _started_at = _started_at or time.time(), None
+    return began
+
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +33,9 @@ def command(
 ) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
-    A `UserError` is printed as one sentence and ends the command with status 1. What the function
-    returns is what a sweeper that searches hears of the job.
+    A `UserError`, or a mistake that Hydra finds, is printed as one sentence and ends the command
+    with status 1; SIGINT and SIGTERM end it with 128 and their number. What the function returns is
+    what a sweeper that searches hears of the job.
 
     Args:
         config_name: The YAML file that the command composes.
@@ -36,33 +46,88 @@ def command(
 
     def decorate(function: Callable[[Any], Any]) -> Callable[[], None]:
         @functools.wraps(function)
-        def task(config: DictConfig) -> Any:
-            quiet_libraries()
-            try:
-                return function(OmegaConf.to_object(config) if typed else config)
-            except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
-                missing = re.search(r"mandatory value: (\S+)", str(error))
-                key = missing.group(1) if missing else error.full_key
-                fail(f"{key} must be given: pass {key}=...")
-            except Exception as error:
-                mistake = user_error(error)
-                if mistake is None:
-                    raise
-                fail(str(mistake))
-
-        register()
-        main = hydra.main(
-            version_base="1.3", config_path=str(conf_directory() / folder), config_name=config_name
-        )(task)
-
-        @functools.wraps(function)
-        def as_typed() -> None:
+        def main() -> None:
             sys.argv[1:] = [as_text(argument, texts) for argument in sys.argv[1:]]
-            main()
+            with interrupts.heard():
+                try:
+                    _run(function, config_name, folder, typed)
+                except KeyboardInterrupt:
+                    number = interrupts.asked() or signal.SIGINT
+                    print(f"error: {signal.Signals(number).name}: stopped", file=sys.stderr)
+                    sys.exit(128 + number)
 
-        return as_typed
+        return main
 
     return decorate
+
+
+def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: bool) -> None:
+    """Has Hydra compose the config and run the function with it."""
+    global _started_at
+    import hydra
+    import psutil
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    from mtrec.config import conf_directory
+    from mtrec.jobs import mistakes
+    from mtrec.jobs.schema import register
+    from mtrec.libraries import quiet_libraries
+
+    _started_at = psutil.Process().create_time()
+    quiet_libraries()
+    register()
+    begun = False
+
+    @functools.wraps(function)
+    def task(config: Any) -> Any:
+        nonlocal begun
+        begun = True
+        # Caught here, or Hydra would say several lines about it.
+        with _one_sentence():
+            if missing := sorted(OmegaConf.missing_keys(config)):
+                raise UserError(f"{missing[0]} must be given: pass {missing[0]}=...")
+            return function(OmegaConf.to_object(config) if typed else config)
+
+    run = hydra.main(
+        version_base="1.3", config_path=str(conf_directory() / folder), config_name=config_name
+    )(task)
+    with _one_sentence(), _raising():
+        mistakes.refuse_flags(sys.argv[1:])
+        try:
+            run()
+        except OSError as error:
+            if begun or isinstance(error, HydraException):
+                raise
+            raise mistakes.unusable(error) from error
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Ends the process with a sentence and status 1 where a mistake is raised."""
+    from mtrec.jobs.mistakes import mistake_in
+
+    try:
+        yield
+    except Exception as error:
+        found = mistake_in(error, sys.argv[1:])
+        if found is None:
+            raise
+        fail(str(found))
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    """Lets Hydra raise what it would print in several lines."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def as_text(argument: str, texts: Container[str]) -> str:

@@ -1,18 +1,15 @@
 """What a job tells people while it runs: lines on the terminal and the run in MLflow."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.facts import facts_of
 from mtrec.data.split import Split
-from mtrec.jobs.command import console
+from mtrec.jobs.terminal import Terminal
 from mtrec.reports import data_page, figures
 from mtrec.tracking.notes import commands_note, results_note
 from mtrec.tracking.run_dir import DATA_PAGE, USERS
@@ -41,26 +38,19 @@ SHOWN = (
 SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "rmsle", "auc")
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Times a stage and prints when it is done."""
-    started, cpu = time.perf_counter(), time.process_time()
-    yield
-    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-    print(f"{name}: {wall:.1f} s ({cpu:.1f} CPU s)")
-
-
 class Reporter:
     """Prints progress and results, and logs them to MLflow.
 
     Args:
         tracker: The MLflow run of the job.
+        terminal: Who follows its stages.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, terminal: Terminal) -> None:
         self.tracker = tracker
         self._told: list[str] = []
-        self.console = console()
+        self.terminal = terminal
+        self.console = terminal.console
 
     def data(self, dataset: Dataset, parts: Split) -> None:
         """The data and its split, as lines, in MLflow and as a page."""
@@ -85,20 +75,9 @@ class Reporter:
             )
         self.tracker.log_dataset(dataset, split_counts=counts | {"copies": copies})
 
-    @contextmanager
-    def training(self, epochs: int, should_stop: Callable[[], bool]) -> "Iterator[Listener]":
-        """A progress bar over epochs; yields who listens to the training."""
-        bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        with bar:
-            yield _TrainingLog(self.tracker, bar, epochs, should_stop)
+    def training(self, epochs: int) -> "Listener":
+        """Who listens to the training."""
+        return _TrainingLog(self.tracker, self.terminal, epochs)
 
     def evaluation(
         self, history: "list[Metrics]", metrics: "Metrics", reports: "Mapping[str, Report]"
@@ -146,26 +125,23 @@ class Reporter:
 class _TrainingLog:
     """Prints and logs each epoch once, however often workers start again."""
 
-    def __init__(
-        self, tracker: Tracker, bar: Progress, epochs: int, should_stop: Callable[[], bool]
-    ) -> None:
-        self.should_stop = should_stop
+    def __init__(self, tracker: Tracker, terminal: Terminal, epochs: int) -> None:
+        self.begin, self.advance, self.end = terminal.begin, terminal.advance, terminal.end
+        self.should_stop = terminal.should_stop
         self._tracker = tracker
-        self._bar = bar
+        self._console = terminal.console
         self._epochs = epochs
-        self._task = bar.add_task("training", total=epochs)
         self._seen: set[int] = set()
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text)
+        self._console.print(text)
 
     def on_epoch(self, metrics: "Metrics") -> None:
         epoch = int(metrics["epoch"])
         if epoch in self._seen:
             return
         self._seen.add(epoch)
-        self._bar.console.print(_epoch_line(metrics, self._epochs))
-        self._bar.advance(self._task)
+        self._console.print(_epoch_line(metrics, self._epochs))
         # The first that MLflow hears of are those that its pages of comparison open on.
         names = sorted((name for name in metrics if "/" in name), key=_rank)
         self._tracker.log_metrics({name: metrics[name] for name in names}, step=epoch)

@@ -12,7 +12,7 @@ from mtrec.config import Config
 from mtrec.errors import UserError
 from mtrec.tracking import run_dir
 from mtrec.tracking.mlflow_run import PENDING_RUN_ID, RUN_ID_FILE, UNSENT_FILE
-from mtrec.tracking.whole import refuse_foreign
+from mtrec.tracking.whole import refuse_foreign, write_text
 
 FINISHED = ".finished"
 # What may differ between the command that began a job and the one that goes on with it.
@@ -102,7 +102,7 @@ def _existing(config: Config, directory: Path) -> Job:
             config=config,
             directory=directory,
             run_id=_run_id(directory),
-            finished=(directory / FINISHED).exists(),
+            finished=_is_finished(directory),
         )
     if any((directory / run_dir.CHECKPOINTS).glob("step-*")):
         raise UserError(
@@ -114,8 +114,15 @@ def _existing(config: Config, directory: Path) -> Job:
 
 
 def mark_finished(directory: Path) -> None:
-    """Notes that the job has nothing left to do."""
-    (directory / FINISHED).touch()
+    """Notes that the job has nothing left to do, and what it leaves."""
+    left = [name for name in run_dir.OURS if (directory / name).is_dir()]
+    write_text(directory / FINISHED, "".join(f"{name}\n" for name in left))
+
+
+def _is_finished(directory: Path) -> bool:
+    """Whether a job finished, and what it left is still there."""
+    mark = directory / FINISHED
+    return mark.exists() and all((directory / n).is_dir() for n in mark.read_text().splitlines())
 
 
 def _saved(config: Config, directory: Path) -> Config:

@@ -7,6 +7,8 @@ from typing import Protocol
 from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.distributed import progress
+from mtrec.distributed.progress import Follower
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, make_strategy, precision
 from mtrec.distributed.tables import tables_of
@@ -20,17 +22,14 @@ from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
 
-class Listener(Protocol):
-    """Who follows a training from outside."""
+class Listener(Follower, Protocol):
+    """Who follows a training, and its stages where those are of another process."""
 
     def on_epoch(self, metrics: Metrics) -> None:
         """Takes the metrics of a finished epoch; after a resume, those before it once more."""
 
     def say(self, text: str) -> None:
         """Takes a line for people."""
-
-    def should_stop(self) -> bool:
-        """Whether training is to save and stop."""
 
 
 @told_in_keys("train")
@@ -54,26 +53,28 @@ def train(
     strategy = make_strategy(cluster.devices_per_worker, use_gpu=cluster.use_gpu)
     listener.say(placement(strategy, config.train.precision))
     replicas = strategy.num_replicas_in_sync
-    with strategy.scope():
+    with progress.stage("build"), strategy.scope():
         dataset = build.data(config, dataset)
         model = build.model(config, dataset, parts.fit)
         batches = build.batches(config, dataset, parts.fit, model.heads, replicas)
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-    evaluator = evaluator_of("val", dataset, parts)
+        evaluator = evaluator_of("val", dataset, parts)
+        if is_chief(strategy):
+            listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
-    def validate() -> Metrics:
-        found = evaluator.measure_together(model, strategy, full=False)
-        reports = evaluator.report(found, model.heads, full=False)
-        return flat_metrics(reports, "val") | evaluator.gates(model)
+    def validate(name: str = "validation", part: bool = True) -> Metrics:
+        users = len(evaluator.held_out.users)
+        with progress.stage(name, total=users, unit="users", part=part, stoppable=True):
+            found = evaluator.measure_together(model, strategy, full=False)
+            reports = evaluator.report(found, model.heads, full=False)
+            return flat_metrics(reports, "val") | evaluator.gates(model)
 
-    if is_chief(strategy):
-        listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
     with precision(config.train.precision):
         if config.train.select_by is not None:  # refuses now what it would refuse after an epoch
             with gathered(model.weights):
-                check_tells(config.train.select_by, validate())
+                check_tells(config.train.select_by, validate("first validation", part=False))
         history = fit(
             model,
             batches,
@@ -87,7 +88,11 @@ def train(
             on_resume=_announce(listener.say),
             stop=listener.should_stop,
         )
-    with gathered(model.weights):
+    held_out = sum(len(rows) for rows in (parts.validation, parts.test))
+    with (
+        progress.stage("ranking", total=held_out, unit="rows", stoppable=True),
+        gathered(model.weights),
+    ):
         found = {
             split: evaluator_of(split, dataset, parts).measure_together(model, strategy, full=True)
             for split in SPLITS

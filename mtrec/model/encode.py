@@ -25,6 +25,6 @@ def embed_items(model: Recommender, num_items: int) -> dict[str, np.ndarray]:
     rows = np.arange(1, num_items + 1, dtype=np.int32)
     parts = [
         model.candidates(tf.constant(rows[part]))
-        for part in metrics.chunks(num_items, ITEMS_AT_ONCE)
+        for part in metrics.chunks(num_items, ITEMS_AT_ONCE, "items")
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.data.columns import Bags, Column, Ragged, Texts
+from mtrec.data.columns import Bags, Column, Ragged, Texts, first_text
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import normal_rows, seed_for, twin, unnumbered
@@ -60,6 +60,8 @@ class Feature(keras.layers.Layer, ABC):
         if self.reads is None or (self.reads == holds and values.ndim == 1):
             return
         held = f"several values a row ({holds})" if values.ndim > 1 else holds
+        if isinstance(values, Texts) and self.reads == "numbers":
+            held += first_text(values)
         raise UserError(
             f"`{named_by}` must read a column of {self.reads}, one value a row; {self.column!r} "
             f"holds {held}. Name another column, or make the feature categorical."

@@ -24,7 +24,7 @@ import tensorflow as tf
 from mtrec.data.columns import Texts
 from mtrec.errors import UserError
 from mtrec.heads.exact_search import recall_of
-from mtrec.serving.manifest import Manifest, read_manifest, write_manifest
+from mtrec.serving.manifest import Manifest, how_to_build, read_manifest, write_manifest
 from mtrec.serving.search_module import (
     ExactModule,
     Found,
@@ -278,7 +278,7 @@ def load(directory: Path, *, digest: str | None) -> Index:
     if digest not in (None, manifest.digest):
         raise UserError(
             f"an index must be built from the candidate tower it serves; {directory} was built"
-            f" from {manifest.digest[:12]} and the model is {digest:.12}. Build the index again."
+            f" from {manifest.digest[:12]} and the model is {digest:.12}. {how_to_build(directory)}"
         )
     return Index(
         vectors=np.load(directory / "vectors.npy", allow_pickle=False),

@@ -85,17 +85,23 @@ def read_manifest(directory: Path) -> Manifest:
         files, manifest = content.pop("files"), Manifest(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"an index needs a whole {MANIFEST}; {directory} has none ({error})."
-            " Build the index again."
+            f"an index needs a whole {MANIFEST}; {directory} has none ({error}). "
+            f"{how_to_build(directory)}"
         ) from error
     found = _file_digests(directory)
     wrong = [name for name in files | found if files.get(name) != found.get(name)]
     if wrong:
         raise UserError(
-            f"the files of an index must be the ones in its manifest; {', '.join(wrong)} in"
-            f" {directory} is missing, foreign or cut off. Build the index again."
+            f"the files of an index must be the ones in its manifest; {', '.join(wrong)} in "
+            f"{directory} is missing, foreign or cut off. {how_to_build(directory)}"
         )
     return manifest
+
+
+def how_to_build(directory: Path) -> str:
+    """The command that builds the index of a run anew, which has lost its own."""
+    run = directory.parent
+    return f"Build it again: rm -r {directory}; mtrec launch train.resume={run}"
 
 
 def _file_digests(directory: Path) -> dict[str, str]:

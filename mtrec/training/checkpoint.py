@@ -67,15 +67,25 @@ class Checkpoints:
         heartbeat.beat()
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
-        """Step and state of the latest checkpoint that is whole, or None.
+        """Step and state of the latest checkpoint that is whole, or None where none is there.
 
         One that is damaged is skipped for the one before, with a warning.
+
+        Raises:
+            UserError: If all of them are damaged.
         """
-        for path in reversed(_steps(self.directory)):
+        steps = _steps(self.directory)
+        for path in reversed(steps):
             state = _whole(path)
             if state is not None:
                 return int(path.name.removeprefix("step-")), state
-            warnings.warn(f"{path} is damaged; going back to the one before.", stacklevel=2)
+            if path != steps[0]:
+                warnings.warn(f"{path} is damaged; going back to the one before.", stacklevel=2)
+        if steps:
+            raise UserError(
+                f"{self.directory} must hold a whole checkpoint to go on from; all {len(steps)} "
+                "there are damaged. Put one back, or give train.resume=never to start anew."
+            )
         return None
 
     def restore(self, step: int) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from mtrec.data.batches import Batches
 from mtrec.data.inputs import Batch, stack
 from mtrec.data.schedule import Schedule
-from mtrec.distributed import heartbeat
+from mtrec.distributed import heartbeat, progress
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
@@ -99,7 +99,7 @@ def fit(
     Raises:
         UserError: If a loss stops being finite, or `select_by` names no validation metric,
             or one that is NaN in every epoch.
-        PreemptedError: If `stop` said so.
+        PreemptedError: If `stop` said so, or `validate` raised it. What was trained is saved.
     """
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
@@ -133,10 +133,11 @@ def fit(
         for metrics in state.history:
             on_epoch(metrics)
     trainer = _Trainer(step, batches, miner, schedule, saved, state, stop)
-    while not trainer.done:
-        metrics = trainer.epoch(validate)
-        if chief:
-            on_epoch(metrics)
+    with progress.stage("training", unit="rows", saves=True):
+        while not trainer.done:
+            metrics = trainer.epoch(validate)
+            if chief:
+                on_epoch(metrics)
     best = state.best(schedule.select_by)
     check_tells(schedule.select_by, best)
     from_chief(strategy, lambda: saved.select(int(best["step"])))
@@ -175,6 +176,7 @@ class _Trainer:
         self.state = state
         self.stop = stop
         self.due = _Due(schedule.checkpoint_every, self.steps_done)
+        self._began_at = self.steps_done
 
     @property
     def steps_done(self) -> int:
@@ -215,7 +217,11 @@ class _Trainer:
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
         with gathered(self.saved.variables):
-            metrics |= validate()
+            try:
+                metrics |= validate()
+            except PreemptedError:
+                self._save()
+                raise
             check_selectable(schedule.select_by, metrics)
             metrics = from_chief(self.step.strategy, lambda: metrics)
             state.history.append(metrics)
@@ -264,6 +270,16 @@ class _Trainer:
         state.weights += taken.weights.tolist()
         state.telemetry += [taken.telemetry] if observe else []
         state.step = call.stop
+        self._advance()
+
+    def _advance(self) -> None:
+        """Tells how far training has come, in rows of this process's job."""
+        each = self.batches.steps_per_epoch
+        to_do = self.schedule.epochs * each
+        to_do = min(to_do, self.schedule.max_steps or to_do)
+        rows = len(self.batches.histories.rows) / each
+        done = self.steps_done - self._began_at
+        progress.advance(rows * done, rows * (to_do - self._began_at), "rows")
 
     def _means(self) -> Metrics:
         """Means over the steps of the epoch; a task's loss over those in which it had rows."""
@@ -280,7 +296,7 @@ class _Trainer:
 
     def _save(self) -> None:
         """Writes a checkpoint; all workers take part, the chief writes."""
-        with gathered(self.saved.variables):
+        with progress.stage("checkpoints", part=True), gathered(self.saved.variables):
             if is_chief(self.step.strategy):
                 self._write()
 

@@ -79,7 +79,7 @@ def test_a_ray_worker_sees_the_gpus_that_ray_gave_it_if_they_were_asked_for(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     monkeypatch.setattr(driver, "ray", FakeRay())
-    monkeypatch.setattr(driver, "_Correspondent", lambda mailbox: Silent())
+    monkeypatch.setattr(driver, "_correspondent", lambda mailbox, rank: Silent())
     if hasattr(driver, "_watched"):
         monkeypatch.setattr(driver, "_watched", lambda mailbox, rank: devices.visible(None))
     monkeypatch.setattr(worker, "train", lambda *_: found.update(os.environ) or [])
