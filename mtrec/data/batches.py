@@ -295,7 +295,8 @@ class Batches:
             owner, item = np.concatenate([owner, left]), np.concatenate([item, might.item])
             weight = np.concatenate([weight, np.exp(-log_q).astype(np.float32)])
         place = _positions(pool.items, item)
-        there = place >= 0
+        there = np.flatnonzero(place >= 0)
+        there = there[np.argsort(owner[there], kind="stable")]
         owner, item, place, weight = (v[there] for v in (owner, item, place, weight))
         return Own(owner, item, place, pool.log_q[item], weight), item
 

@@ -78,7 +78,10 @@ class Rows(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Pairs, each once, of a query and a pool item that it has, brought or might have brought."""
+    """Pairs, each once, of a query and a pool item that it has, brought or might have brought.
+
+    Those of a query lie side by side, the queries in their order.
+    """
 
     query: Places  # [K] position of the query
     item: Ints  # [K] position of the item in `Batch.items`
