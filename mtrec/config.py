@@ -221,6 +221,7 @@ class Config:
         require("seed", self.seed, least=0)
         self._check_batch()
         self.data = _typed_data(self.data)
+        _check_repeats(self.data)
         for which in ("tables", "dense"):
             rate = self.optimizer[which]["learning_rate"]
             if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
@@ -320,12 +321,22 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
             f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
         ) from error
     nodes = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=dict) for n in ("split", "features")]
-    nodes.append(Parameter("infer", Parameter.KEYWORD_ONLY, annotation=bool, default=False))
+    for name in ("infer", "repeats"):
+        nodes.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=bool, default=False))
     options = {name: value for name, value in data.items() if name != "_target_"}
     typed = _typed("data", options, [*_parameters(loader), *nodes])
     splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in _parameters(f)]
     keywords = [p for p in splits if p.kind is Parameter.KEYWORD_ONLY]
     return {"_target_": target, **typed, "split": _typed("data.split", typed["split"], keywords)}
+
+
+def _check_repeats(data: Mapping[str, Any]) -> None:
+    kind = data["split"]["kind"]
+    if data.get("repeats") and kind not in ("temporal", "leave_one_out"):
+        raise UserError(
+            "data.split.kind must be temporal or leave_one_out with data.repeats=true, or what "
+            f"users take again would be known from later; got {kind}. Set data.split.kind=temporal."
+        )
 
 
 def _parameters(function: Any) -> list[Parameter]:

@@ -195,7 +195,7 @@ def writable(directory: Path, disk: DiskConfig) -> Finding:
 
 def store(uri: str | None) -> Finding:
     """The MLflow store answers, or could be made."""
-    from mtrec.tracking import mlflow_run, store
+    from mtrec.tracking import mlflow_client, store
 
     uri = store.resolve_uri(uri)
     file = store.sqlite_file(uri)
@@ -204,7 +204,7 @@ def store(uri: str | None) -> Finding:
             raise UserError(f"{file} must be writable. Create its folder, or set tracking.uri.")
         return Finding("ok", f"{file} will be created")
     try:
-        mlflow_run.connect(uri).search_experiments(max_results=1)
+        mlflow_client.connect(uri).search_experiments(max_results=1)
     except Exception as error:
         reason = re.sub(r"\s+", " ", str(error))[:200]
         raise UserError(

@@ -124,7 +124,7 @@ class TrainedRun:
         history: Sequence[str] = (),
         features: Mapping[str, Any] | None = None,
     ) -> "pd.DataFrame":
-        """The best items that a user does not have yet, one a row; see `mtrec.recommend`."""
+        """The best items for a user, one a row; see `mtrec.recommend`."""
         import pandas as pd
 
         from mtrec.recommend import recommend

@@ -88,7 +88,7 @@ def recommend(
     history: Sequence[str] = (),
     features: Mapping[str, Any] | None = None,
 ) -> list[Recommendation]:
-    """The k best items that a user does not have yet, best first.
+    """The k best items for a user, best first; without repeats, of those the user does not have.
 
     Args:
         run: The trained run.
@@ -114,13 +114,15 @@ def recommend(
     else:
         replaced = run.model.query.encode_row(features or {})
         inputs = QueryInputs.of_new(run.item_rows(history), replaced)
-    left = run.dataset.num_items - len(np.unique(inputs.history.items))
+    data = run.dataset
+    left = data.num_items - (0 if data.repeats else len(np.unique(inputs.history.items)))
     if not 1 <= k <= left:
         raise UserError(
-            f"k must be between 1 and {left}, the items that user {user_id!r} does not have yet; "
-            f"got {k}."
+            f"k must be between 1 and {left}, the items that may be recommended to user "
+            f"{user_id!r}; got {k}."
         )
-    found = Answerer(run.model, run.retrieval, run.rating, index.at_once).best(inputs, k)
+    answerer = Answerer(run.model, run.retrieval, run.rating, index.at_once, repeats=data.repeats)
+    found = answerer.best(inputs, k)
     items, scores = (found[name][0].numpy().tolist() for name in ("item", "score"))
     titles = run.dataset.items[run.dataset.title][items].tolist()
     ratings = found["rating"][0].numpy().tolist() if run.rating else [None] * k

@@ -11,7 +11,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
 # `mlflow_model.py` is the file that MLflow itself runs, without mtrec beside it.
 DOORS = {
     "ray": {"cluster/driver.py"},
-    "mlflow": {"tracking/mlflow_run.py", "serving/mlflow_model.py"},
+    "mlflow": {
+        "tracking/mlflow_client.py",
+        "tracking/mlflow_run.py",
+        "serving/mlflow_model.py",
+    },
     "scann": {"serving/index.py", "serving/mlflow_model.py"},
     "duckdb": {"data/sorted_log.py"},
 }

@@ -10,10 +10,9 @@ COMMANDS = {"launch", "prepare", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
     {"data", "distributed"},
-    {"config"},
-    {"heads", "tracking"},
-    {"model", "reports"},
-    {"training", "serving"},
+    {"config", "heads"},
+    {"model", "tracking"},
+    {"reports", "serving", "training"},
     {"jobs"},
     {"cluster"},
     COMMANDS,
@@ -24,11 +23,10 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"}
 
 MOST_ENTRIES = 20
-MOST_FLOORS = 10
+MOST_FLOORS = 9
 MOST_ARROWS = 90
 LEAST_INSIDE = 0.36  # of a package's imports of packages
 LONGEST_FILE = 400
-TOO_LONG = {"tracking/mlflow_run.py"}  # to be cut
 LONGEST_FUNCTION = 60  # without its docstring
 
 
@@ -115,5 +113,5 @@ def test_files_and_functions_stay_short() -> None:
     for kind in (files, functions):
         print(sorted(kind.items(), key=lambda item: -item[1])[:8])
     print(sum(files.values()), "lines")
-    assert {name for name, lines in files.items() if lines > LONGEST_FILE} <= TOO_LONG
+    assert {name: lines for name, lines in files.items() if lines > LONGEST_FILE} == {}
     assert {name: lines for name, lines in functions.items() if lines > LONGEST_FUNCTION} == {}

@@ -52,7 +52,8 @@ class Batches:
             the row's user are thinned.
         chronological: Whether only what is earlier than the targets is shown (by time, ties
             excluded). With `users`, the targets are then all rows from a moment on with items that
-            the user does not have by then.
+            the user does not have by then. Data with repeats must be shown so, and the targets are
+            all rows from that moment on.
         negatives: What the pool is made of; null if no head needs one.
         num_replicas: Replicas that share a batch.
         seed: Seed of all random choices.
@@ -66,8 +67,8 @@ class Batches:
         steps_per_epoch: Steps that show every query once.
 
     Raises:
-        UserError: If the batch does not divide by the replicas, or the data lacks the negatives
-            that are asked for.
+        UserError: If the batch does not divide by the replicas, the data has repeats and is not
+            shown in time order, or lacks the negatives that are asked for.
     """
 
     def __init__(
@@ -90,6 +91,11 @@ class Batches:
                 f"`global_batch` must divide by the number of replicas ({num_replicas}); got "
                 f"{global_batch}. Set `global_batch`={down or num_replicas}."
             )
+        if dataset.repeats and not chronological:
+            raise UserError(
+                "`chronological` must be true with `repeats`, or what a user takes again would be "
+                "told by what they took later; got false. Set `chronological`=true."
+            )
         self.histories = Histories.of_all(dataset, fit)
         self.known = self.histories if dataset.taken is None else Histories.of(dataset, fit)
         self.batch_of = batch_of
@@ -107,6 +113,7 @@ class Batches:
             batch_of=batch_of,
             history_share=history_share,
             chronological=chronological,
+            repeats=dataset.repeats,
         )
         self.num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
@@ -288,7 +295,8 @@ class Batches:
             owner, item = np.concatenate([owner, left]), np.concatenate([item, might.item])
             weight = np.concatenate([weight, np.exp(-log_q).astype(np.float32)])
         place = _positions(pool.items, item)
-        there = place >= 0
+        there = np.flatnonzero(place >= 0)
+        there = there[np.argsort(owner[there], kind="stable")]
         owner, item, place, weight = (v[there] for v in (owner, item, place, weight))
         return Own(owner, item, place, pool.log_q[item], weight), item
 

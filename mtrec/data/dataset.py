@@ -36,6 +36,8 @@ class Dataset:
         taken: Whether the user has the item by that row, `[rows]`: what makes histories, is never
             recommended again, is no negative and counts as popularity. Other rows were shown in
             vain. None for all; see `mtrec.heads.retrieval.with_taken`.
+        repeats: Whether users take items again, so that what one has is asked for, told from and
+            recommended like any other item.
     """
 
     # Columns of the interactions that are no labels.
@@ -52,6 +54,7 @@ class Dataset:
     source: str
     digest: str
     taken: np.ndarray | None = None
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         for table in ("users", "items"):

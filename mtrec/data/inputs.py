@@ -78,7 +78,10 @@ class Rows(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Pairs, each once, of a query and a pool item that it has, brought or might have brought."""
+    """Pairs, each once, of a query and a pool item that it has, brought or might have brought.
+
+    Those of a query lie side by side, the queries in their order.
+    """
 
     query: Places  # [K] position of the query
     item: Ints  # [K] position of the item in `Batch.items`
@@ -110,7 +113,8 @@ class Views(NamedTuple):
 class Batch(NamedTuple):
     """One replica's part of a batch, padded so that all replicas' shapes agree.
 
-    No entry of a history has the item of a target of its query, however often the user took it.
+    No entry of a history has the item of a target of its query, however often the user took it; of
+    data with repeats, none that is not strictly earlier than all targets has it.
     Where negatives have a `log_q_rate`, log Q is 0 until the step puts its estimate in its place.
     """
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mtrec.data.cache import cached, digest_of
+from mtrec.data.cache import cached, digest_of, fingerprint
 from mtrec.data.columns import Columns, Texts, with_unknown
 from mtrec.data.dataset import Dataset
 from mtrec.data.files import Files
 from mtrec.data.sorted_log import LackingIdError, SortedLog
 from mtrec.data.table_file import TableFile, plain
 from mtrec.data.validate import check, check_ids, check_times
+from mtrec.data.vector_files import read_vectors
 from mtrec.errors import UserError, require
 
 # Part of the cache key: raise it when the columns below are made in another way.
@@ -37,6 +38,8 @@ def load(
     timestamp_format: str | None,
     user_columns: list[str],
     item_columns: list[str],
+    user_vectors: dict[str, list[str]],
+    item_vectors: dict[str, list[str]],
     title: str | None,
     rating_scale: list[float] | None,
     bag_columns: list[str],
@@ -73,6 +76,9 @@ def load(
         user_columns: Columns of `interactions` that belong to the users, such as their age: each
             has there what most of their rows have, or of as frequent values the first.
         item_columns: Columns of `interactions` that belong to the items.
+        user_vectors: Further columns of the users by name, each of two local `.npy` files: vectors
+            `[rows, F]`, and the ids that they are of.
+        item_vectors: The same of the items.
         title: Column of `items` that people read; `None` takes the ids.
         rating_scale: Lowest and highest rating; `None` takes those in the data.
         bag_columns: Text columns of `items` or `users` that hold several labels a cell.
@@ -105,22 +111,33 @@ def load(
         "timestamp_format": timestamp_format,
         "user_columns": list(user_columns),
         "item_columns": list(item_columns),
+        "user_vectors": dict(user_vectors),
+        "item_vectors": dict(item_vectors),
         "title": title,
         "scale": scale,
         "bag_columns": list(bag_columns),
         "bag_separator": bag_separator,
     }
-    key = {
-        "name": Path(interactions).name.split(".")[0],
-        "columns": _COLUMNS_VERSION,
-        "files": {name: found.fingerprint() for name, found in files.items()},
-        **options,
-    }
+    key = _key(Path(interactions).name.split(".")[0], files, options)
 
     def build(folder: Path) -> Dataset:
         return _Preparation(files, folder, memory_budget_mib, **options).dataset(key["name"])
 
     return cached(cache_dir=cache_dir, key=key, build=build)
+
+
+def _key(name: str, files: Mapping[str, Files], options: Mapping[str, Any]) -> dict[str, Any]:
+    """All that shapes the columns."""
+    vectors = [options["user_vectors"], options["item_vectors"]]
+    return {
+        "name": name,
+        "columns": _COLUMNS_VERSION,
+        "files": {name: found.fingerprint() for name, found in files.items()},
+        "vectors": fingerprint(
+            Path(f) for given in vectors for pair in given.values() for f in pair
+        ),
+        **options,
+    }
 
 
 class _Preparation:
@@ -145,6 +162,7 @@ class _Preparation:
         known = {
             side: [*(file.columns if (file := self._side.get(f"{side}s")) else [key])]
             + options[f"{side}_columns"]
+            + list(options[f"{side}_vectors"])
             for side, key in self._keys.items()
         }
         for side, columns in known.items():
@@ -245,6 +263,9 @@ class _Preparation:
             rows = plain(pa.table({name: values}))
             owned = TableFile("interactions", self._log.path, [name], rows, first=0)
             found[name] = with_unknown(self._features(owned, without="")[name])
+        for name, files in self._options[f"{side}_vectors"].items():
+            vectors = read_vectors(files, known=found[key][1:], named_by=f"{side}_vectors")
+            found[name] = with_unknown(vectors)
         return found
 
     def _features(self, file: TableFile, *, without: str) -> Columns:

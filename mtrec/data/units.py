@@ -1,7 +1,8 @@
 """The units of a batch, users or rows: what each is shown, what it is asked for, and how likely.
 
 What a query is asked for is never shown to it, however often its user took the item. In time order
-what is asked for is what the user does not have by then.
+what is asked for is what the user does not have by then; where users take items again, it is
+whatever comes, and what is strictly earlier is shown.
 """
 
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ class Queries:
         row: Entries to predict, the targets, `[N]`.
         row_owner: The query of each, `[N]`.
         row_had: Whether the user has its item by an entry that is no target, `[N]`.
-        shown: Entries shown as history, by which the user has an item of no target, `[H]`.
+        shown: Entries shown as history, by which the user has an item of no target or, with
+            repeats, of any, `[H]`.
         shown_owner: The query of each, `[H]`.
-        had: One entry of every item that a query's user has, but for its targets, `[K]`.
+        had: One entry of every item that a query's user has, but for its targets, `[K]`; with
+            repeats there is none, as what a user has is told from like any other item.
         had_owner: The query of each, `[K]`.
     """
 
@@ -94,6 +97,7 @@ class Units:
         batch_of: `users` or `rows`; see `mtrec.data.batches.Batches`.
         history_share: Probability that an item is shown as history; see there.
         chronological: Whether only earlier entries are shown; see there.
+        repeats: Whether users take items again; only in time order.
 
     Attributes:
         ids: The units: user rows, or entries.
@@ -107,6 +111,7 @@ class Units:
         batch_of: str,
         history_share: float,
         chronological: bool,
+        repeats: bool,
     ) -> None:
         counts = np.diff(histories.offsets)
         self.ids = np.flatnonzero(counts) if batch_of == "users" else np.arange(counts.sum())
@@ -115,6 +120,9 @@ class Units:
         self._of_rows = batch_of == "rows"
         self._history_share = history_share
         self._chronological = chronological
+        self._repeats = repeats
+        # By which entries an item is the user's for good, and asked for no more.
+        self._gives = histories.taken & (not repeats)
         # Four bytes a number where they do, and a few users at a time: there may be 10^8 entries.
         kind = np.int32 if counts.sum() < 2**31 else np.int64
         self._user = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
@@ -122,7 +130,7 @@ class Units:
         self._has, self._fresh = np.empty((2, len(self._user)), bool)
         for part in _whole_users(histories.offsets):
             user, items = self._user[part].astype(np.int64), histories.items[part]
-            first, has, until = _of_pairs(user, items, histories.taken[part])
+            first, has, until = _of_pairs(user, items, self._gives[part])
             self._earlier[part] = _strictly_earlier(user, times[part])
             # The first entry of the same user and item.
             self._first[part] = first + part.start
@@ -153,9 +161,10 @@ class Units:
                 cuts = self._cuts(entries, owners, len(users), rng)[owners]
                 target = place - (entries - self._until[entries]) >= cuts
                 kept &= place < cuts
-        taken = self._histories.taken[entries]
-        asked, otherwise = _any(first, target), _any(first, taken & ~target)
-        shown, had = kept & ~asked & taken, (first == place) & ~asked & self._has[entries]
+        asked, otherwise = _any(first, target), _any(first, self._gives[entries] & ~target)
+        # With repeats, what is kept is strictly earlier than what is asked for.
+        shown = kept & self._histories.taken[entries] & (self._repeats | ~asked)
+        had = (first == place) & ~asked & self._has[entries]
         return Queries(
             user=users,
             row=entries[target],
@@ -244,16 +253,16 @@ def _whole_users(offsets: np.ndarray) -> Iterator[slice]:
 
 
 def _of_pairs(
-    user: np.ndarray, items: np.ndarray, taken: np.ndarray
+    user: np.ndarray, items: np.ndarray, gives: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The entries' `_first`, `_has` and `_until`, as places among them."""
     pairs = user * (items.max(initial=0) + 1) + items
     _, index, inverse = np.unique(pairs, return_index=True, return_inverse=True)
     first = index[inverse]
-    has = np.bincount(inverse, weights=taken)[inverse] > 0
+    has = np.bincount(inverse, weights=gives)[inverse] > 0
     entry = np.arange(len(user))
     has_first = np.full(len(entry), len(entry))
-    np.minimum.at(has_first, first[taken], entry[taken])
+    np.minimum.at(has_first, first[gives], entry[gives])
     return first, has, np.minimum(entry, has_first[first])
 
 

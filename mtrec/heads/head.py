@@ -49,8 +49,9 @@ class HeldOut:
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
             is none.
         time: Seconds since 1970 of each held-out interaction, `[H]`, 0 where there is none.
-        new: Whether the user did not have the item before, `[H]`; only those test retrieval.
-        known: The items each user is known to have; they are not recommended again.
+        new: Whether the user did not have the item before, `[H]`.
+        asked: Whether it tests retrieval, `[H]`: what is new, or of data with repeats, all.
+        known: The items each user is known to have; they are recommended again with repeats alone.
         dataset: The data, for the columns that metrics are sliced by.
     """
 
@@ -60,6 +61,7 @@ class HeldOut:
     labels: Mapping[str, np.ndarray]
     time: np.ndarray
     new: np.ndarray
+    asked: np.ndarray
     known: Histories
     dataset: Dataset
 
@@ -74,6 +76,7 @@ class HeldOut:
             labels={name: values[rows] for name, values in self.labels.items()},
             time=self.time[rows],
             new=self.new[rows],
+            asked=self.asked[rows],
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtrec.data.histories import Histories
 from mtrec.heads import metrics
 from mtrec.heads.exact_search import rows_at_once, top_k
 from mtrec.heads.head import HeldOut
@@ -154,15 +155,43 @@ class ByPopularity(Scored):
         return best
 
 
+class ByOwn(Scored):
+    """By how often each user has each of the items, the latest first among equals; by no others."""
+
+    def __init__(self, users: np.ndarray, known: Histories, num_items: int) -> None:
+        self._users, self._known, self._num_items = users, known, num_items
+
+    def score(self, users: slice) -> None:
+        self._ready = self._users[users]
+
+    def row(self, place: int) -> np.ndarray:
+        items = self._known.of_user(self._ready[place]) - 1  # oldest first
+        scores = np.bincount(items, minlength=self._num_items).astype(np.float64)
+        latest = np.zeros(self._num_items)
+        latest[items] = np.arange(1, len(items) + 1)
+        return scores + latest / (len(items) + 1)
+
+    def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        row = self.row(place)
+        return standing(row, row[items])
+
+    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+        values, best = top_k(np.stack([self.row(place) for place in asked.tolist()]), k)
+        return np.where(values > 0, best, -1)
+
+
 def rank_all(held_out: HeldOut, scored: Scored) -> dict[str, np.ndarray]:
-    """Ranks every held-out item, and every new one among those that its user does not have yet.
+    """Ranks every held-out item, and what is asked for among all that may be recommended.
+
+    That is what its user does not have yet, or of data with repeats, all.
 
     Args:
         held_out: Interactions of the users, whose items stand at row less 1 in the catalogue.
         scored: Scores of the users.
 
     Returns:
-        `ranks_of_all [H]`, `ranks` of the new ones, and `top`, `[V, 10]`; see `Retrieval.measure`.
+        `ranks_of_all [H]`, `ranks` of those that are asked for, and `top`, `[V, 10]`; see
+        `Retrieval.measure`.
     """
     starts = np.searchsorted(held_out.owner, np.arange(len(held_out.users) + 1)).tolist()
     k = min(TOP, held_out.dataset.num_items)
@@ -172,19 +201,19 @@ def rank_all(held_out: HeldOut, scored: Scored) -> dict[str, np.ndarray]:
     for chunk in metrics.chunks(len(held_out.users), scored.at_once):
         scored.score(chunk)
         users = held_out.users[chunk].tolist()
-        known = _known(held_out, chunk)
+        known = _left_out(held_out, chunk)
         asked = []
         for place, user in enumerate(users):
             part = slice(starts[chunk.start + place], starts[chunk.start + place + 1])
-            items, new, row = held_out.item[part] - 1, held_out.new[part], scored.row(place)
+            items, wanted, row = held_out.item[part] - 1, held_out.asked[part], scored.row(place)
             higher, equal = scored.standing(place, items)
             ranks_of_all.append(higher + places(items, row[items], equal, user))
-            if not new.any():
+            if not wanted.any():
                 continue
             asked.append(place)
-            items, targets = items[new], row[items[new]]
+            items, targets = items[wanted], row[items[wanted]]
             had_higher, had_equal = standing(row[known[place]], targets)
-            higher, equal = higher[new] - had_higher, equal[new] - had_equal
+            higher, equal = higher[wanted] - had_higher, equal[wanted] - had_equal
             ranks.append(higher + places(items, targets, equal, user))
         tops.append(scored.top(np.array(asked, np.int64), known, k) + 1)
     measured = {"ranks": ranks, "ranks_of_all": ranks_of_all, "top": tops}
@@ -195,8 +224,13 @@ def rank_all(held_out: HeldOut, scored: Scored) -> dict[str, np.ndarray]:
     }
 
 
-def _known(held_out: HeldOut, users: slice) -> list[np.ndarray]:
-    """What each of the users has, as positions in the catalogue: once each, since it is counted."""
+def _left_out(held_out: HeldOut, users: slice) -> list[np.ndarray]:
+    """What is not recommended to each of the users as they have it, as positions in the catalogue.
+
+    Once each, since it is counted.
+    """
+    if held_out.dataset.repeats:
+        return [np.zeros(0, np.int64)] * (users.stop - users.start)
     entries, owners = held_out.known.entries(held_out.users[users])
     width = held_out.dataset.num_items
     pairs = np.unique(owners.astype(np.int64) * width + held_out.known.items[entries] - 1)

@@ -15,11 +15,13 @@ from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
-from mtrec.heads.ranks import ByModel, ByPopularity, rank_all
+from mtrec.heads.ranks import ByModel, ByOwn, ByPopularity, rank_all
 from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows, once_a_pair
 
-# Before the names of what the baseline was measured to do.
-_POPULAR = "popular_"
+# Before the names of what the baselines were measured to do.
+_POPULAR, _OWN = "popular_", "own_"
+# Metrics that are told of new and of repeated items apart.
+_APART = ("recall_at_10", "ndcg_at_10")
 
 
 class Retrieval(Head):
@@ -175,10 +177,12 @@ class Retrieval(Head):
         """Ranks in the whole catalogue, exact, and what is recommended.
 
         Returns:
-            `ranks` of each new held-out item among the items the user does not have yet,
-            `ranks_of_all`, of every held-out item among all, and `top`: the ten best item rows, 0
-            where there are fewer, of each user with a new item, `[V, 10]`. If `full`, the same of
-            the baseline, which recommends by popularity, with `popular_` before the names.
+            `ranks` of each new held-out item among the items the user does not have yet, or of
+            data with repeats, of every one among all; `ranks_of_all`, of every held-out item among
+            all, and `top`: the ten best item rows, 0 where there are fewer, of each user with a
+            rank, `[V, 10]`. If `full`, the same of the baseline, which recommends by popularity,
+            with `popular_` before the names, and of data with repeats `own_ranks`, those by the
+            user's own most frequent items.
         """
         held_out = self._positive(held_out)
         query, candidate = (np.asarray(self.embed(side)) for side in (query, candidate))
@@ -187,36 +191,48 @@ class Retrieval(Head):
             counts = slices.popularity(held_out.known, held_out.dataset.num_items)[1:]
             popular = rank_all(held_out, ByPopularity(counts))
             measured |= {f"{_POPULAR}{name}": values for name, values in popular.items()}
+            if held_out.dataset.repeats:
+                own = ByOwn(held_out.users, held_out.known, held_out.dataset.num_items)
+                measured[f"{_OWN}ranks"] = rank_all(held_out, own)["ranks"]
         return measured
 
     def report(
         self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
     ) -> Report:
-        """Ranking metrics, means over users, beside those of the most popular items."""
+        """Ranking metrics, means over users, beside those of the most popular items.
+
+        Of data with repeats, recall and NDCG at 10 of new items and of repeated ones apart too,
+        means over the users that have such a target: how much of it the one list holds (Li et al.
+        2023, A Next Basket Recommendation Reality Check, arXiv:2109.14233).
+        """
         held_out = self._positive(held_out)
-        if not held_out.new.any():
+        if not held_out.asked.any():
             return Report(metrics={})
         found = _Ranked.of(held_out, measured, prefix="")
         if not full:
             return Report(metrics=found.averages())
         popular = _Ranked.of(held_out, measured, prefix=_POPULAR)
+        baseline = popular.averages()
+        if held_out.dataset.repeats:
+            own = metrics.ranking(measured[f"{_OWN}ranks"], found.owner, len(found.users))
+            baseline |= {f"{_OWN}{name}": float(own[name].mean()) for name in _APART}
         return Report(
             metrics=found.averages(),
-            baseline=popular.averages(),
+            baseline=baseline,
             slices=_slices(held_out, found, popular),
             per_user=PerUser.summed(found.per_user(), found.users, len(held_out.users)),
         )
 
     def _positive(self, held_out: HeldOut) -> HeldOut:
-        """The interactions, the first positive one with each item that a user lacks being new."""
-        new = held_out.new
+        """The interactions, the first positive one of a user with an item being asked for."""
+        asked = held_out.asked
         if self.label is not None:
-            new = new & (held_out.labels[self.label] >= self.at_least)
-        rows = np.flatnonzero(new)
+            asked = asked & (held_out.labels[self.label] >= self.at_least)
+        rows = np.flatnonzero(asked)
         pairs = held_out.owner[rows].astype(np.int64) * (held_out.dataset.num_items + 1)
-        new = np.zeros(len(new), bool)
-        new[rows[first_of_each(pairs + held_out.item[rows])]] = True
-        return replace(held_out, new=new)
+        asked = np.zeros(len(asked), bool)
+        asked[rows[first_of_each(pairs + held_out.item[rows])]] = True
+        return replace(held_out, asked=asked)
 
 
 def with_taken(dataset: Dataset, heads: Mapping[str, Head]) -> Dataset:
@@ -241,11 +257,12 @@ def with_taken(dataset: Dataset, heads: Mapping[str, Head]) -> Dataset:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Ranks of the new held-out items, and what was recommended instead of them."""
+    """Ranks of the held-out items that are asked for, and what was recommended instead of them."""
 
-    users: np.ndarray  # positions in held_out.users of those with a new item, [V]
-    owner: np.ndarray  # position in `users` of each new held-out item, [H]
-    ranks: np.ndarray  # rank among the items the user does not have yet, [H]
+    users: np.ndarray  # positions in held_out.users of those who ask for an item, [V]
+    owner: np.ndarray  # position in `users` of each item that is asked for, [H]
+    ranks: np.ndarray  # rank among the items that may be recommended, [H]
+    apart: dict[str, np.ndarray]  # which of them are new, and which repeats; of data with repeats
     ranks_of_all: np.ndarray  # rank of every held-out item in the whole catalogue
     beyond: dict[str, float]  # coverage and popularity of the recommended items
 
@@ -256,8 +273,10 @@ class _Ranked:
         top = measured[f"{prefix}top"]
         recommended = top[top > 0]
         share = slices.popularity(held_out.known, num_items) / held_out.dataset.num_users
-        users, owner = np.unique(held_out.owner[held_out.new], return_inverse=True)
+        users, owner = np.unique(held_out.owner[held_out.asked], return_inverse=True)
+        new = held_out.new[held_out.asked]
         return cls(
+            apart={"new": new, "repeat": ~new} if held_out.dataset.repeats else {},
             users=users,
             owner=owner,
             ranks=measured[f"{prefix}ranks"],
@@ -273,6 +292,11 @@ class _Ranked:
 
     def averages(self) -> dict[str, float]:
         averages = {name: float(values.mean()) for name, values in self.per_user().items()}
+        for kind, rows in self.apart.items():
+            users, owner = np.unique(self.owner[rows], return_inverse=True)
+            if len(users):
+                found = metrics.ranking(self.ranks[rows], owner, len(users))
+                averages |= {f"{kind}_{name}": float(found[name].mean()) for name in _APART}
         return averages | self.beyond | metrics.factorized_top_k(self.ranks_of_all)
 
 
@@ -287,6 +311,6 @@ def _slices(held_out: HeldOut, found: _Ranked, popular: _Ranked) -> list[dict[st
         for row in slices.by_group(name, group, "recall_at_10", model, baseline, np.mean)
     ]
     items = slices.item_groups(held_out.known, held_out.dataset.num_items)
-    group = items[held_out.item[held_out.new]]
+    group = items[held_out.item[held_out.asked]]
     hits = found.ranks < 10, popular.ranks < 10
     return slices.by_group("items", group, "recall_at_10", *hits, np.mean) + rows

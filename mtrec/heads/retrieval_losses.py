@@ -1,7 +1,6 @@
 """What a chosen item costs among the candidates that it is told from."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -11,10 +10,7 @@ from mtrec.distributed.traffic import Sent, gathered, summed
 from mtrec.errors import UserError, require
 from mtrec.heads.head import Examples
 from mtrec.heads.max_similarity import score_all, score_pairs
-
-# What a pair of query and pool item is, beside one that is there by chance: what the query asks
-# for, what the user has besides or says nothing of, what came with the query to be told from.
-TARGET, HAD, BROUGHT = 1, 2, 3
+from mtrec.heads.score_blocks import BROUGHT, HAD, TARGET, Beside, in_blocks
 
 
 def kinds_of_rows(batch: Batch, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
@@ -156,78 +152,14 @@ class ImplicitSquared(RetrievalLoss):
         return tf.square(1.0 - score) + self.all_pairs_weight * shared
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """Scores of a replica's queries with the whole pool, and of its rows.
-
-    Attributes:
-        pool: `[Q, P]`, the lowest number for padding and for items that the user has, unless they
-            are targets.
-        log_q: Log Q of the pool's items beside each query, `[Q, P]`.
-        targets: Whether an item is a target of the query, `[Q, P]`.
-        positive: `[N]`.
-    """
-
-    pool: tf.Tensor
-    log_q: tf.Tensor
-    targets: tf.Tensor
-    positive: tf.Tensor
-
-    @classmethod
-    def of(cls, examples: Examples, temperature: float, local: bool) -> "_Scored":
-        batch = examples.batch
-        query = examples.query / temperature
-        pool, ids, log_q = (
-            value if local else all_gather(value)
-            for value in (examples.pool, batch.pool.items, batch.pool.log_q)
-        )
-        scores = score_all(query, pool)  # [Q, P]
-        kinds, log_q = _beside(batch, local, log_q, tf.shape(scores))
-        return cls(
-            pool=tf.where((kinds == HAD) | (ids == 0), scores.dtype.min, scores),
-            log_q=log_q,
-            targets=kinds == TARGET,
-            positive=_dots(query, examples.item, batch.rows.query, batch.rows.item),
-        )
+def _whole(local: bool, *values: tf.Tensor) -> list[tf.Tensor]:
+    """A replica's slices, or those of all replicas."""
+    return [value if local else all_gather(value) for value in values]
 
 
-def _beside(
-    batch: Batch, local: bool, log_q: tf.Tensor, shape: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """What each pair of query and pool item is, and its log Q, `[Q, P]`, given the pool's, `[P]`.
-
-    The kind is uint8, one of those above, or 0.
-    """
-    replicas = 1 if local else tf.distribute.get_replica_context().num_replicas_in_sync
-    owner = tf.concat([batch.rows.query, batch.own.query], axis=0)
-    place = tf.concat([batch.rows.pool, batch.own.pool], axis=0)
-    weight = batch.own.weight
-    kind = tf.concat([batch.rows.kind, tf.where(weight > 0, BROUGHT, HAD)], axis=0)
-    own = tf.where(weight > 0, -tf.math.log(tf.maximum(weight, 1.0)), 0.0)
-    of_rows = tf.where(batch.rows.kind == BROUGHT, 0.0, batch.rows.log_q)
-    own_log_q = tf.concat([of_rows, own], axis=0)
-    # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
-    gathered = place % replicas * tf.shape(batch.pool.items)[0] + place // replicas
-    known = (place >= 0) & (kind > 0)
-    pairs = tf.boolean_mask(tf.stack([owner, gathered], axis=1), known)
-    # TensorFlow scatters int32 on the host, which takes most of a step on a GPU.
-    kinds = tf.scatter_nd(pairs, tf.cast(tf.boolean_mask(kind, known), tf.uint8), shape)
-    everywhere = tf.broadcast_to(log_q, shape)
-    own_log_q = tf.boolean_mask(own_log_q, known)
-    return kinds, tf.tensor_scatter_nd_update(everywhere, pairs, own_log_q)
-
-
-def _same_tower(examples: Examples, temperature: float, local: bool) -> tf.Tensor:
-    """Scores of a replica's queries with all queries, `[Q, G]`.
-
-    The lowest number for padding and for queries of the same user, the query itself among them.
-    """
-    own = examples.batch.query.users
-    queries, users = (value if local else all_gather(value) for value in (examples.query, own))
-    scores = tf.matmul(examples.query / temperature, queries, transpose_b=True)
-    # Users that are trained on have a row above 0, even where their id is dropped.
-    out = (users == own[:, tf.newaxis]) | (users == 0)
-    return tf.where(out, scores.dtype.min, scores)
+def _beside(batch: Batch, local: bool) -> Beside:
+    context = tf.distribute.get_replica_context()
+    return Beside(batch, replicas=1 if local else context.num_replicas_in_sync)
 
 
 def _dots(query: tf.Tensor, item: tf.Tensor, owners: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
@@ -282,19 +214,46 @@ class Softmax(RetrievalLoss):
 
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""
-        batch = examples.batch
-        scored = _Scored.of(examples, temperature, local)
-        scores, score = scored.pool, scored.positive
-        if self.log_q_correction == "all":
-            scores -= scored.log_q
-            score -= batch.rows.log_q
-        elif self.log_q_correction == "negatives":
-            scores = tf.where(scored.targets, scores, scores - scored.log_q)
-        if self.hardest is not None:
-            scores = _hardest(scores, scored.targets, self.hardest)
+        batch, query = examples.batch, tf.convert_to_tensor(examples.query) / temperature
+        pool, ids, log_q = _whole(local, examples.pool, batch.pool.items, batch.pool.log_q)
+        lowest = query.dtype.min
+        bias = tf.where(ids == 0, lowest, -log_q if self.corrected else 0.0)
+        whole, beside, users = [pool], _beside(batch, local), batch.query.users
         if self.same_tower:
-            scores = tf.concat([scores, _same_tower(examples, temperature, local)], axis=1)
-        return tf.gather(tf.reduce_logsumexp(scores, axis=1), batch.rows.query) - score
+            queries, all_users = _whole(local, examples.query, users)
+            whole.append(queries)
+
+        def cost(
+            first: tf.Tensor,
+            end: tf.Tensor,
+            query: tf.Tensor,
+            positive: tf.Tensor,
+            owner: tf.Tensor,
+            pool: tf.Tensor,
+            *queries: tf.Tensor,
+        ) -> tf.Tensor:
+            pairs, kind, own_log_q = beside.of(first, end)
+            corrected = self.corrected & ((kind != TARGET) | (self.log_q_correction == "all"))
+            own = tf.where(corrected, -own_log_q, 0.0) - tf.gather(bias, pairs[:, 1])
+            # Added, so that the gradient of all scores goes back as it is.
+            scores = tf.tensor_scatter_nd_add(
+                score_all(query, pool) + bias,  # [b, P]
+                pairs,
+                tf.where(kind == HAD, lowest, own),
+            )
+            if self.hardest is not None:
+                scores = _hardest(scores, tf.boolean_mask(pairs, kind == TARGET), self.hardest)
+            if self.same_tower:
+                # Users that are trained on have a row above 0, even where their id is dropped.
+                out = (all_users == users[first:end, tf.newaxis]) | (all_users == 0)
+                others = tf.matmul(query, queries[0], transpose_b=True)  # [b, G]
+                scores = tf.concat([scores, tf.where(out, lowest, others)], axis=1)
+            return tf.gather(tf.reduce_logsumexp(scores, axis=1), owner) - positive
+
+        rows = batch.rows.query
+        score = _dots(query, examples.item, rows, batch.rows.item)
+        score -= batch.rows.log_q if self.log_q_correction == "all" else 0.0
+        return in_blocks(cost, query, score, rows, whole)
 
 
 def _check_hardest(hardest: int | None) -> None:
@@ -303,18 +262,18 @@ def _check_hardest(hardest: int | None) -> None:
 
 
 def _hardest(scores: tf.Tensor, targets: tf.Tensor, count: int) -> tf.Tensor:
-    """The scores `[Q, P]` with all but the targets and the highest `count` others taken out."""
-    others = tf.where(targets, scores.dtype.min, scores)
+    """The scores `[b, P]` with all but the targets `[n, 2]` and the highest others taken out."""
+    lowest, of_targets = scores.dtype.min, tf.gather_nd(scores, targets)
+    others = tf.tensor_scatter_nd_update(scores, targets, tf.fill(tf.shape(of_targets), lowest))
     best = tf.math.top_k(tf.stop_gradient(others), tf.minimum(count, tf.shape(scores)[1]))
-    return tf.where(targets | (others >= best.values[:, -1:]), scores, scores.dtype.min)
+    kept = tf.where(others >= best.values[:, -1:], others, lowest)
+    return tf.tensor_scatter_nd_update(kept, targets, of_targets)
 
 
 class _Pairwise(RetrievalLoss):
     """The mean over negatives of what it costs that a positive leads by `s_ui - s_uj`.
 
-    Negatives are the pool but for what the query's user has. Rows times negatives are held in
-    memory.
-
+    Negatives are the pool but for what the query's user has.
     Args:
         log_q_correction: Whether a negative weighs one over its probability of being in the pool,
             which is 1 for what was given or mined for the query itself.
@@ -336,20 +295,38 @@ class _Pairwise(RetrievalLoss):
 
     def __call__(self, examples: Examples, temperature: float, *, local: bool) -> tf.Tensor:
         """See the class."""
-        scored = _Scored.of(examples, temperature, local)
-        lowest = scored.pool.dtype.min
-        others = tf.where(scored.targets, lowest, scored.pool)
-        weights = tf.exp(-scored.log_q) if self.log_q_correction else tf.ones_like(scored.log_q)
-        weights = tf.where(others > lowest, weights, 0.0)  # [Q, P]
-        others = tf.where(others > lowest, others, 0.0)
-        if self.hardest is not None:
-            ranked = tf.stop_gradient(tf.where(weights > 0, others, lowest))
-            _, best = tf.math.top_k(ranked, tf.minimum(self.hardest, tf.shape(ranked)[1]))
-            others, weights = (tf.gather(x, best, batch_dims=1) for x in (others, weights))
-        rows = examples.batch.rows.query
-        costs = self.cost(scored.positive[:, tf.newaxis] - tf.gather(others, rows))  # [N, P]
-        total = tf.reduce_sum(tf.gather(weights, rows) * costs, axis=1)
-        return tf.math.divide_no_nan(total, tf.gather(tf.reduce_sum(weights, axis=1), rows))
+        batch, query = examples.batch, tf.convert_to_tensor(examples.query) / temperature
+        pool, ids, log_q = _whole(local, examples.pool, batch.pool.items, batch.pool.log_q)
+        weight = tf.exp(-log_q) if self.log_q_correction else tf.ones_like(log_q)
+        weight, beside = tf.where(ids == 0, 0.0, weight), _beside(batch, local)
+
+        def cost(
+            first: tf.Tensor,
+            end: tf.Tensor,
+            query: tf.Tensor,
+            positive: tf.Tensor,
+            owner: tf.Tensor,
+            pool: tf.Tensor,
+        ) -> tf.Tensor:
+            others = score_all(query, pool)  # [b, P]
+            pairs, kind, own_log_q = beside.of(first, end)
+            own = tf.exp(-own_log_q) if self.log_q_correction else tf.ones_like(own_log_q)
+            weights = tf.tensor_scatter_nd_update(
+                tf.broadcast_to(weight, tf.shape(others)),
+                pairs,
+                tf.where(kind == BROUGHT, own, 0.0),
+            )
+            if self.hardest is not None:
+                ranked = tf.stop_gradient(tf.where(weights > 0, others, others.dtype.min))
+                _, best = tf.math.top_k(ranked, tf.minimum(self.hardest, tf.shape(ranked)[1]))
+                others, weights = (tf.gather(x, best, batch_dims=1) for x in (others, weights))
+            costs = self.cost(positive[:, tf.newaxis] - tf.gather(others, owner))  # [n, P]
+            total = tf.reduce_sum(tf.gather(weights, owner) * costs, axis=1)
+            return tf.math.divide_no_nan(total, tf.gather(tf.reduce_sum(weights, axis=1), owner))
+
+        rows = batch.rows.query
+        score = _dots(query, examples.item, rows, batch.rows.item)
+        return in_blocks(cost, query, score, rows, [pool])
 
 
 class Bpr(_Pairwise):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -26,8 +27,8 @@ from mtrec.training.step import Optimizers
 
 
 def data(config: Config, dataset: Dataset) -> Dataset:
-    """The data with a mark on the rows by which users have items, as the heads ask for."""
-    return with_taken(dataset, _heads(config))
+    """The data, which says by which rows users have items, and whether they take them again."""
+    return replace(with_taken(dataset, _heads(config)), repeats=config.data.get("repeats", False))
 
 
 def _heads(config: Config) -> dict[str, Head]:

@@ -74,7 +74,8 @@ def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) ->
     chosen = {label.name: label for label in found.labels}
     if task_chosen:
         chosen = _chosen(config, found)
-    part = {"data": _without(_data(found, chosen), asked, "data.")}
+    vectors = {side: data[f"{side}_vectors"] for side in ("user", "item")}
+    part = {"data": _without(_data(found, chosen, vectors), asked, "data.")}
     if not task_chosen:
         part["task"] = _without(_task(found), asked, "task.")
     merged = config.copy()
@@ -120,20 +121,26 @@ def _chosen(config: DictConfig, found: Proposal) -> dict[str, Label]:
     return chosen
 
 
-def _data(found: Proposal, chosen: Mapping[str, Label]) -> dict[str, Any]:
+def _data(
+    found: Proposal, chosen: Mapping[str, Label], vectors: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """The data group: options, and the features of the heads that learn a label."""
     columns = {label.column for label in chosen.values()} | {found.positive}
     options = {**found.options}
     options["labels"] = [name for name in found.options["labels"] if name in columns]
     query, candidate = {}, {}
+    sides: dict[str, dict[str, Any]] = {
+        side: {name: {"_target_": "mtrec.Vectors", "column": name} for name in vectors[side]}
+        for side in ("user", "item")
+    }
     for head, label in chosen.items():
         name = "rating" if label.column == found.options["rating"] else label.column
         rated = {"_target_": "mtrec.LabelledHistory", "label": name, "prior": 5.0}
         user_id = {"_target_": "mtrec.Categorical", "column": "${data.user_key}", "dropout": 0.0}
         item_id = {"_target_": "mtrec.Categorical", "column": "${data.item_key}"}
         query[head] = {"rated": rated} if label.head != "log" else {}
-        query[head] |= {"user_id": user_id, **found.features["user"]}
-        candidate[head] = {"item_id": item_id, **found.features["item"]}
+        query[head] |= {"user_id": user_id, **found.features["user"], **sides["user"]}
+        candidate[head] = {"item_id": item_id, **found.features["item"], **sides["item"]}
     return {**options, "features": {"query": query, "candidate": candidate}}
 
 

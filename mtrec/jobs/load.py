@@ -16,7 +16,7 @@ def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
 
     Args:
         config: The data group: a `_target_` and what it takes, and beside it `split`, `features`
-            and perhaps `infer`, which is heeded before.
+            and perhaps `repeats` and `infer`, which are heeded elsewhere.
 
     Raises:
         UserError: If the data cannot be had, or is not what `mtrec.data.validate` asks for.
@@ -31,7 +31,7 @@ def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
 
 def whole(config: Mapping[str, Any]) -> Dataset:
     """Loads and checks the data; see `load`."""
-    others = ("_target_", "split", "features", "infer")
+    others = ("_target_", "split", "features", "infer", "repeats")
     options = {name: value for name, value in config.items() if name not in others}
     with in_keys({"data": config}, "data"):
         dataset = get_object(config["_target_"])(**options)

@@ -139,11 +139,12 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
 def _description(run: Run, index: Index) -> str:
     """What MLflow's UI says of the model."""
     data, manifest = run.dataset, index.manifest
+    lacking = "" if data.repeats else " that the user does not have"
     return (
         f"Recommends items of {data.name} ({data.num_users:,} users, {data.num_items:,} items, "
         f"from {data.source}) for {' and '.join(run.model.heads)}, out of {run.directory}.\n\n"
         "In: `user_id`, or what is known of a new user (`history` and columns of the users); with "
-        "`item_id`, figures on the pair. Out: the best items that the user does not have.\n\n"
+        f"`item_id`, figures on the pair. Out: the best items{lacking}.\n\n"
         f"Index: {manifest.kind}, recall@{manifest.k} against exact search "
         f"{manifest.recall_at_k:.4f}."
     )

@@ -55,7 +55,7 @@ class RecommenderModel(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """The best items for each user that the user does not have yet, or figures on pairs.
+        """The best items for each user, of those that may be recommended, or figures on pairs.
 
         Args:
             context: Unused.

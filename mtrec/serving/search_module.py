@@ -115,8 +115,8 @@ class SearchModule(tf.Module):
             (k >= 1) & (k <= left),
             [
                 tf.strings.format(
-                    "k must lie between 1 and {}, the number of items that each of these users"
-                    " does not have yet; got k={}.",
+                    "k must lie between 1 and {}, the number of items that may be recommended to"
+                    " each of these users; got k={}.",
                     (left, k),
                 )
             ],

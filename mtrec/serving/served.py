@@ -164,7 +164,9 @@ class ServedSearch:
         data, module = run.dataset, index.as_module()
         self._item_ids = variable(np.asarray(data.items[data.item_key]))
         self._titles = variable(np.asarray(data.items[data.title]))
-        self._answerer = Answerer(run.model, retrieval, run.rating, module.search)
+        self._answerer = Answerer(
+            run.model, retrieval, run.rating, module.search, repeats=data.repeats
+        )
         self.resources = [self._item_ids, self._titles, module]
 
     def embed_query(self, user_id: tf.Tensor) -> Outputs:
@@ -179,7 +181,7 @@ class ServedSearch:
         return {"embedding": embedding, "known": rows > 0}
 
     def recommend(self, user_id: tf.Tensor, k: tf.Tensor) -> Outputs:
-        """The k best items for users `[B]` among those each does not have yet, best first.
+        """The k best items for users `[B]`, best first; without repeats, of those each lacks.
 
         Returns:
             `item_id`, `title`, `score` and, with a rating head, `rating`, all `[B, k]`; `known`

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
 from mtrec.tracking import known_runs, ui
-from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, RUN_ID_FILE, connect
+from mtrec.tracking.mlflow_client import connect
+from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, RUN_ID_FILE
 from mtrec.tracking.outbox import first_line
 from mtrec.tracking.records import named_again
 from mtrec.tracking.store import resolve_uri, shown, sqlite_file
 
 if TYPE_CHECKING:
-    from mtrec.tracking.mlflow_run import MlflowClient
+    from mtrec.tracking.mlflow_client import MlflowClient
 
 
 def find_run(run: str, *, uri: str | None) -> Path:

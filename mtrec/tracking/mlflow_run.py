@@ -1,4 +1,4 @@
-"""The only door to MLflow: one MLflow run per job, and never a job stopped by MLflow.
+"""One MLflow run per job, and never a job stopped by MLflow.
 
 Whatever a job tells MLflow is first made a *record* (`mtrec/tracking/records.py`). A record that
 cannot be delivered waits in `mlflow_unsent.jsonl` in the run directory, and the same code delivers
@@ -6,11 +6,8 @@ it later: while the job goes on, when it ends, when it is resumed, or through `r
 record a second time changes nothing, so that a lost answer never leads to a value logged twice.
 """
 
-import getpass
 import json
-import logging
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,20 +15,18 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
-from urllib.parse import quote
 
-from mtrec.errors import UserError
-from mtrec.libraries import first_import
 from mtrec.tracking import known_runs
-from mtrec.tracking.notes import NOTE_TAG, experiment_note
+from mtrec.tracking.mlflow_client import connect, experiment_id, origin
+from mtrec.tracking.notes import NOTE_TAG
 from mtrec.tracking.outbox import Outbox, Record
 from mtrec.tracking.records import flatten, milliseconds, unpacked
-from mtrec.tracking.store import resolve_uri, shown, sqlite_file
+from mtrec.tracking.store import resolve_uri, shown
 from mtrec.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, LoggedModel, Run
+    from mlflow.entities import LoggedModel, Run
     from mlflow.models import ModelSignature
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -47,16 +42,6 @@ REPORT_TAG = "mtrec.report"
 # Stands in RUN_ID_FILE for a run that MLflow has not heard of yet.
 PENDING_RUN_ID = "unsent"
 
-# Read by MLflow when it is imported or used; a user's own setting comes first. What cannot be sent
-# at once is sent later, so that MLflow need not retry for minutes.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 _UPLOAD_TIMEOUT_SECONDS = 300
 _SAMPLING_SECONDS = 2.0
 # Of which the mean is logged: after what a short epoch takes, because the UI opens on the metric
@@ -199,9 +184,9 @@ class _Run:
         if self.run_id is not None:
             return
         created = self._client.create_run(
-            _experiment_id(self._client, self.uri, record["experiment"]),
+            experiment_id(self._client, self.uri, record["experiment"]),
             run_name=record["name"],
-            tags={**_origin(), **record["tags"]},
+            tags={**origin(), **record["tags"]},
             start_time=record["time"],
         )
         self.run_id = created.info.run_id
@@ -350,73 +335,6 @@ def _outbox(run: _Run, run_dir: Path) -> Outbox:
         deliver=run.deliver,
         answers=run.answers,
     )
-
-
-def connect(uri: str) -> "MlflowClient":
-    """Returns a client whose store was reached if it is a database; silent, and quick to fail."""
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    # Its thread complains by itself when the store goes away.
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
-    with first_import("mlflow"):
-        from mlflow import MlflowClient
-
-        if not uri.startswith(("http", "databricks")):
-            _probe_database(uri)
-        # Imports the code of its kind of store.
-        return MlflowClient(uri, registry_uri=uri)
-
-
-def _probe_database(uri: str) -> None:
-    """Raises at once if a database cannot be opened; MLflow would try for minutes."""
-    from mlflow.store.db.utils import create_sqlalchemy_engine
-
-    file = sqlite_file(uri)
-    is_new = file is not None and not file.exists()
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_sqlalchemy_engine(uri)
-    engine.connect().close()
-    engine.dispose()
-    if is_new:
-        print(f"creating the MLflow store {file} (once)")
-
-
-def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        experiment = _create_experiment(client, uri, name)
-    if experiment.lifecycle_stage == "deleted":
-        raise UserError(
-            f"tracking.experiment must not be a deleted experiment; got {name}. Choose another "
-            f"name, or run `mlflow experiments restore -x {experiment.experiment_id}`."
-        )
-    return experiment.experiment_id
-
-
-def _create_experiment(client: "MlflowClient", uri: str, name: str) -> "Experiment":
-    from mlflow.exceptions import MlflowException
-
-    file = sqlite_file(uri)
-    # Left to MLflow, the place would depend on the directory of the process that writes first.
-    place = (file.parent / "mlruns" / quote(name, safe="")).as_uri() if file else None
-    # Another job that started at the same moment may have been quicker.
-    with suppress(MlflowException):
-        note = {NOTE_TAG: experiment_note(name)}
-        client.create_experiment(name, artifact_location=place, tags=note)
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        raise RuntimeError(f"the experiment {name} could not be created")
-    return experiment
-
-
-def _origin() -> dict[str, str]:
-    """Returns the tags behind the columns User and Source of the UI."""
-    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": sys.argv[0]}
-    # A container may run as a user that has no name.
-    with suppress(KeyError, OSError):
-        tags["mlflow.user"] = getpass.getuser()
-    return tags
 
 
 def _save_model(path: Path, record: Record, model: "LoggedModel", run_id: str) -> None:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from mtrec.tracking.mlflow_run import PENDING_RUN_ID, RUN_ID_FILE, connect
+from mtrec.tracking.mlflow_client import connect
+from mtrec.tracking.mlflow_run import PENDING_RUN_ID, RUN_ID_FILE
 from mtrec.tracking.store import resolve_uri, shown
 
 # Without it, the UI opens on traces of language models.

@@ -30,7 +30,7 @@ class Evaluator:
     Args:
         dataset: The data.
         known: Rows the model may know of each user: what users have by them forms the histories
-            and is masked.
+            and, but for data with repeats, is masked.
         held_out: Rows to judge it on.
 
     Attributes:
@@ -48,14 +48,15 @@ class Evaluator:
         entries, owners = histories.entries(users)
         width = dataset.num_items + 1
         pairs = owners.astype(np.int64) * width + histories.items[entries]
-        mine = owner.astype(np.int64) * width + item
+        new = ~np.isin(owner.astype(np.int64) * width + item, pairs)
         self.held_out = HeldOut(
             users=users,
             owner=owner,
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},
             time=columns["timestamp"][order].astype(np.int64),
-            new=~np.isin(mine, pairs),
+            new=new,
+            asked=new | dataset.repeats,
             known=histories,
             dataset=dataset,
         )

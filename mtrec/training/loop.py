@@ -1,7 +1,8 @@
 """The loop of epochs: trains, validates, saves, and selects a model on validation data."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.batches import Batches
-from mtrec.data.inputs import stack
+from mtrec.data.inputs import Batch, stack
 from mtrec.data.schedule import Schedule
 from mtrec.distributed import heartbeat, progress
 from mtrec.distributed.sharded_tables import gathered
@@ -17,6 +18,7 @@ from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
 from mtrec.heads.metrics import better
 from mtrec.model.recommender import Recommender
+from mtrec.training.ahead import made_ahead
 from mtrec.training.balance import Balancer
 from mtrec.training.checkpoint import Checkpoints
 from mtrec.training.mined_negatives import Miner
@@ -200,18 +202,18 @@ class _Trainer:
         steps = self.batches.steps_per_epoch
         if schedule.max_steps:
             steps = min(steps, schedule.max_steps - (state.epoch - 1) * steps)
-        # Within a call, what replicas exchange must keep its length, and cached gradients do not.
-        at_once = 1 if schedule.encode_at_once else schedule.steps_per_call
-        while state.step < steps:
-            self._call(min(state.step + at_once, steps))
-            # The chief's clock alone says what is due: workers save sharded tables together.
-            stop, due = from_chief(
-                self.step.strategy, lambda: (self.stop(), self.due(self.steps_done))
-            )
-            if stop or (due and state.step < steps):
-                self._save()
-            if stop:
-                raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
+        # What is mined changes between epochs alone, and so nothing is made beyond the epoch's end.
+        with closing(made_ahead(self._input, self._calls(steps))) as calls:
+            for call, batches in calls:
+                self._take(call, batches)
+                # The chief's clock alone says what is due: workers save sharded tables together.
+                stop, due = from_chief(
+                    self.step.strategy, lambda: (self.stop(), self.due(self.steps_done))
+                )
+                if stop or (due and state.step < steps):
+                    self._save()
+                if stop:
+                    raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
         with gathered(self.saved.variables):
@@ -230,23 +232,44 @@ class _Trainer:
             self._save()
         return metrics
 
-    def _call(self, stop: int) -> None:
-        """Takes the steps up to `stop`, or up to the next that is to be observed."""
-        state, every = self.state, self.schedule.telemetry_every
-        until = every - self.steps_done % every if every else stop  # steps to the observed one
-        observe = until == 1
-        stop = state.step + 1 if observe else min(stop, state.step + until - 1 if every else stop)
-        steps = [self.batches.step(state.epoch, k) for k in range(state.step, stop)]
-        mine = local_replicas(self.step.strategy)
-        taken = self.step(
-            {r: stack([slices[r] for slices in steps]) for r in mine}, observe=observe
-        )
+    def _calls(self, last: int) -> Iterator[range]:
+        """The steps of the current epoch up to `last`, those that one call takes together."""
+        schedule, step = self.schedule, self.state.step
+        # Within a call, what replicas exchange must keep its length, and cached gradients do not.
+        at_once = 1 if schedule.encode_at_once else schedule.steps_per_call
+        while step < last:
+            stop = min(step + at_once, last)
+            if schedule.telemetry_every:
+                # Up to the next step that is to be observed, which is taken alone.
+                stop = min(stop, step + max(self._until_observed(step) - 1, 1))
+            yield range(step, stop)
+            step = stop
+
+    def _until_observed(self, step: int) -> int:
+        """Steps from one of this epoch to the next that is observed, 1 if that is the one."""
+        every = self.schedule.telemetry_every or 1
+        return every - ((self.state.epoch - 1) * self.batches.steps_per_epoch + step) % every
+
+    def _input(self, call: range) -> dict[int, Batch]:
+        """The batches of a call, stacked, for each replica of this process."""
+        epoch = self.state.epoch
+        steps = [self.batches.step(epoch, k) for k in call]
+        return {
+            r: stack([slices[r] for slices in steps]) for r in local_replicas(self.step.strategy)
+        }
+
+    def _take(self, call: range, batches: Mapping[int, Batch]) -> None:
+        """Takes the steps of a call."""
+        state = self.state
+        observed = self.schedule.telemetry_every
+        observe = bool(observed) and self._until_observed(call.start) == 1
+        taken = self.step(batches, observe=observe)
         heartbeat.beat()
         _check_finite(taken.losses, list(self.step.model.heads), state)
         state.losses += np.where(taken.rows > 0, taken.losses, np.nan).tolist()
         state.weights += taken.weights.tolist()
         state.telemetry += [taken.telemetry] if observe else []
-        state.step = stop
+        state.step = call.stop
         self._advance()
 
     def _advance(self) -> None:

@@ -544,6 +544,43 @@ def test_all_that_a_user_has_is_masked_once_unless_it_is_a_target(
 
 
 @pytest.mark.parametrize("batch_of", ["users", "rows"])
+def test_what_is_taken_again_is_asked_for_and_shown_only_from_strictly_earlier(repeats, batch_of):
+    data = replace(repeats, repeats=True)
+    time = dict(zip(all_rows(data).tolist(), data.interactions["timestamp"].tolist(), strict=True))
+    # A label that is the number of the row, so that it is known which one is shown.
+    numbered = {**data.interactions, "number": np.arange(240, dtype=np.float32)}
+    source = batches(
+        replace(data, interactions=numbered),
+        batch_of=batch_of,
+        chronological=True,
+        negatives="catalogue",
+    )
+    again = 0
+    for (batch,) in epoch_of(source) + epoch_of(source, 2):
+        history, real = batch.query.history, batch.rows.weight > 0
+        shown = history.labels["number"]
+        for query in np.unique(batch.rows.query[real]):
+            mine = real & (batch.rows.query == query)
+            first = min(time[int(row)] for row in batch.rows.labels["number"][mine])
+            seen = np.flatnonzero(history.owners == query)
+            assert all(time[int(row)] < first for row in shown[seen])
+            again += len(np.intersect1d(history.places[seen], batch.rows.item[mine]))
+            if batch_of == "users":  # all from the moment on
+                user = batch.query.users[query]
+                rows = data.interactions["user"] == user
+                assert mine.sum() == np.sum(rows & (data.interactions["timestamp"] >= first))
+        # What a user has is told from like anything else.
+        assert (batch.own.query < 0).all()
+        assert not batch.rows.had.any()
+    assert again > 30
+
+
+def test_repeats_without_the_order_of_time_are_refused(repeats):
+    with pytest.raises(UserError, match="`chronological` must be true with `repeats`"):
+        batches(replace(repeats, repeats=True))
+
+
+@pytest.mark.parametrize("batch_of", ["users", "rows"])
 def test_what_a_query_brought_is_its_own_unless_its_user_has_it(data, batch_of):
     columns = data.interactions
     rows = zip(*(columns[n].tolist() for n in ("user", "item", "negative")), strict=True)

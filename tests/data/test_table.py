@@ -48,6 +48,8 @@ def load(folder, **changed):
         "timestamp_format": None,
         "user_columns": [],
         "item_columns": [],
+        "user_vectors": {},
+        "item_vectors": {},
         "title": "name",
         "rating_scale": [1, 5],
         "bag_columns": ["tags"],
@@ -435,3 +437,29 @@ def test_lists_of_fractions_are_vectors_of_items_and_users(folder):
     np.testing.assert_array_equal(found, [[nan, nan], [0.5, 1], [3, 0], [2, -1]])
     with pytest.raises(UserError, match=r"'cover' .* as many numbers .* got \[2.0\] in row 3"):
         written(pa.list_(pa.float64()), [[0.5, 1.0], None, [2.0]])
+
+
+def test_vectors_in_files_go_to_their_ids(folder):
+    np.save(folder / "covers.npy", np.float32([[1, 2], [3, 4], [5, 6]]))
+    np.save(folder / "ids.npy", np.array(["c", "elsewhere", "a"]))
+    np.save(folder / "faces.npy", np.float64([[0.5]]))
+    np.save(folder / "numbers.npy", np.array([7]))
+    files = [str(folder / "covers.npy"), str(folder / "ids.npy")]
+    nan = np.nan
+
+    data = load(folder, item_vectors={"cover": files})
+    np.testing.assert_array_equal(data.items["cover"], [[nan, nan], [5, 6], [nan, nan], [1, 2]])
+    np.save(folder / "covers.npy", np.float32([[9, 2], [3, 4], [5, 6]]))
+    assert load(folder, item_vectors={"cover": files}).items["cover"][3, 0] == 9
+    (folder / "log.csv").write_text(LOG.replace("007", "7"))
+    faces = [str(folder / "faces.npy"), str(folder / "numbers.npy")]
+    data = load(folder, users=None, user_vectors={"face": faces})
+    np.testing.assert_array_equal(data.users["face"], [[nan], [0.5], [nan]])
+    (folder / "log.csv").write_text(LOG)
+    for wrong, named in (
+        (files[:1], "name two files"),
+        ([files[0], faces[1]], r"is \[3, 2\] and .* \[1\]"),
+        ([files[0], str(folder / "log.csv")], "log.csv cannot be read"),
+    ):
+        with pytest.raises(UserError, match=rf"^`item_vectors` must .*{named}"):
+            load(folder, item_vectors={"cover": wrong})

@@ -13,12 +13,11 @@ DATA = written_out([(1, 1, 3, 1), (1, 2, 3, 2), (1, 1, 3, 3), (2, 2, 3, 1)], num
 GIVEN = np.array([3, 3, 3, 0])
 
 
-def brought(given, *, batch_of, chronological):
+def brought(given, *, batch_of, chronological, repeats=False):
     histories = Histories.of(DATA, all_rows(DATA))
     times = DATA.interactions["timestamp"][histories.rows]
-    units = Units(
-        histories, times, batch_of=batch_of, history_share=0.6, chronological=chronological
-    )
+    how = {"batch_of": batch_of, "chronological": chronological, "repeats": repeats}
+    units = Units(histories, times, history_share=0.6, **how)
     found = units.brings(given)
     return sorted(zip(found.item.tolist(), found.share.tolist(), strict=True))
 
@@ -38,6 +37,21 @@ def brought(given, *, batch_of, chronological):
 )
 def test_what_a_user_brings_is_hand_worked(given, chronological, expected):
     found = brought(given, batch_of="users", chronological=chronological)
+
+    assert [item for item, _ in found] == [item for item, _ in expected]
+    np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        # The first target is one of three: item 1 comes last, item 2 with two of the three moments.
+        (None, [(1, 1.0), (2, 2 / 3), (2, 1.0)]),
+        (np.array([3, 0, 0, 0]), [(1, 1.0), (2, 2 / 3), (2, 1.0), (3, 1 / 3)]),
+    ],
+)
+def test_what_a_user_who_takes_items_again_brings_is_hand_worked(given, expected):
+    found = brought(given, batch_of="users", chronological=True, repeats=True)
 
     assert [item for item, _ in found] == [item for item, _ in expected]
     np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], rtol=1e-12)

@@ -52,7 +52,8 @@ def steps(data, *, batch_of, chronological, batch, epochs):
     source.mine(lists)
     columns = data.interactions
     has = np.zeros((USERS + 1, ITEMS + 1), bool)
-    has[columns["user"][data.taken], columns["item"][data.taken]] = True
+    if not data.repeats:
+        has[columns["user"][data.taken], columns["item"][data.taken]] = True
     # What comes into the pool with some of the user's rows.
     might = np.zeros_like(has)
     might[columns["user"], columns["item"]] = might[columns["user"], columns["negative"]] = True
@@ -140,17 +141,19 @@ all_corrected, negatives_corrected = (
 
 
 @pytest.mark.parametrize(
-    ("loss", "batch_of", "chronological", "batch"),
+    ("loss", "batch_of", "chronological", "batch", "repeats"),
     [
-        (squared, "users", False, 50),
-        (squared, "users", True, 50),
-        (squared, "rows", False, 400),
-        (squared, "rows", True, 400),
-        (all_corrected, "users", False, 50),
-        (negatives_corrected, "users", False, 50),
+        (squared, "users", False, 50, False),
+        (squared, "users", True, 50, False),
+        (squared, "users", True, 50, True),
+        (squared, "rows", False, 400, False),
+        (squared, "rows", True, 400, False),
+        (all_corrected, "users", False, 50, False),
+        (negatives_corrected, "users", False, 50, False),
     ],
 )
-def test_one_over_q_counts_every_pair_once(data, loss, batch_of, chronological, batch):
+def test_one_over_q_counts_every_pair_once(data, loss, batch_of, chronological, batch, repeats):
+    data = replace(data, repeats=repeats)
     found, true = dict.fromkeys(("mined", "given", "spared", "others"), 0.0), {}
     how = {"batch_of": batch_of, "chronological": chronological, "batch": batch}
     for made, kinds in steps(data, epochs=30 if batch_of == "users" else 10, **how):

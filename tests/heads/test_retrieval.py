@@ -11,7 +11,7 @@ from mtrec.data import inputs
 from mtrec.data.batches import Batches
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
-from mtrec.heads import retrieval_losses
+from mtrec.heads import retrieval_losses, score_blocks
 from mtrec.heads.head import Examples
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import Bpr, Hinge, ImplicitSquared, Softmax
@@ -172,6 +172,39 @@ def test_padding_changes_nothing(loss, pool, monkeypatch):
     assert 0 < real < len(batch.rows.weight)
     assert (batch.query.users == 0).any()
     np.testing.assert_allclose(padded, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        softmax(),
+        softmax(log_q_correction="negatives", hardest=3, same_tower=True),
+        Bpr(log_q_correction=True, hardest=None),
+        Hinge(margin=1.0, log_q_correction=False, hardest=3),
+    ],
+)
+@pytest.mark.parametrize("batch_of", ["users", "rows"])
+def test_blocks_of_queries_cost_and_move_what_all_at_once_do(loss, batch_of, monkeypatch):
+    data = planted()
+    (batch,) = batches(data, pool="in_batch", batch_of=batch_of).step(1, 2)
+    vectors_of = vectors(16, 1), vectors(31, 2)
+    found = []
+    # Sixteen queries in one block, in blocks of several, and one by one.
+    for at_once in (2**20, 20_000 if batch_of == "users" else 2_000, 1):
+        monkeypatch.setitem(score_blocks.SCORES_AT_ONCE, "CPU", at_once)
+        query, catalogue = map(tf.Variable, vectors_of)
+        with tf.GradientTape() as tape:
+            losses = loss(examples(batch, query, catalogue), 0.7, local=False)
+            # Another weight for every row, so that no row's gradient stands for another's.
+            weight = batch.rows.weight * np.linspace(1, 2, len(losses), dtype=np.float32)
+            total = tf.reduce_sum(losses * weight)
+        moved = map(tf.convert_to_tensor, tape.gradient(total, [query, catalogue]))
+        found.append([losses.numpy(), *(g.numpy() for g in moved)])
+
+    assert all(np.abs(values).max() > 0.01 for values in found[0])
+    for parts in found[1:]:
+        for ours, whole in zip(parts, found[0], strict=True):
+            np.testing.assert_allclose(ours, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_sampled_pool_estimates_the_sum_over_the_catalogue():

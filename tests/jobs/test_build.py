@@ -1,5 +1,7 @@
 """What a config is turned into, where that depends on more than one of its fields."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_config import SMALL, config_of
@@ -51,6 +53,17 @@ def test_an_order_of_time_is_refused_where_there_is_none():
 
     with pytest.raises(UserError, match=r"train\.chronological must be false"):
         batches_of(written_out(list(rows)), "train.chronological=true")
+
+
+def test_users_who_take_items_again_are_shown_what_is_earlier_and_known_by_it():
+    later = ("data.repeats=true", "data.split.kind=temporal")
+    assert config_of(*SMALL, *later).train.chronological
+    assert build.data(config_of(*SMALL, *later), planted()).repeats
+
+    with pytest.raises(UserError, match=r"data\.split\.kind must be temporal or leave_one_out"):
+        config_of(*SMALL, "data.repeats=true")
+    with pytest.raises(UserError, match=r"train\.chronological must be true with data\.repeats"):
+        batches_of(replace(planted(), repeats=True), *later, "train.chronological=false")
 
 
 def test_heads_with_different_negatives_are_refused():

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from mtrec.heads.binary import Binary
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.rating import Rating
 from mtrec.model.encode import embed_items, embed_users
+from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder, ScannBuilder
 from mtrec.serving.run import Run
@@ -280,6 +282,22 @@ def test_every_pooling_is_served_as_the_model_pools(tmp_path, pooling):
     np.testing.assert_array_equal(found["item_id"].numpy().astype(int), items)
     np.testing.assert_allclose(found["score"], scores, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["rating"], ratings, rtol=1e-4)
+
+
+def test_where_users_take_items_again_theirs_are_recommended_too(tmp_path):
+    run = random_run(tmp_path, {"retrieval": implicit_squared()})
+    run = replace(run, dataset=replace(run.dataset, repeats=True))
+    index = built_index(run, "exact")
+    export.save(run, index)
+    found = loaded(tmp_path)["recommend"](
+        user_id=tf.constant(ids_of(ASKED).tolist()), k=tf.constant(ITEMS)
+    )
+    vectors = embed_items(run.model, ITEMS)["retrieval"]
+    scores = embed_users(run.model, ASKED, run.known)["retrieval"] @ vectors.T
+    expected = np.argsort(-scores, axis=1, kind="stable") + 1
+    np.testing.assert_array_equal(found["item_id"].numpy().astype(int), expected)
+    at_once = recommend(run, index, str(ASKED[0]), k=ITEMS)
+    assert [int(item.item_id) for item in at_once] == expected[0].tolist()
 
 
 def test_pairs_are_served_as_rows_after_the_training_are_judged(tmp_path):

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.tracking import finished, mlflow_run, ui
+from mtrec.tracking import finished, mlflow_client, mlflow_run, ui
 from mtrec.tracking.outbox import Outbox
 from mtrec.tracking.records import dataset_record, flatten
+from mtrec.tracking.store import resolve_uri
 
 UNREACHABLE = "http://127.0.0.1:9"
 
@@ -41,7 +42,7 @@ mlflow.models.set_model(Greeter())
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated store without runs, made once because that takes seconds."""
     folder = tmp_path_factory.mktemp("store")
-    mlflow_run.connect(f"sqlite:///{folder}/mlflow.db").search_experiments()
+    mlflow_client.connect(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder / "mlflow.db"
 
 
@@ -72,11 +73,11 @@ def run_id_of(run_dir: Path) -> str:
 
 
 def run_of(run_dir: Path, store: str):
-    return mlflow_run.connect(store).get_run(run_id_of(run_dir))
+    return mlflow_client.connect(store).get_run(run_id_of(run_dir))
 
 
 def history_of(run_dir: Path, store: str, key: str) -> list[tuple[int, float]]:
-    history = mlflow_run.connect(store).get_metric_history(run_id_of(run_dir), key)
+    history = mlflow_client.connect(store).get_metric_history(run_id_of(run_dir), key)
     return sorted((metric.step, metric.value) for metric in history)
 
 
@@ -131,15 +132,15 @@ def test_the_default_store_is_the_file_that_mlflow_opens_in_the_directory(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert mlflow_run.resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
-    assert mlflow_run.resolve_uri(_get_default_tracking_uri()) == mlflow_run.resolve_uri(None)
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolve_uri(_get_default_tracking_uri()) == resolve_uri(None)
 
 
 def test_a_tracking_uri_that_mlflow_would_refuse_is_a_mistake_with_a_remedy() -> None:
-    assert mlflow_run.resolve_uri("https://host/mlflow") == "https://host/mlflow"
+    assert resolve_uri("https://host/mlflow") == "https://host/mlflow"
     for uri in ("mlruns", "/shared/mlruns", "file:///shared/mlruns"):
         with pytest.raises(UserError, match=r"tracking\.uri=sqlite:////"):
-            mlflow_run.resolve_uri(uri)
+            resolve_uri(uri)
 
 
 def test_a_run_has_its_params_metrics_tags_note_and_end(store: str, tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_the_page_of_a_run_opens_in_the_view_for_model_training(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = start(tmp_path / "a")
-    about = mlflow_run.connect(store).get_experiment_by_name("films")
+    about = mlflow_client.connect(store).get_experiment_by_name("films")
     place = f"#/experiments/{about.experiment_id}/runs/{run_id_of(tmp_path / 'a')}"
     path = f"http://127.0.0.1:5000/{place}?workflowType=machine_learning"
     assert ui.how_to_open(tmp_path / "a", None) == f"mlflow ui, then {path}"
@@ -285,7 +286,7 @@ def log_greeter(tracker):
 
 
 def test_a_resumed_job_logs_its_model_once(store: str, tmp_path: Path) -> None:
-    client = mlflow_run.connect(store)
+    client = mlflow_client.connect(store)
     first = start(tmp_path / "a")
     (tmp_path / "a" / "words").mkdir()
     (tmp_path / "a" / "words" / "greeting.txt").write_text("hello ")
@@ -319,7 +320,7 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
     tracker.finish("FINISHED")
 
     assert address is not None
-    logged = mlflow_run.connect(store).get_logged_model(address.removeprefix("models:/"))
+    logged = mlflow_client.connect(store).get_logged_model(address.removeprefix("models:/"))
     assert logged.source_run_id == run_id_of(run_dir)
     assert (logged.name, logged.tags["mlflow.note.content"]) == ("greeter_ 1_0", "**greets**")
     (shown,) = logged.metrics
@@ -467,7 +468,7 @@ def test_a_record_that_is_refused_holds_up_no_other(store: str, tmp_path: Path) 
 
 def test_a_deleted_experiment_is_a_mistake_with_a_remedy(store: str, tmp_path: Path) -> None:
     start(tmp_path / "a").finish("FINISHED")
-    client = mlflow_run.connect(store)
+    client = mlflow_client.connect(store)
     client.delete_experiment(client.get_experiment_by_name("films").experiment_id)
     with pytest.raises(UserError, match=r"mlflow experiments restore -x \d+"):
         start(tmp_path / "b")

@@ -1,6 +1,7 @@
 """Evaluation on held-out rows against plain loops over users and items."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from small_model import implicit_squared, rating, recommender, softmax
 
 from mtrec.data.negatives import Catalogue
 from mtrec.heads import metrics
+from mtrec.heads.ranks import ByOwn
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared
 from mtrec.model import encode
@@ -458,3 +460,42 @@ def test_metrics_come_again_out_of_what_each_user_adds_to_them(tmp_path):
             assert value == pytest.approx(report.metrics[name], rel=1e-9), name
     assert {"recall_at_10", "ndcg_at_10"} <= set(reports["retrieval"].per_user.totals)
     assert {"rmse", "mae"} <= set(reports["rating"].per_user.totals)
+
+
+def test_what_users_take_again_is_judged_beside_what_is_new():
+    # User 1 has item 1 twice, item 2 once and later; then takes 2 again and 4 as new. User 2 has
+    # item 3 and takes it again.
+    rows = [(1, 1, 3, 1), (1, 1, 3, 2), (1, 2, 3, 3), (2, 3, 3, 1), (2, 5, 3, 1), (2, 5, 3, 2)]
+    rows += [(1, 2, 3, 8), (1, 4, 3, 8), (2, 3, 3, 8)]
+    data = replace(written_out(rows, num_items=1000), repeats=True)
+    scores = np.zeros((3, 1001))
+    scores[1, [1, 2, 3]] = [9, 8, 7]
+    scores[1, 5:] = 1  # item 4 is the last
+    scores[2, 1:4] = [3, 2, 1]
+    found = retrieval_of(data, range(6), [6, 7, 8], scores, full=True)
+
+    first, second, third = 1 / np.log2([2, 3, 4])
+    metrics, baseline = found.metrics, found.baseline
+    assert metrics["recall_at_10"] == pytest.approx((1 / 2 + 1) / 2)
+    assert metrics["repeat_recall_at_10"] == 1.0
+    assert metrics["new_recall_at_10"] == 0.0
+    assert metrics["repeat_ndcg_at_10"] == pytest.approx((second + third) / 2)
+    assert metrics["new_ndcg_at_10"] == 0.0
+    assert metrics["ndcg_at_10"] == pytest.approx((second / (first + second) + third) / 2)
+    # Their own most frequent items: user 1's item 2 is second and item 4 among 998 others, where
+    # chance puts it; user 2's item 3 is second.
+    assert baseline["own_recall_at_10"] == pytest.approx((1 / 2 + 1) / 2)
+    # Popularity counts what a user has: items 1 and 5 come first for both.
+    assert baseline["repeat_recall_at_10"] == 1.0
+    assert baseline["recall_at_1"] == 0.0
+
+
+def test_of_own_items_taken_equally_often_the_latest_comes_first():
+    rows = [(1, 1, 3, 1), (1, 2, 3, 2), (1, 3, 3, 3), (1, 2, 3, 4), (1, 1, 3, 5), (1, 1, 3, 8)]
+    data = replace(written_out(rows, num_items=30), repeats=True)
+    held_out = Evaluator(data, known=np.arange(5), held_out=np.array([5])).held_out
+    own = ByOwn(held_out.users, held_out.known, 30)
+    own.score(slice(0, 1))
+
+    assert own.top(np.array([0]), [np.zeros(0, int)], 4).tolist() == [[0, 1, 2, -1]]
+    assert own.standing(0, np.array([0, 2])) == pytest.approx(np.array([[0, 2], [1, 1]]))
