@@ -233,7 +233,7 @@ def test_a_constant_model_does_as_well_as_chance():
 def test_chunks_of_any_size_give_the_same(split, scores, monkeypatch, size):
     whole = retrieval_of(*split, scores).metrics
     real = metrics.chunks
-    monkeypatch.setattr(metrics, "chunks", lambda total, _: real(total, size))
+    monkeypatch.setattr(metrics, "chunks", lambda total, _, *what: real(total, size, *what))
 
     assert retrieval_of(*split, scores).metrics == pytest.approx(whole)
 
@@ -243,7 +243,7 @@ def test_ties_are_broken_alike_in_chunks_of_any_size(split, monkeypatch, size):
     few = np.random.default_rng(2).integers(0, 4, size=(41, 81))
     whole = retrieval_of(*split, few, full=True)
     real = metrics.chunks
-    monkeypatch.setattr(metrics, "chunks", lambda total, _: real(total, size))
+    monkeypatch.setattr(metrics, "chunks", lambda total, _, *what: real(total, size, *what))
     found = retrieval_of(*split, few, full=True)
 
     assert found.metrics == whole.metrics
