@@ -6,7 +6,7 @@ are plug points: the signature of what they name is their schema.
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, make_dataclass
 from difflib import get_close_matches
 from inspect import Parameter
@@ -324,8 +324,8 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("infer", "repeats"):
         nodes.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=bool, default=False))
     options = {name: value for name, value in data.items() if name != "_target_"}
-    typed = _typed("data", options, [*_parameters(loader), *nodes])
-    splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in _parameters(f)]
+    typed = _typed("data", options, [*parameters_of(loader), *nodes])
+    splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in parameters_of(f)]
     keywords = [p for p in splits if p.kind is Parameter.KEYWORD_ONLY]
     return {"_target_": target, **typed, "split": _typed("data.split", typed["split"], keywords)}
 
@@ -339,7 +339,8 @@ def _check_repeats(data: Mapping[str, Any]) -> None:
         )
 
 
-def _parameters(function: Any) -> list[Parameter]:
+def parameters_of(function: Any) -> list[Parameter]:
+    """What a function, or the constructor of a class, takes."""
     return list(inspect.signature(function, eval_str=True).parameters.values())
 
 
@@ -350,19 +351,29 @@ def _typed(key: str, options: Mapping[str, Any], takes: list[Parameter]) -> dict
         UserError: If an option is no parameter, is of another type, or is lacking.
     """
     known = {parameter.name: parameter for parameter in takes}
+    refuse_unknown(key, options, known)
+    for name, parameter in known.items():
+        if parameter.default is Parameter.empty and name not in options:
+            raise UserError(f"{key}.{name} must be given: pass +{key}.{name}=...")
+    return {n: as_kind(known[n].annotation, value, f"{key}.{n}") for n, value in options.items()}
+
+
+def refuse_unknown(key: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Raises a `UserError` for the first option below a key that is not known."""
+    known = list(known)
     for name in options:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             remedy = f"Did you mean {key}.{near[0]}?" if near else "Leave it out."
             raise UserError(f"{key} must be given {', '.join(known)}; got {key}.{name}. {remedy}")
-    for name, parameter in known.items():
-        if parameter.default is Parameter.empty and name not in options:
-            raise UserError(f"{key}.{name} must be given: pass +{key}.{name}=...")
-    return {n: _as(known[n].annotation, value, f"{key}.{n}") for n, value in options.items()}
 
 
-def _as(kind: Any, value: Any, key: str) -> Any:
-    """A value as OmegaConf takes it for a field of that type: 1 may be a text, too."""
+def as_kind(kind: Any, value: Any, key: str) -> Any:
+    """A value as OmegaConf takes it for a field of that type: 1 may be a text, too.
+
+    Raises:
+        UserError: If it is of another type.
+    """
     if kind is Parameter.empty:
         return value
     node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))

@@ -184,6 +184,21 @@ PARTS = [
     ("launch balance=famo balance.rate=-1", "balance.rate must be above 0; got -1"),
     ("launch optimizer.tables.beta_1=2", "optimizer.tables.beta_1 must be at least 0 and below 1"),
     ("launch index.k=0", "index.k must be at least 1; got 0"),
+    ("launch index.k=ten", "index.k must be of the type int; got 'ten'"),
+    ("launch index._target_=nothing", "a _target_ must be what can be imported"),
+    ("launch model.query.dim=ten", "model.query.dim must be of the type int; got 'ten'"),
+    ("launch model.query.dim=1.5", "model.query.dim must be of the type int; got 1.5"),
+    ("launch +model.query.dims=8", "got model.query.dims. Did you mean model.query.dim?"),
+    ("launch task.heads.rating.l2=low", "task.heads.rating.l2 must be of the type float"),
+    ("launch task.heads.rating.layers=[a]", "task.heads.rating.layers must be of the type list"),
+    ("launch task.heads.retrieval.loss=softmax", "Write task.heads.retrieval.loss._target_="),
+    ("launch balance=famo balance.rate=x", "balance.rate must be of the type float"),
+    ("launch +optimizer.dense.beta_1=x", "optimizer.dense.beta_1 must be of the type float"),
+    ("launch +optimizer.dense.beta=0.9", "not recognized: {'beta': 0.9}"),
+    (
+        "launch data.features.query.shared.history.dropout=x",
+        "data.features.query.shared.history.dropout must be of the type float",
+    ),
     ("launch index.target_recall=2", "index.target_recall must be above 0 and at most 1; got 2"),
 ]
 DATA = [
