@@ -6,7 +6,7 @@ are plug points: the signature of what they name is their schema.
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
 from difflib import get_close_matches
 from inspect import Parameter
@@ -351,21 +351,15 @@ def _typed(key: str, options: Mapping[str, Any], takes: list[Parameter]) -> dict
         UserError: If an option is no parameter, is of another type, or is lacking.
     """
     known = {parameter.name: parameter for parameter in takes}
-    refuse_unknown(key, options, known)
-    for name, parameter in known.items():
-        if parameter.default is Parameter.empty and name not in options:
-            raise UserError(f"{key}.{name} must be given: pass +{key}.{name}=...")
-    return {n: as_kind(known[n].annotation, value, f"{key}.{n}") for n, value in options.items()}
-
-
-def refuse_unknown(key: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Raises a `UserError` for the first option below a key that is not known."""
-    known = list(known)
     for name in options:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             remedy = f"Did you mean {key}.{near[0]}?" if near else "Leave it out."
             raise UserError(f"{key} must be given {', '.join(known)}; got {key}.{name}. {remedy}")
+    for name, parameter in known.items():
+        if parameter.default is Parameter.empty and name not in options:
+            raise UserError(f"{key}.{name} must be given: pass +{key}.{name}=...")
+    return {n: as_kind(known[n].annotation, value, f"{key}.{n}") for n, value in options.items()}
 
 
 def as_kind(kind: Any, value: Any, key: str) -> Any:

@@ -25,8 +25,6 @@ def user_error(error: BaseException) -> UserError | None:
     wrapped = isinstance(error, InstantiationException)
     if wrapped and isinstance(cause, TypeError) and "keyword argument" in str(cause):
         return UserError(f"an option must be one that its _target_ takes: {cause}. Leave it out.")
-    if wrapped and isinstance(cause, ValueError):
-        return UserError(f"a _target_ must be given what it takes; got: {cause}. Correct it.")
     if wrapped and str(error).startswith("Error locating target"):
         return UserError(
             f"a _target_ must be what can be imported; got: {' '.join(str(cause).split())} "

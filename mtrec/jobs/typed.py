@@ -1,12 +1,13 @@
 """The options of a `_target_`, typed by the signature of what it names."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from inspect import Parameter
 from typing import Any, get_args
 
 from hydra.utils import get_object
 
-from mtrec.config import as_kind, parameters_of, refuse_unknown
+from mtrec.config import as_kind, parameters_of
 from mtrec.errors import UserError
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -23,10 +24,9 @@ def typed(key: str, node: Mapping[str, Any]) -> dict[str, Any]:
         UserError: If an option is no parameter, or of another type.
     """
     takes = _parameters(node.get("_target_"))
-    if takes and all(each.kind is not Parameter.VAR_KEYWORD for each in takes.values()):
-        refuse_unknown(key, (name for name in node if not name.startswith("_")), takes)
+    _refuse_unknown(key, node, takes)
     kinds = {name: _kind(each) for name, each in takes.items()}
-    return {n: _option(f"{key}.{n}", kinds.get(n, Parameter.empty), value) for n, value in node.items()}
+    return {n: _option(f"{key}.{n}", kinds.get(n, Parameter.empty), v) for n, v in node.items()}
 
 
 def _parameters(target: Any) -> Mapping[str, Parameter]:
@@ -34,6 +34,19 @@ def _parameters(target: Any) -> Mapping[str, Parameter]:
         return {each.name: each for each in parameters_of(get_object(target))} if target else {}
     except (ImportError, ValueError):  # nothing of that name, of which Hydra says so; or built in
         return {}
+
+
+def _refuse_unknown(key: str, node: Mapping[str, Any], takes: Mapping[str, Parameter]) -> None:
+    if not takes or any(each.kind is Parameter.VAR_KEYWORD for each in takes.values()):
+        return
+    for name in node:
+        if name not in takes and not name.startswith("_"):
+            near = get_close_matches(name, takes, n=1)
+            remedy = f"Did you mean {key}.{near[0]}?" if near else f"It has {', '.join(takes)}."
+            raise UserError(
+                f"{key}.{name} must be an option that its _target_ takes, and "
+                f"{str(node['_target_']).rpartition('.')[2]} has none. {remedy}"
+            )
 
 
 def _kind(parameter: Parameter) -> Any:
