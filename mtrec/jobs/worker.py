@@ -65,10 +65,9 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-        some = _validation_of_epochs(config, dataset, parts)
-        evaluator = evaluator_of("val", dataset, some)
+        evaluator = evaluator_of("val", dataset, _validation_of_epochs(config, dataset, parts))
         if is_chief(strategy):
-            if len(some.validation) < len(parts.validation):
+            if len(evaluator.held_out.item) < len(parts.validation):
                 listener.say(_OF_A_SAMPLE.format(config.evaluate.users))
             listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
