@@ -381,11 +381,7 @@ def _typed(key: str, options: Mapping[str, Any], takes: list[Parameter]) -> dict
 
 
 def as_kind(kind: Any, value: Any, key: str) -> Any:
-    """A value as OmegaConf takes it for a field of that type: 1 may be a text, too.
-
-    Raises:
-        UserError: If it is of another type.
-    """
+    """A value as OmegaConf takes it for a field of that type, or a `UserError`: 1 may be a text."""
     if kind is Parameter.empty:
         return value
     node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))

@@ -65,8 +65,8 @@ class SweepTable(Callback):
 
         Where jobs failed, the process ends with status 1.
         """
-        from mtrec.jobs.command import fail
         from mtrec.heads.metrics import better
+        from mtrec.jobs.command import fail
 
         best: dict[str, _Done] = {}
         for job in self._done:

@@ -13,8 +13,8 @@ from mtrec.data.histories import Histories
 from mtrec.data.inputs import QueryInputs
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
-from mtrec.errors import UserError
 from mtrec.distributed.tables import seed_for
+from mtrec.errors import UserError
 from mtrec.heads.head import Head, HeldOut, Report
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.model.recommender import Recommender
