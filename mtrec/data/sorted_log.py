@@ -6,11 +6,13 @@ disk; see `experiments/scale/README.md`.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtrec.data.arrow_columns import in_schema, together
 from mtrec.data.columns import Columns, Texts
 
 _ROWS_AT_ONCE = 1 << 18
@@ -56,7 +58,8 @@ class SortedLog:
 
         Args:
             chunks: Tables of Arrow, at least one, that have the same columns: ids as int64 or large
-                strings, null for none, and numbers; among them `user`, `item` and `timestamp`.
+                strings, null for none, and numbers; among them `user`, `item` and `timestamp`. A
+                column of several types becomes what all can be, such as text.
             folder: An empty directory, where it is kept and what comes of it is written.
             memory_budget_mib: What this process may hold in memory, in MiB.
         """
@@ -232,30 +235,47 @@ class ColumnFile:
 def _insert(connection: Any, chunks: Iterable[Any]) -> list[str]:
     """Makes the table `log` of the chunks, and returns the names of its columns."""
     import duckdb
-    import pyarrow as pa
 
-    waiting = iter(chunks)
-    first = next(waiting)
-    names = first.schema.names
-    schema = pa.schema([(f"c{n}", field.type) for n, field in enumerate(first.schema)])
     failed: list[Exception] = []
 
-    def batches() -> Iterator[Any]:
+    def batches(alike: Iterable[Any], schema: Any) -> Iterator[Any]:
         try:
-            yield from first.rename_columns(schema.names).to_batches()
-            for chunk in waiting:
-                yield from chunk.rename_columns(schema.names).cast(schema).to_batches()
+            for chunk in alike:
+                yield from in_schema(chunk, schema).to_batches()
         except Exception as error:  # DuckDB would keep no more of it than its text
             failed.append(error)
             raise
 
-    reader = pa.RecordBatchReader.from_batches(schema, batches())
-    connection.register("chunks", reader)
-    try:
-        connection.execute("CREATE TABLE log AS SELECT * FROM chunks")
-    except duckdb.Error:
-        if failed:
-            raise failed[0] from None
-        raise
-    connection.unregister("chunks")
-    return names
+    schema = None
+    # One statement for all chunks in a row that have the same types.
+    for types, alike in groupby(chunks, key=lambda chunk: chunk.schema):
+        before, schema = schema, together([schema or types, types], option="interactions")
+        _make_or_retype(connection, before, schema)
+        connection.register("chunks", _reader(schema, batches(alike, schema)))
+        try:
+            connection.execute("INSERT INTO log SELECT * FROM chunks")
+        except duckdb.Error:
+            if failed:
+                raise failed[0] from None
+            raise
+        connection.unregister("chunks")
+    assert schema is not None
+    return list(schema.names)
+
+
+def _reader(schema: Any, batches: Iterable[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _make_or_retype(connection: Any, before: Any, schema: Any) -> None:
+    """Has the table `log` with a schema's types, its columns called c0, c1, ..."""
+    kinds = connection.from_arrow(schema.empty_table()).types
+    if before is None:
+        columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(kinds))
+        connection.execute(f"CREATE TABLE log ({columns})")
+        return
+    for place, (kind, old, new) in enumerate(zip(kinds, before, schema, strict=True)):
+        if old.type != new.type:
+            connection.execute(f"ALTER TABLE log ALTER c{place} TYPE {kind}")
