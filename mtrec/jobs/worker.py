@@ -1,6 +1,7 @@
 """What every worker does: the strategy, the model and the data of its replicas, then training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from mtrec.jobs.footprint import describe, placement
 from mtrec.jobs.keys import told_in_keys
 from mtrec.tracking import run_dir
 from mtrec.training import measured
-from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
+from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics, of_some_users
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
 
@@ -60,8 +61,15 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-        evaluator = evaluator_of("val", dataset, parts)
+        users = config.evaluate.users
+        some = of_some_users(dataset, parts.validation, users=users, seed=config.seed)
+        evaluator = evaluator_of("val", dataset, replace(parts, validation=some))
         if is_chief(strategy):
+            if len(some) < len(parts.validation):
+                listener.say(
+                    f"validation after each epoch is of a sample of {users:,} users "
+                    "(evaluate.users); at the end it is of all"
+                )
             listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
     def validate(name: str = "validation", part: bool = True) -> Metrics:
