@@ -4,6 +4,7 @@ DuckDB, unlike a sort of Arrow tables, needs no more memory than it is given, an
 disk; see `experiments/scale/README.md`.
 """
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -14,6 +15,7 @@ import numpy as np
 
 from mtrec.data.arrow_columns import in_schema, together
 from mtrec.data.columns import Columns, Texts
+from mtrec.errors import UserError
 
 _ROWS_AT_ONCE = 1 << 18
 # Of what a process may hold, DuckDB's part; the rest is for Python, and for a chunk being read.
@@ -62,15 +64,27 @@ class SortedLog:
                 column of several types becomes what all can be, such as text.
             folder: An empty directory, where it is kept and what comes of it is written.
             memory_budget_mib: What this process may hold in memory, in MiB.
+
+        Raises:
+            UserError: The memory does not suffice.
+            OSError: The folder cannot be written, or its disk is full.
         """
         import duckdb
 
-        with duckdb.connect(str(folder / "log.duckdb")) as connection:
-            limit = max(int(memory_budget_mib * _SHARE_OF_BUDGET), 64)
-            connection.execute(f"SET memory_limit='{limit}MiB'")
-            connection.execute(f"SET temp_directory='{folder}'")
-            names = _insert(connection, chunks)
-            yield cls(connection, names, folder)
+        try:
+            with duckdb.connect(str(folder / "log.duckdb")) as connection:
+                limit = max(int(memory_budget_mib * _SHARE_OF_BUDGET), 64)
+                connection.execute(f"SET memory_limit='{limit}MiB'")
+                connection.execute("SET temp_directory=?", [str(folder)])
+                names = _insert(connection, chunks)
+                yield cls(connection, names, folder)
+        except duckdb.OutOfMemoryException as error:
+            raise UserError(
+                f"`memory_budget_mib` must suffice to sort the interactions; got "
+                f"{memory_budget_mib}: {_first_line(error)} Raise it, or make room in {folder}."
+            ) from error
+        except duckdb.IOException as error:
+            raise OSError(errno.EIO, _first_line(error)) from error
 
     def number(self, name: str, columns: Sequence[str], given: Texts | None) -> Texts:
         """Numbers the ids of `columns` from 1, in the order in which they are given or first come.
@@ -230,6 +244,10 @@ class ColumnFile:
         descr = np.lib.format.dtype_to_descr(self._kind)
         header = {"descr": descr, "fortran_order": False, "shape": (self._count,)}
         np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _insert(connection: Any, chunks: Iterable[Any]) -> list[str]:

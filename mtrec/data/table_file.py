@@ -157,21 +157,13 @@ class TableFile:
             column = column.cast(pa.large_string())
             times = pc.strptime(column, format=kind, unit="s", error_is_null=True)
             self._refuse(pc.is_null(times), column, name, rule, "Correct it")
-            return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        text, moments = pa.types.is_large_string(column.type), pa.types.is_temporal(column.type)
-        if isinstance(kind, str):
+        elif isinstance(kind, str):
             times = pc.multiply(self._cast(column, pa.float64(), name, rule), UNITS[kind])
-        elif not text and not moments:
-            whole = pa.types.is_integer(column.type)
-            times = self._cast(column, pa.int64() if whole else pa.float64(), name, rule)
-        elif moments or pa.types.is_timestamp(kind):
-            seconds, kind = (iso(column), kind) if text else (column, pa.timestamp("s"))
-            if pa.types.is_timestamp(seconds.type):  # parts of a second are not kept
-                seconds = pc.floor_temporal(seconds, unit="second")
-            times = self._cast(seconds, kind, name, rule)
-            return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
         else:
+            column, kind = _moments(column, kind)
             times = self._cast(column, kind, name, rule)
+        if pa.types.is_timestamp(times.type):
+            return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
         # What no int64 holds either; NaN is below nothing.
         self._refuse(pc.invert(pc.less(pc.abs(times), 2.0**63)), column, name, rule, "Correct it")
         return np.floor(times.to_numpy(zero_copy_only=False)).astype(np.int64)
@@ -267,6 +259,20 @@ class TableFile:
                 f"column {name!r} of `{self.option}` must be {rule} in every row; got {received} "
                 f"in row {self.first + rows[0] + 1} of {self.path}. {remedy}, or leave the row out."
             )
+
+
+def _moments(column: Any, text_type: Any) -> tuple[Any, Any]:
+    """A column of times without parts of a second, and the type to read it as."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_large_string(column.type):
+        return (iso(column) if pa.types.is_timestamp(text_type) else column), text_type
+    if pa.types.is_timestamp(column.type):
+        column = pc.floor_temporal(column, unit="second")
+    if pa.types.is_temporal(column.type):
+        return column, pa.timestamp("s")
+    return column, pa.int64() if pa.types.is_integer(column.type) else pa.float64()
 
 
 def _casts(cell: Any, to: Any) -> bool:

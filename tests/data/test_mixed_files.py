@@ -2,6 +2,8 @@
 
 import bz2
 import lzma
+import resource
+import signal
 
 import numpy as np
 import pyarrow as pa
@@ -110,9 +112,7 @@ def test_large_whole_numbers_of_items_stay_apart(tmp_path):
 def test_ids_written_as_fractions_are_refused_where_they_are_no_longer_apart(tmp_path):
     write(tmp_path / "log", rows(user_id=[2.0**53, 2.0**60]))
 
-    with pytest.raises(
-        UserError, match=r"below 2\^53 .* got 1.15.* in row 2 of .*Write it"
-    ):
+    with pytest.raises(UserError, match=r"below 2\^53 .* got 1.15.* in row 2 of .*Write it"):
         load(tmp_path)
 
 
@@ -170,3 +170,20 @@ def test_columns_whose_names_differ_by_signs_alone_are_features_and_heads_each()
         "user_age_2": "user-age",
     }
     assert [(label.column, label.name) for label in found.labels] == [("retrieval", "retrieval_2")]
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path):
+    (tmp_path / "it's full").mkdir()
+    write(tmp_path / "log", rows())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"`cache_dir` must have room .* File too large"):
+            load(tmp_path, cache_dir=str(tmp_path / "it's full"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+    assert not list((tmp_path / "it's full").iterdir())
+    assert load(tmp_path, cache_dir=str(tmp_path / "it's full")).num_users == 2
