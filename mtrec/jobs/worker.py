@@ -22,6 +22,11 @@ from mtrec.training import measured
 from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics, of_some_users
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
+_OF_A_SAMPLE = (
+    "validation after each epoch is of a sample of {:,} users (evaluate.users); at the end it is "
+    "of all"
+)
+
 
 class Listener(Follower, Protocol):
     """Who follows a training, and its stages where those are of another process."""
@@ -39,8 +44,7 @@ def train(
 ) -> list[Metrics]:
     """Trains, and measures the model that is selected on the validation and the test part.
 
-    Leaves that model in `checkpoints/` and what was measured in `measured/`; returns the metrics
-    of each epoch.
+    Leaves it in `checkpoints/`, what was measured in `measured/`; returns the epochs' metrics.
 
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
 
@@ -61,15 +65,10 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-        users = config.evaluate.users
-        some = of_some_users(dataset, parts.validation, users=users, seed=config.seed)
-        evaluator = evaluator_of("val", dataset, replace(parts, validation=some))
+        evaluator = evaluator_of("val", dataset, _validation_of_epochs(config, dataset, parts))
         if is_chief(strategy):
-            if len(some) < len(parts.validation):
-                listener.say(
-                    f"validation after each epoch is of a sample of {users:,} users "
-                    "(evaluate.users); at the end it is of all"
-                )
+            if len(evaluator.held_out.item) < len(parts.validation):
+                listener.say(_OF_A_SAMPLE.format(config.evaluate.users))
             listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
     def validate(name: str = "validation", part: bool = True) -> Metrics:
@@ -111,6 +110,13 @@ def train(
     if is_chief(strategy):
         measured.save(found, directory / run_dir.MEASURED)
     return history
+
+
+def _validation_of_epochs(config: Config, dataset: Dataset, parts: Split) -> Split:
+    """What is validated on after each epoch: if asked for, a sample of the users alone."""
+    users, seed = config.evaluate.users, config.seed
+    some = of_some_users(dataset, parts.validation, users=users, seed=seed)
+    return replace(parts, validation=some)
 
 
 def _announce(say: Callable[[str], None]) -> Callable[[State], None]:
