@@ -116,6 +116,22 @@ class TrainConfig(Schedule):
 
 
 @dataclass
+class EvaluateConfig:
+    """What is judged while training; at the end all held-out users are.
+
+    Attributes:
+        users: Held-out users, drawn by the seed, that validation judges after each epoch; null for
+            all of them.
+    """
+
+    users: int | None
+
+    def __post_init__(self) -> None:
+        if self.users is not None and self.users < 1:
+            raise UserError(f"evaluate.users must be at least 1, or null; got {self.users}.")
+
+
+@dataclass
 class ClusterConfig:
     """Where training runs; see `mtrec.distributed.strategy`, and `mtrec.cluster` for `kind: ray`.
 
@@ -201,6 +217,7 @@ class Config:
         balance: A `mtrec.training.balance.Balancer`.
         optimizer: One for `tables`, one for `dense` weights.
         train: See `TrainConfig`.
+        evaluate: See `EvaluateConfig`.
         cluster: See `ClusterConfig`.
         index: A `mtrec.serving.index.IndexBuilder`.
         tracking: See `TrackingConfig`.
@@ -213,6 +230,7 @@ class Config:
     balance: dict[str, Any]
     optimizer: dict[str, Any]
     train: TrainConfig
+    evaluate: EvaluateConfig
     cluster: ClusterConfig
     index: dict[str, Any]
     tracking: TrackingConfig
