@@ -22,7 +22,8 @@ def load(path, **changed):
         **{"interactions": str(path / "log"), "user_key": "user_id", "item_key": "item_id"},
         **{"rating": "rating", "labels": [], "timestamp": "timestamp", "rating_scale": [1, 5]},
         **{"user_columns": [], "item_columns": [], "user_vectors": {}, "item_vectors": {}},
-        **{"bag_columns": [], "bag_separator": "|", "cache_dir": str(path / "cache")},
+        **{"context": [], "request": None, "bag_columns": [], "bag_separator": "|"},
+        "cache_dir": str(path / "cache"),
     }
     return table.load(**{**arguments, "memory_budget_mib": 256, **changed})
 
