@@ -163,8 +163,7 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("local", "ray"):
             raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
-        if self.num_workers < 1:
-            raise UserError(f"cluster.num_workers must be at least 1; got {self.num_workers}.")
+        require("cluster.num_workers", self.num_workers, least=1)
         if self.health_timeout_s <= 0:
             raise UserError(
                 f"cluster.health_timeout_s must be more than 0; got {self.health_timeout_s:g}."
