@@ -36,6 +36,11 @@ class TaskConfig:
                 f"task.weights must name the heads {sorted(self.heads)}; "
                 f"got {sorted(self.weights)}."
             )
+        if "answer" in self.heads:
+            raise UserError(
+                "task.heads must leave the name answer to the metrics of whole answers; got a head "
+                "of that name. Give it another one."
+            )
         wrong = {name: w for name, w in self.weights.items() if not 0 <= w < float("inf")}
         if wrong:
             name, weight = next(iter(wrong.items()))
@@ -203,6 +208,7 @@ class Config:
         train: See `TrainConfig`.
         cluster: See `ClusterConfig`.
         index: A `mtrec.serving.index.IndexBuilder`.
+        answer: A `mtrec.serving.answers.pipeline.Answer`.
         tracking: See `TrackingConfig`.
     """
 
@@ -215,6 +221,7 @@ class Config:
     train: TrainConfig
     cluster: ClusterConfig
     index: dict[str, Any]
+    answer: dict[str, Any]
     tracking: TrackingConfig
 
     def __post_init__(self) -> None:

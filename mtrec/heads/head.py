@@ -232,6 +232,10 @@ class Head(keras.layers.Layer, ABC):
         """
         return None
 
+    def positive(self, held_out: HeldOut) -> HeldOut:
+        """Held-out interactions, those being `asked` that a head which ranks is judged by."""
+        return held_out
+
     def embed(self, representation: tf.Tensor) -> tf.Tensor:
         """What a head that ranks is searched by: vectors `[..., D]` of queries or candidates."""
         return representation

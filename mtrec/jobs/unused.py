@@ -49,6 +49,7 @@ _NODES = {
     "cluster": (_Decided("kind", _of_cluster),),
     "model": (_Decided("table_placement", _of_model),),
     "mtrec.Retrieval": (_needing("label", "at_least"),),
+    "mtrec.Arrange": (_needing("at_most", "of"),),
     "mtrec.load_table": (
         _needing("rating", "rating_scale"),
         _needing("timestamp", "timestamp_format"),

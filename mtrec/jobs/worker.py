@@ -13,9 +13,10 @@ from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, make_strategy, precision
 from mtrec.distributed.tables import tables_of
 from mtrec.errors import PreemptedError
-from mtrec.jobs import build
+from mtrec.jobs import answers, build
 from mtrec.jobs.footprint import describe, placement
 from mtrec.jobs.keys import told_in_keys
+from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
 from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
@@ -61,6 +62,9 @@ def train(
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
         evaluator = evaluator_of("val", dataset, parts)
+    untrained = Run(directory, dataset, parts, model)
+    if untrained.retrieval:
+        answers.check(config, untrained, evaluator.held_out)
         if is_chief(strategy):
             listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
