@@ -36,11 +36,6 @@ class TaskConfig:
                 f"task.weights must name the heads {sorted(self.heads)}; "
                 f"got {sorted(self.weights)}."
             )
-        if "answer" in self.heads:
-            raise UserError(
-                "task.heads must leave the name answer to the metrics of whole answers; got a head "
-                "of that name. Give it another one."
-            )
         wrong = {name: w for name, w in self.weights.items() if not 0 <= w < float("inf")}
         if wrong:
             name, weight = next(iter(wrong.items()))
@@ -118,6 +113,22 @@ class TrainConfig(Schedule):
             raise UserError(
                 f"train.history_share must be at least 0 and below 1; got {self.history_share}."
             )
+
+
+@dataclass
+class EvaluateConfig:
+    """What is judged while training; at the end all held-out users are.
+
+    Attributes:
+        users: Held-out users, drawn by the seed, that validation judges after each epoch; null for
+            all of them.
+    """
+
+    users: int | None
+
+    def __post_init__(self) -> None:
+        if self.users is not None and self.users < 1:
+            raise UserError(f"evaluate.users must be at least 1, or null; got {self.users}.")
 
 
 @dataclass
@@ -199,13 +210,13 @@ class Config:
 
     Attributes:
         seed: The seed of everything that training draws.
-        data: The `_target_` that loads it and the options of that, how it is split, and the
-            features of both towers.
+        data: The `_target_` that loads it, that one's options, its split, both towers' features.
         task: See `TaskConfig`.
         model: See `ModelConfig`.
         balance: A `mtrec.training.balance.Balancer`.
         optimizer: One for `tables`, one for `dense` weights.
         train: See `TrainConfig`.
+        evaluate: See `EvaluateConfig`.
         cluster: See `ClusterConfig`.
         index: A `mtrec.serving.index.IndexBuilder`.
         answer: A `mtrec.serving.answers.pipeline.Answer`.
@@ -219,6 +230,7 @@ class Config:
     balance: dict[str, Any]
     optimizer: dict[str, Any]
     train: TrainConfig
+    evaluate: EvaluateConfig
     cluster: ClusterConfig
     index: dict[str, Any]
     answer: dict[str, Any]

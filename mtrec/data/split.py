@@ -53,7 +53,8 @@ def split(dataset: Dataset, *, kind: str, **options: Any) -> Split:
             are no times) is test and the one before it validation; users with fewer than three
             rows stay in `fit`. Takes nothing;
             `fold`: the canonical u1…u5, consecutive fifths of the rows as test; validation is the
-            end of `RandomState(seed).permutation(train)`. Takes `seed`, `fold`, `validation_share`.
+            end of `RandomState(seed).permutation(train)`. Takes `seed`, `fold`, `validation_share`;
+            refuses rows that are sorted by user, as those of a table are.
         **options: What the kind takes, all of it and nothing else: `seed` of the permutations;
             `train_share`, the share of all rows that is train; `fold`, which fifth is test, 1 to 5;
             `validation_share`, the share of train that is validation, 0 to leave nothing to choose
@@ -159,6 +160,13 @@ def _fold(rows: Columns, *, seed: int, fold: int, validation_share: float) -> Sp
     if fold not in range(1, NUM_FOLDS + 1):
         raise UserError(f"`fold` must be from 1 to {NUM_FOLDS}; got {fold}. Set `fold`=1.")
     count = len(rows["user"])
+    steps = np.diff(rows["user"])
+    if steps.any() and (steps >= 0).all():
+        raise UserError(
+            "`kind`=fold takes fifths of the rows in the order of the source; these are sorted by "
+            "user, so that a fifth would hold users that nothing else is known of. Set "
+            "`kind`=random or temporal."
+        )
     edges = [round(count * part / NUM_FOLDS) for part in range(NUM_FOLDS + 1)]
     numbers = np.arange(count, dtype=np.int64)
     in_test = (numbers >= edges[fold - 1]) & (numbers < edges[fold])

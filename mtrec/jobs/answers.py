@@ -169,6 +169,13 @@ def check(config: Config, run: Run, validation: HeldOut) -> None:
     """
     answer = build.answer(config)
     run = replace(run, answer=answer)
+    if not run.retrieval:
+        return
+    if "answer" in run.model.heads:
+        raise UserError(
+            "`heads` must leave the name answer to the metrics of whole answers; got a head of "
+            "that name. Give it another one."
+        )
     check_names(run)
     answer.filter.kept(run.dataset)
     if answer.arrange:

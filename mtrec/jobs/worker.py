@@ -1,6 +1,7 @@
 """What every worker does: the strategy, the model and the data of its replicas, then training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from mtrec.jobs.keys import told_in_keys
 from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
-from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
+from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics, of_some_users
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
 
@@ -61,11 +62,10 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-        evaluator = evaluator_of("val", dataset, parts)
-    untrained = Run(directory, dataset, parts, model)
-    if untrained.retrieval:
-        answers.check(config, untrained, evaluator.held_out)
-        if is_chief(strategy):
+        chief = is_chief(strategy)
+        evaluator = _validator(config, dataset, parts, listener.say if chief else None)
+        answers.check(config, Run(directory, dataset, parts, model), evaluator.held_out)
+        if chief:
             listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
     def validate(name: str = "validation", part: bool = True) -> Metrics:
@@ -107,6 +107,20 @@ def train(
     if is_chief(strategy):
         measured.save(found, directory / run_dir.MEASURED)
     return history
+
+
+def _validator(
+    config: Config, dataset: Dataset, parts: Split, say: Callable[[str], None] | None
+) -> Evaluator:
+    """What judges each epoch, on a sample of users if `evaluate.users` asks for one."""
+    users = config.evaluate.users
+    some = of_some_users(dataset, parts.validation, users=users, seed=config.seed)
+    if say and len(some) < len(parts.validation):
+        say(
+            f"validation after each epoch is of a sample of {users:,} users (evaluate.users); at "
+            "the end it is of all"
+        )
+    return evaluator_of("val", dataset, replace(parts, validation=some))
 
 
 def _announce(say: Callable[[str], None]) -> Callable[[State], None]:

@@ -29,6 +29,7 @@ from mtrec.serving.search_module import (
     Found,
     SearchFunction,
     SearchModule,
+    TreeSearch,
     exact_here,
 )
 from mtrec.serving.tree import TreeModule, build_tree, load_tree, num_leaves, tree_here
@@ -144,15 +145,24 @@ class Index:
 
     def _here(self) -> SearchModule:
         tree = None if self._searcher is None else tree_here(self._searcher)
-        exact = exact_here(self.vectors, self._kept)
-        return SearchModule(exact=exact, manifest=self.manifest, tree=tree, kept=self._kept)
+        kept = None if self._kept is None else tf.constant(self._kept)
+        return self._module(exact_here(self.vectors, self._kept), tree, kept)
 
     def as_module(self) -> SearchModule:
         """Returns the search with variables, for a SavedModel."""
         tree = None if self._searcher is None else TreeModule(self._searcher)
         vectors = tree.vectors if tree else tf.Variable(self.vectors, trainable=False)
-        exact = ExactModule(vectors, self._kept)
-        return SearchModule(exact=exact, manifest=self.manifest, tree=tree, kept=self._kept)
+        kept = None if self._kept is None else tf.Variable(self._kept, trainable=False)
+        return self._module(ExactModule(vectors, kept), tree, kept)
+
+    def _module(
+        self,
+        exact: SearchFunction,
+        tree: TreeSearch | None,
+        kept: tf.Tensor | tf.Variable | None,
+    ) -> SearchModule:
+        share = 1.0 if self._kept is None else float(self._kept.mean())
+        return SearchModule(exact=exact, manifest=self.manifest, tree=tree, kept=kept, share=share)
 
     def save(self, directory: Path) -> None:
         """Writes the index aside and renames it to `directory`, in place of one that was there.

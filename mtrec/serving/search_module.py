@@ -23,10 +23,10 @@ MARGIN = 1.5
 class ExactModule(tf.Module):
     """Scores every candidate, in a graph; those that are not `kept`, `[C]`, are not found."""
 
-    def __init__(self, vectors: tf.Variable, kept: np.ndarray | None) -> None:
+    def __init__(self, vectors: tf.Variable, kept: tf.Variable | None) -> None:
         super().__init__()
         self._vectors = vectors
-        self._kept = None if kept is None else tf.Variable(kept, trainable=False)
+        self._kept = kept
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """See `SearchModule.search`."""
@@ -70,6 +70,7 @@ class SearchModule(tf.Module):
         manifest: What the index is.
         tree: The tree to search; None when exact.
         kept: Whether each of the candidates of a tree may be found, `[C]`; None for all.
+        share: The share of them that may.
     """
 
     def __init__(
@@ -78,14 +79,15 @@ class SearchModule(tf.Module):
         exact: SearchFunction,
         manifest: Manifest,
         tree: TreeSearch | None,
-        kept: np.ndarray | None = None,
+        kept: tf.Tensor | tf.Variable | None,
+        share: float,
     ) -> None:
         super().__init__()
         self._exact = exact
         self._manifest = manifest
         self._tree = tree
-        self._kept = None if kept is None else tf.Variable(kept, trainable=False)
-        self._deeper = 1.0 if kept is None else MARGIN / kept.mean()
+        self._kept = kept
+        self._deeper = 1.0 if kept is None else MARGIN / share
 
     def search(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """Returns the k best candidates of each query that it does not exclude, best first.

@@ -13,6 +13,7 @@ from mtrec.data.histories import Histories
 from mtrec.data.inputs import QueryInputs
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
+from mtrec.distributed.tables import seed_for
 from mtrec.heads.head import Head, HeldOut, Report
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.model.recommender import Recommender
@@ -138,6 +139,21 @@ def evaluator_of(split: str, dataset: Dataset, parts: Split) -> Evaluator:
         "test": (parts.train, parts.test),
     }[split]
     return Evaluator(dataset, known=known, held_out=held_out)
+
+
+def of_some_users(
+    dataset: Dataset, rows: np.ndarray, *, users: int | None, seed: int
+) -> np.ndarray:
+    """Those of the interactions `rows` that are of so many users, drawn evenly by the seed.
+
+    Null, or as many as there are, is all of them.
+    """
+    user = np.asarray(dataset.interactions["user"])[rows]
+    there = np.unique(user)
+    if users is None or users >= len(there):
+        return rows
+    rng = np.random.default_rng(seed_for(seed, "validation users"))
+    return rows[np.isin(user, rng.choice(there, users, replace=False))]
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:

@@ -163,6 +163,11 @@ def test_a_kind_is_given_what_it_takes_and_nothing_else(kind, options, named):
         split(dataset([1] * 100, range(100)), kind=kind, **options)
 
 
+def test_a_fold_of_rows_that_are_sorted_by_user_is_refused():
+    with pytest.raises(UserError, match=r"sorted by user.* Set `kind`=random or temporal"):
+        split(dataset([1] * 50 + [2] * 50, range(100)), **how("fold"))
+
+
 def doubled(data, *, order):
     """The data with every row twice, the second time in another order."""
     twice = {n: np.concatenate([c, c[order]]) for n, c in data.interactions.items()}

@@ -17,7 +17,7 @@ from mtrec.heads.retrieval_losses import ImplicitSquared
 from mtrec.model import encode
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.reports import per_user
-from mtrec.training.evaluate import Evaluator, flat_metrics
+from mtrec.training.evaluate import Evaluator, flat_metrics, of_some_users
 from mtrec.training.measured import joined
 
 
@@ -233,7 +233,7 @@ def test_a_constant_model_does_as_well_as_chance():
 def test_chunks_of_any_size_give_the_same(split, scores, monkeypatch, size):
     whole = retrieval_of(*split, scores).metrics
     real = metrics.chunks
-    monkeypatch.setattr(metrics, "chunks", lambda total, _: real(total, size))
+    monkeypatch.setattr(metrics, "chunks", lambda total, _, *what: real(total, size, *what))
 
     assert retrieval_of(*split, scores).metrics == pytest.approx(whole)
 
@@ -243,7 +243,7 @@ def test_ties_are_broken_alike_in_chunks_of_any_size(split, monkeypatch, size):
     few = np.random.default_rng(2).integers(0, 4, size=(41, 81))
     whole = retrieval_of(*split, few, full=True)
     real = metrics.chunks
-    monkeypatch.setattr(metrics, "chunks", lambda total, _: real(total, size))
+    monkeypatch.setattr(metrics, "chunks", lambda total, _, *what: real(total, size, *what))
     found = retrieval_of(*split, few, full=True)
 
     assert found.metrics == whole.metrics
@@ -309,6 +309,22 @@ def test_a_share_asks_the_model_for_its_own_users_alone(split, scores):
 
     assert [user for share in asked for user in share] == users
     assert max(map(len, asked)) - min(map(len, asked)) <= 1
+
+
+def test_a_sample_holds_all_rows_of_so_many_users_whatever_the_order_of_the_rows(split):
+    data, _, held_out = split
+    user = data.interactions["user"]
+    some = of_some_users(data, held_out, users=9, seed=1)
+    again = of_some_users(data, held_out[::-1], users=9, seed=1)
+    other = of_some_users(data, held_out, users=9, seed=2)
+
+    assert len(set(user[some])) == len(set(user[other])) == 9
+    assert sorted(some) == sorted(held_out[np.isin(held_out, again)])
+    assert sorted(some) == [row for row in sorted(held_out) if user[row] in set(user[some])]
+    assert set(user[some]) != set(user[other])
+    for all_of_them in (None, 40, 1000):
+        kept = of_some_users(data, held_out, users=all_of_them, seed=1)
+        np.testing.assert_array_equal(kept, held_out)
 
 
 def test_slices_add_up_to_the_whole(split, scores):

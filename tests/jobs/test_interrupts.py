@@ -1,0 +1,47 @@
+"""Both signals are one wish to stop, heard wherever the process is."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WAYS = {
+    # It ends within itself, by an exception.
+    "python": "time.sleep(600)",
+    # It hears nothing until its call ends, after an hour.
+    "library": "hashlib.pbkdf2_hmac('sha256', b'a', b'a', 10**9)",
+    # It holds something, is asked, and lets go.
+    "held": "interrupts.hold(True)\n    while not interrupts.asked(): time.sleep(0.01)\n    save()",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("way", "said"), [("python", ""), ("library", "words"), ("held", "saved")])
+def test_a_signal_is_heard_within_python_within_a_library_and_where_something_is_held(
+    way, said, number
+):
+    program = f"""
+import hashlib, sys, time
+from mtrec.jobs import interrupts
+
+def save():
+    print("saved", flush=True)
+    sys.exit(128 + interrupts.asked())
+
+with interrupts.heard():
+    interrupts.say_at_the_end(lambda: print("words", flush=True))
+    print("ready", flush=True)
+    {WAYS[way]}
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, error = process.communicate(timeout=120)
+    assert out.strip() == said
+    if way == "python":
+        assert "KeyboardInterrupt" in error
+    else:
+        assert process.returncode == 128 + number
