@@ -64,8 +64,7 @@ class Wanted:
         """The queries of some users, and whose items are in it, `[h]` each: owner and item."""
         for part in metrics.chunks(len(self.users), USERS_AT_ONCE):
             rows = slice(*np.searchsorted(self.owner, [part.start, part.stop]))
-            asked = self.held_out.users[self.users[part]]
-            inputs = QueryInputs.of(asked, self.held_out.known)
+            inputs = self.held_out.inputs(self.users[part])
             yield inputs, self.owner[rows] - part.start, self.item[rows]
 
     def mean_share(self, found: np.ndarray) -> float:

@@ -20,8 +20,13 @@ from mtrec.jobs.keys import told_in_keys
 from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
-from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics, of_some_users
+from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics, of_some_users
 from mtrec.training.loop import Metrics, State, check_tells, fit
+
+_OF_A_SAMPLE = (
+    "validation after each epoch is of a sample of {:,} users (evaluate.users); at the end it is "
+    "of all"
+)
 
 
 class Listener(Follower, Protocol):
@@ -40,8 +45,7 @@ def train(
 ) -> list[Metrics]:
     """Trains, and measures the model that is selected on the validation and the test part.
 
-    Leaves that model in `checkpoints/` and what was measured in `measured/`; returns the metrics
-    of each epoch.
+    Leaves it in `checkpoints/`, what was measured in `measured/`; returns the epochs' metrics.
 
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
 
@@ -62,10 +66,11 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-        chief = is_chief(strategy)
-        evaluator = _validator(config, dataset, parts, listener.say if chief else None)
+        evaluator = evaluator_of("val", dataset, _validation_of_epochs(config, dataset, parts))
         answers.check(config, Run(directory, dataset, parts, model), evaluator.held_out)
-        if chief:
+        if is_chief(strategy):
+            if len(evaluator.held_out.item) < len(parts.validation):
+                listener.say(_OF_A_SAMPLE.format(config.evaluate.users))
             listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
     def validate(name: str = "validation", part: bool = True) -> Metrics:
@@ -109,18 +114,11 @@ def train(
     return history
 
 
-def _validator(
-    config: Config, dataset: Dataset, parts: Split, say: Callable[[str], None] | None
-) -> Evaluator:
-    """What judges each epoch, on a sample of users if `evaluate.users` asks for one."""
-    users = config.evaluate.users
-    some = of_some_users(dataset, parts.validation, users=users, seed=config.seed)
-    if say and len(some) < len(parts.validation):
-        say(
-            f"validation after each epoch is of a sample of {users:,} users (evaluate.users); at "
-            "the end it is of all"
-        )
-    return evaluator_of("val", dataset, replace(parts, validation=some))
+def _validation_of_epochs(config: Config, dataset: Dataset, parts: Split) -> Split:
+    """What is validated on after each epoch: if asked for, a sample of the users alone."""
+    users, seed = config.evaluate.users, config.seed
+    some = of_some_users(dataset, parts.validation, users=users, seed=seed)
+    return replace(parts, validation=some)
 
 
 def _announce(say: Callable[[str], None]) -> Callable[[State], None]:
