@@ -211,8 +211,7 @@ class Config:
     Attributes:
         seed: The seed of everything that training draws.
         data: The `_target_` that loads it, that one's options, its split, both towers' features.
-        task: See `TaskConfig`.
-        model: See `ModelConfig`.
+        task, model: See `TaskConfig` and `ModelConfig`.
         balance: A `mtrec.training.balance.Balancer`.
         optimizer: One for `tables`, one for `dense` weights.
         train: See `TrainConfig`.
