@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtrec.data.columns import Texts, held
 from mtrec.data.inputs import HistoryInputs, QueryInputs
-from mtrec.data.requests import contexts
+from mtrec.data.requests import QueryColumns
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
 from mtrec.model.bags import BagRows, EncodedBags, from_padded
@@ -259,11 +259,11 @@ def new_users(run: Run) -> dict[str, Any]:
         SavedModel's inputs `encoded_0`, `encoded_1`, ...
     """
     encoded = list(recipes(run).values())
-    held_columns = {**run.dataset.users, **contexts(run.dataset)}
+    sent = QueryColumns(run.dataset)
     kinds = {"b": "boolean", "i": "double", "u": "double", "f": "double"}
     columns = {}
     for recipe in encoded:
-        values = held(held_columns[recipe["column"]])
+        values = held(sent[recipe["column"]])
         kind = kinds.get(values.dtype.kind, "string")
         columns[recipe["column"]] = kind + ("[]" if values.ndim > 1 else "")
     return {"columns": columns, "encoded": encoded}
