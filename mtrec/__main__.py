@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 
+from mtrec import __version__
+
 COMMANDS = {
     "launch": "train, evaluate, index and export a recommender",
     "recommend": "print what a trained model recommends",
@@ -28,6 +30,9 @@ def _named() -> str | None:
     asked = sys.argv.pop(1) if len(sys.argv) > 1 else "--help"
     if asked in COMMANDS:
         return asked
+    if asked == "--version":
+        print(f"mtrec {__version__}")
+        return None
     if asked in ("-h", "--help"):
         for command, does in COMMANDS.items():
             print(f"mtrec {command:<10} {does}")

@@ -147,12 +147,11 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("local", "ray"):
             raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
-        if self.num_workers < 1:
-            raise UserError(f"cluster.num_workers must be at least 1; got {self.num_workers}.")
-        if self.health_timeout_s <= 0:
-            raise UserError(
-                f"cluster.health_timeout_s must be more than 0; got {self.health_timeout_s:g}."
-            )
+        require("cluster.num_workers", self.num_workers, least=1)
+        require("cluster.health_timeout_s", self.health_timeout_s, above=0)
+        require("cluster.schedule_timeout_s", self.schedule_timeout_s, least=0)
+        require("cluster.cpus_per_worker", self.cpus_per_worker, above=0)
+        require("cluster.max_failures", self.max_failures, least=0)
         named = re.fullmatch(
             r"local|auto|(ray://)?[^\s:/]+:\d+|(ray://)?\[.+\]:\d+", self.address or ""
         )
@@ -186,6 +185,12 @@ class TrackingConfig(StoreConfig):
 
     experiment: str
     run_name: str | None
+
+    def __post_init__(self) -> None:
+        if not self.experiment.strip():
+            raise UserError(
+                "tracking.experiment must be a name; got nothing. Set tracking.experiment=mtrec."
+            )
 
 
 @dataclass
@@ -255,6 +260,9 @@ class RecommendConfig:
     trusted: list[str]
     tracking: StoreConfig
 
+    def __post_init__(self) -> None:
+        require("k", self.k, least=1)
+
 
 @dataclass
 class TradeoffConfig:
@@ -298,6 +306,10 @@ class DiskConfig:
 
     warn_gib: float
     fail_gib: float
+
+    def __post_init__(self) -> None:
+        require("disk.warn_gib", self.warn_gib, least=0)
+        require("disk.fail_gib", self.fail_gib, least=0)
 
 
 @dataclass

@@ -38,6 +38,8 @@ class Files:
     def of(cls, path: str, *, option: str) -> "Files":
         """Finds a file, all files of a folder or those that a pattern such as `log/*.csv` names.
 
+        Of a folder, what is called `.something` or `_something` is left out, and what is in it.
+
         Args:
             path: CSV (`.csv`, `.tsv`), Parquet (`.parquet`, `.pq`) or Arrow (`.arrow`, `.feather`)
                 files, CSV compressed or not; a local path, or an address such as `s3://bucket/log`.
@@ -53,7 +55,8 @@ class Files:
         try:
             system, place = url_to_fs(path)
             if system.isdir(place):
-                found = [p for p in sorted(system.find(place)) if _reader(p) is not None]
+                within = len(str(place).rstrip("/"))
+                found = [p for p in sorted(system.find(place)) if _in_folder(p, p[within:])]
             elif system.exists(place):
                 found = [place]
             else:
@@ -205,6 +208,11 @@ def _read_csv(
     return names, chunks()
 
 
+def _in_folder(place: str, within: str) -> bool:
+    """Whether a file of a folder is of the table: not what tools leave there, such as copies."""
+    return _reader(place) is not None and not re.search(r"/[._]", within)
+
+
 def _delimiter(file: Any) -> str:
     """What stands between the names in the header of a CSV file, which is then at its start."""
     header = file.readline().decode(errors="replace")
@@ -235,7 +243,7 @@ def _reported(option: str, path: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise _unreadable(option, path, error) from error
 
 

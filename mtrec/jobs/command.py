@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mtrec import __version__
 from mtrec.errors import UserError
 from mtrec.jobs import interrupts
 
@@ -48,6 +49,9 @@ def command(
         @functools.wraps(function)
         def main() -> None:
             sys.argv[1:] = [as_text(argument, texts) for argument in sys.argv[1:]]
+            if "--version" in sys.argv[1:]:
+                print(f"mtrec {__version__}")
+                return
             with interrupts.heard():
                 try:
                     _run(function, config_name, folder, typed)
@@ -55,6 +59,10 @@ def command(
                     number = interrupts.asked() or signal.SIGINT
                     print(f"error: {signal.Signals(number).name}: stopped", file=sys.stderr)
                     sys.exit(128 + number)
+                except BrokenPipeError:
+                    # Whoever read what is printed, such as `head`, has enough of it.
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    sys.exit(128 + signal.SIGPIPE)
 
         return main
 
@@ -97,7 +105,7 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: b
         try:
             run()
         except OSError as error:
-            if begun or isinstance(error, HydraException):
+            if begun or isinstance(error, HydraException | BrokenPipeError):
                 raise
             raise mistakes.unusable(error) from error
 
