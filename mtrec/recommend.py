@@ -40,7 +40,6 @@ def main(config: RecommendConfig) -> None:
 
     from mtrec.distributed import devices
     from mtrec.libraries import import_tensorflow
-
     from mtrec.tracking import finished, run_dir
 
     directory: Path = finished.find_run(config.run, uri=config.tracking.uri)

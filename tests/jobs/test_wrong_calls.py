@@ -216,7 +216,7 @@ PARTS = [
     ("launch cluster.use_gpu=true", "cluster.use_gpu=true needs a GPU"),
     (
         "launch +optimizer.tables.clipnorm=1",
-        "optimizer.tables.clipnorm must be an option that its _target_ takes, and LazyAdam has none",
+        "optimizer.tables.clipnorm must be an option that its _target_ takes, and LazyAdam has",
     ),
     ("launch +optimizer.dense.momentum=1", "options must be those that their _target_ takes"),
     ("launch index.target_recall=2", "index.target_recall must be above 0 and at most 1; got 2"),
