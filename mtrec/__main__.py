@@ -5,8 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
-
-from mtrec import __version__
+from importlib.metadata import version
 
 COMMANDS = {
     "launch": "train, evaluate, index and export a recommender",
@@ -31,7 +30,7 @@ def _named() -> str | None:
     if asked in COMMANDS:
         return asked
     if asked == "--version":
-        print(f"mtrec {__version__}")
+        print(f"mtrec {version('mtrec')}")
         return None
     if asked in ("-h", "--help"):
         for command, does in COMMANDS.items():

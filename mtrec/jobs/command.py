@@ -8,9 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from mtrec import __version__
 from mtrec.errors import UserError
 from mtrec.jobs import interrupts
 
@@ -50,7 +50,7 @@ def command(
         def main() -> None:
             sys.argv[1:] = [as_text(argument, texts) for argument in sys.argv[1:]]
             if "--version" in sys.argv[1:]:
-                print(f"mtrec {__version__}")
+                print(f"mtrec {version('mtrec')}")
                 return
             with interrupts.heard():
                 try:
