@@ -199,7 +199,7 @@ VALUES = [
     ("launch hydra.run.dir=/proc/x", "hydra.run.dir must be a directory that can be made"),
     ("launch hydra.run.dir=/dev/null/x", "hydra.run.dir must be a directory that can be made"),
     ("launch hydra.run.dir=empty", "hydra.run.dir must be a job's, or empty"),
-    ("compare tradeoff.confidence=2", "tradeoff.confidence must lie between 0 and 1"),
+    ("compare tradeoff.confidence=2", "tradeoff.confidence must be above 0 and below 1"),
     ("compare tradeoff.x=recall", "tradeoff.x must be test/<head>/<metric>; got recall"),
     ("compare tradeoff.resamples=0", "tradeoff.resamples must be at least 1"),
 ]
