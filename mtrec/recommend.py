@@ -31,7 +31,7 @@ class Recommendation:
     rating: float | None
 
 
-@command("recommend", texts=("run", "user_id"))
+@command("recommend", texts=("run", "user_id"), lists=("history",))
 def main(config: RecommendConfig) -> None:
     """Prints a table of the items recommended to a user."""
     from pathlib import Path

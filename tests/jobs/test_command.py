@@ -85,6 +85,19 @@ def test_an_id_is_taken_as_it_stands_on_the_command_line(user_id):
     assert composed(typed, name="recommend").user_id == user_id
 
 
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ("[1.10,1e5, 1_000,true,null,007]", ["1.10", "1e5", "1_000", "true", "null", "007"]),
+        ("""[O'Brien,'a,b',"c, d",{e},${x}]""", ["O'Brien", "a,b", "c, d", "{e}", "${x}"]),
+        ("[]", []),
+    ],
+)
+def test_each_id_of_a_history_is_taken_as_it_stands_too(history, expected):
+    typed = as_text(f"history={history}", ["user_id"], ["history"])
+    assert list(composed(typed, "user_id=x", name="recommend").history) == expected
+
+
 def test_what_stands_in_quotes_and_other_options_stay_as_they_are():
     for argument in ("user_id='1.10'", 'user_id="a,b"', "k=5", "--cfg", "history=[1,2]"):
         assert as_text(argument, ["user_id"]) == argument
