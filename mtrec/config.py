@@ -339,14 +339,14 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
         ) from error
-    nodes = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=dict) for n in ("split", "features")]
-    for name in ("infer", "repeats"):
-        nodes.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=bool, default=False))
+    only = Parameter.KEYWORD_ONLY
+    nodes = [Parameter(n, only, annotation=dict) for n in ("split", "features")]
+    nodes += [Parameter(n, only, annotation=bool, default=False) for n in ("infer", "repeats")]
     options = {name: value for name, value in data.items() if name != "_target_"}
-    typed = _typed("data", options, [*parameters_of(loader), *nodes])
-    splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in parameters_of(f)]
-    keywords = [p for p in splits if p.kind is Parameter.KEYWORD_ONLY]
-    return {"_target_": target, **typed, "split": _typed("data.split", typed["split"], keywords)}
+    typed = _typed("data", options, parameters_of(loader) + nodes)
+    takes = [p for f in (split, keep_ratings, *KINDS.values()) for p in parameters_of(f)]
+    how = _typed("data.split", typed["split"], [p for p in takes if p.kind is only])
+    return {"_target_": target, **typed, "split": how}
 
 
 def _check_repeats(data: Mapping[str, Any]) -> None:
@@ -396,6 +396,5 @@ def as_kind(kind: Any, value: Any, key: str) -> Any:
 
 def conf_directory() -> Path:
     """The `conf/` that belongs to this package: in the wheel beside it, in a checkout above it."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    inside = Path(__file__).resolve().parent / "conf"
+    return inside if inside.is_dir() else inside.parents[1] / "conf"
