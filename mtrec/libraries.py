@@ -24,6 +24,11 @@ def called(command: str) -> str:
     return f"{shlex.quote(str(shown))} -m mtrec.{command}"
 
 
+def called_to_go_on(run: Path) -> str:
+    """How a job is called that goes on in a run directory, with the config that is there."""
+    return f"{called('launch')} train.resume={shlex.quote(str(run))}"
+
+
 def quiet_libraries() -> None:
     """Silences the start-up chatter of TensorFlow; call before it is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -116,8 +116,8 @@ def test_compare_shows_the_run(workplace: Path, run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "arguments", "sentence"),
     [
-        ("launch", ["train.epoch=3"], "Key 'epoch' not in 'TrainConfig'"),
-        ("launch", ["task=nothing"], "Could not find 'task/nothing'"),
+        ("launch", ["train.epoch=3"], "Did you mean train.epochs?"),
+        ("launch", ["task=nothing"], "joint, rating, retrieval"),
         ("launch", ["train.epochs=0"], "train.epochs must be at least 1; got 0"),
         ("launch", ["task.weights.rating=-1"], "task.weights.rating must be a finite number"),
         ("launch", ["data=table"], "data.interactions must be given"),

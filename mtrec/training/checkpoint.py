@@ -84,7 +84,7 @@ class Checkpoints:
         if steps:
             raise UserError(
                 f"{self.directory} must hold a whole checkpoint to go on from; all {len(steps)} "
-                "there are damaged. Put one back, or give train.resume=never to start anew."
+                f"there are damaged. Put one back, or remove {self.directory} to start anew."
             )
         return None
 
