@@ -11,6 +11,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from mtrec.config import (
+    BenchmarkConfig,
     CompareConfig,
     Config,
     DoctorConfig,
@@ -38,6 +39,7 @@ def register() -> None:
     store.store(name="schema_recommend", node=RecommendConfig)
     store.store(name="schema_compare", node=CompareConfig)
     store.store(name="schema_doctor", node=DoctorConfig)
+    store.store(name="schema_benchmark", node=BenchmarkConfig)
 
 
 def experiment_of(choices: Mapping[str, str | None]) -> dict[str, Any]:
