@@ -105,14 +105,30 @@ class TrainConfig(Schedule):
             raise UserError(re.sub(r"`(\w+)`", r"train.\1", str(error))) from error
         if self.global_batch < 1:
             raise UserError(f"train.global_batch must be at least 1; got {self.global_batch}.")
-        if self.batch_of not in ("users", "rows"):
-            raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
+        if self.batch_of not in ("users", "rows", "requests"):
+            raise UserError(f"train.batch_of must be users, rows or requests; got {self.batch_of}.")
         if self.precision not in ("float32", "tf32"):
             raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
         if not 0 <= self.history_share < 1:
             raise UserError(
                 f"train.history_share must be at least 0 and below 1; got {self.history_share}."
             )
+
+
+@dataclass
+class EvaluateConfig:
+    """What is judged while training; at the end all held-out users are.
+
+    Attributes:
+        users: Held-out users, drawn by the seed, that validation judges after each epoch; null for
+            all of them.
+    """
+
+    users: int | None
+
+    def __post_init__(self) -> None:
+        if self.users is not None and self.users < 1:
+            raise UserError(f"evaluate.users must be at least 1, or null; got {self.users}.")
 
 
 @dataclass
@@ -201,6 +217,7 @@ class Config:
         balance: A `mtrec.training.balance.Balancer`.
         optimizer: One for `tables`, one for `dense` weights.
         train: See `TrainConfig`.
+        evaluate: See `EvaluateConfig`.
         cluster: See `ClusterConfig`.
         index: A `mtrec.serving.index.IndexBuilder`.
         tracking: See `TrackingConfig`.
@@ -213,6 +230,7 @@ class Config:
     balance: dict[str, Any]
     optimizer: dict[str, Any]
     train: TrainConfig
+    evaluate: EvaluateConfig
     cluster: ClusterConfig
     index: dict[str, Any]
     tracking: TrackingConfig
@@ -252,6 +270,7 @@ class RecommendConfig:
     k: int
     history: list[str] | None
     features: dict[str, Any]
+    context: dict[str, Any]
     trusted: list[str]
     tracking: StoreConfig
 

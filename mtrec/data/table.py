@@ -36,6 +36,8 @@ def load(
     negative: str | None,
     timestamp: str | None,
     timestamp_format: str | None,
+    context: list[str],
+    request: str | None,
     user_columns: list[str],
     item_columns: list[str],
     user_vectors: dict[str, list[str]],
@@ -73,6 +75,9 @@ def load(
         timestamp: Column of times in `interactions`, in seconds or as dates. `None`: all 0.
         timestamp_format: How they are written, if not in seconds or as ISO 8601: what `strptime`
             takes, such as `%m/%d/%Y`, or what they count since 1970 (D, ms or another unit).
+        context: Columns of `interactions` that are known when one asks, such as a device.
+        request: Column of `interactions` whose value the rows of one request of a user have alike,
+            such as a basket's id. `None`: they have one time.
         user_columns: Columns of `interactions` that belong to the users, such as their age: each
             has there what most of their rows have, or of as frequent values the first.
         item_columns: Columns of `interactions` that belong to the items.
@@ -92,11 +97,7 @@ def load(
     require("`memory_budget_mib`", memory_budget_mib, least=256)
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
-    if user_key == item_key:
-        raise UserError(
-            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
-            "Correct one of them."
-        )
+    _check_keys(user_key, item_key)
     sources = {"interactions": interactions, "items": items, "users": users}
     files = {
         name: Files.of(path, option=name) for name, path in sources.items() if path is not None
@@ -109,6 +110,8 @@ def load(
         "negative": negative,
         "timestamp": timestamp,
         "timestamp_format": timestamp_format,
+        "context": list(context),
+        "request": request,
         "user_columns": list(user_columns),
         "item_columns": list(item_columns),
         "user_vectors": dict(user_vectors),
@@ -175,11 +178,20 @@ class _Preparation:
         if options["negative"] is not None:
             numbered["item"].append("negative")
             types["negative"] = np.int32
+        coded = [f"context{place}" for place in range(len(options["context"]))]
+        coded += ["request"] * (options["request"] is not None)
+        numbered |= {name: [name] for name in coded}
+        types |= dict.fromkeys(coded, np.int32)
         tables: Any = {}
         with SortedLog.of(self._read(), folder=self._folder, memory_budget_mib=self._budget) as log:
-            for side, columns in numbered.items():
-                tables[f"{side}s"] = self._numbered(log, side, columns)
+            for side in self._keys:
+                tables[f"{side}s"] = self._numbered(log, side, numbered[side])
+            values = {name: log.number(name, [name], None) for name in coded}
             rows = log.sorted(numbered, types)
+        tables["requests"] = {
+            name: self._context(name, values[code], rows.pop(code))
+            for name, code in zip(options["context"], coded, strict=False)
+        }
         dataset = Dataset(
             name=name,
             **tables,
@@ -199,10 +211,11 @@ class _Preparation:
         import pyarrow as pa
 
         options = self._options
-        named = ("user_key", "item_key", "rating", "negative", "timestamp")
+        named = ("user_key", "item_key", "rating", "negative", "timestamp", "request")
         wanted = [options[name] for name in named if options[name] is not None]
         time_type, first = None, 0
         wanted += options["labels"] + options["user_columns"] + options["item_columns"]
+        wanted += options["context"]
         for chunk in self._log.chunks(wanted):
             if options["timestamp"] is not None and time_type is None:
                 time_type = chunk.time_type(
@@ -236,6 +249,11 @@ class _Preparation:
             check_times(columns["timestamp"], before=chunk.first, path=chunk.path)
         for name in options["labels"]:
             columns[name] = chunk.ratings(name, named_by="labels", scale=None)
+        if options["request"] is not None:
+            columns["request"] = chunk.ids(options["request"], named_by="request")
+        for place, name in enumerate(options["context"]):
+            chunk.column(name, named_by="context")  # refuses lists
+            columns[f"context{place}"] = chunk.cells(name, named_by="context")
         for side in self._keys:
             for name in options[f"{side}_columns"]:
                 column = chunk.cells(name, named_by=f"{side}_columns")
@@ -268,6 +286,14 @@ class _Preparation:
             found[name] = with_unknown(vectors)
         return found
 
+    def _context(self, name: str, values: Texts, rows: np.ndarray) -> Any:
+        """A column of the requests, given its distinct values and their numbers from 1, 0: none."""
+        import pyarrow as pa
+
+        distinct = plain(pa.table({name: values[1:].arrow()}))
+        found = TableFile("interactions", self._log.path, [name], distinct, first=0).feature(name)
+        return with_unknown(found)[np.concatenate([[0], rows])]
+
     def _features(self, file: TableFile, *, without: str) -> Columns:
         return file.features(
             without=without,
@@ -285,6 +311,14 @@ class _Preparation:
             f"column {name!r} of `interactions` must hold ids that `{file.option}` has; got "
             f"{error.received!r} in row {row} of {path}. "
             f"Add it to {file.path}, or leave the row out."
+        )
+
+
+def _check_keys(user_key: str, item_key: str) -> None:
+    if user_key == item_key:
+        raise UserError(
+            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
+            "Correct one of them."
         )
 
 

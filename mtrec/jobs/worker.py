@@ -1,6 +1,7 @@
 """What every worker does: the strategy, the model and the data of its replicas, then training."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +19,13 @@ from mtrec.jobs.footprint import describe, placement
 from mtrec.jobs.keys import told_in_keys
 from mtrec.tracking import run_dir
 from mtrec.training import measured
-from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
+from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics, of_some_users
 from mtrec.training.loop import Metrics, State, check_tells, fit
+
+_OF_A_SAMPLE = (
+    "validation after each epoch is of a sample of {:,} users (evaluate.users); at the end it is "
+    "of all"
+)
 
 
 class Listener(Follower, Protocol):
@@ -38,8 +44,7 @@ def train(
 ) -> list[Metrics]:
     """Trains, and measures the model that is selected on the validation and the test part.
 
-    Leaves that model in `checkpoints/` and what was measured in `measured/`; returns the metrics
-    of each epoch.
+    Leaves it in `checkpoints/`, what was measured in `measured/`; returns the epochs' metrics.
 
     The strategy is made first: TensorFlow takes the workers' addresses before any other operation.
 
@@ -60,8 +65,10 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-        evaluator = evaluator_of("val", dataset, parts)
+        evaluator = evaluator_of("val", dataset, _validation_of_epochs(config, dataset, parts))
         if is_chief(strategy):
+            if len(evaluator.held_out.item) < len(parts.validation):
+                listener.say(_OF_A_SAMPLE.format(config.evaluate.users))
             listener.say(describe(model, optimizers, strategy, batches.step(1, 0)[0]))
 
     def validate(name: str = "validation", part: bool = True) -> Metrics:
@@ -103,6 +110,13 @@ def train(
     if is_chief(strategy):
         measured.save(found, directory / run_dir.MEASURED)
     return history
+
+
+def _validation_of_epochs(config: Config, dataset: Dataset, parts: Split) -> Split:
+    """What is validated on after each epoch: if asked for, a sample of the users alone."""
+    users, seed = config.evaluate.users, config.seed
+    some = of_some_users(dataset, parts.validation, users=users, seed=seed)
+    return replace(parts, validation=some)
 
 
 def _announce(say: Callable[[str], None]) -> Callable[[State], None]:

@@ -1,7 +1,7 @@
 """Trains three epochs: `python evaluation_job.py <directory> <devices> [overrides]`.
 
 Each worker writes the rows of the users that it judges, a line for each evaluation, to
-`judged-<worker>.json`.
+`judged-<worker>.json`; what the first one is told for people goes to `said.txt`.
 """
 
 import json
@@ -35,9 +35,9 @@ def recorded(measure, lines):
         asked = []
         queries = model.queries
 
-        def asking(users, *rest, **options):
-            asked.extend(users.tolist())
-            return queries(users, *rest, **options)
+        def asking(inputs, *rest, **options):
+            asked.extend(inputs.users.tolist())
+            return queries(inputs, *rest, **options)
 
         model.queries = asking
         try:
@@ -49,12 +49,24 @@ def recorded(measure, lines):
     return wrapped
 
 
+class Noting(Silent):
+    """Keeps the lines for people."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
 if __name__ == "__main__":
     directory, devices, *overrides = sys.argv[1:]
     config = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
     run_dir.save_config(config, Path(directory))
-    judged = []
+    judged, listener = [], Noting()
     evaluate.Evaluator.measure = recorded(evaluate.Evaluator.measure, judged)
-    worker.train(config, *load(config.data), Path(directory), Silent())
+    worker.train(config, *load(config.data), Path(directory), listener)
     rank = json.loads(os.environ["TF_CONFIG"]).get("task", {"index": 0})["index"]
     (Path(directory) / f"judged-{rank}.json").write_text(json.dumps(judged))
+    if rank == 0:
+        (Path(directory) / "said.txt").write_text("\n".join(listener.said))

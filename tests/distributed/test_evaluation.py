@@ -14,6 +14,7 @@ from mtrec.training import measured
 
 # The first epoch is the best by this, so that the model at the end is another.
 FIRST = "train.select_by=val/retrieval/popularity_at_10"
+SOME = "evaluate.users=61"
 
 
 def judged(directory, *overrides, workers):
@@ -22,36 +23,41 @@ def judged(directory, *overrides, workers):
     return [json.loads((directory / f"judged-{w}.json").read_text()) for w in range(workers)]
 
 
-def users_of(directory):
-    """The held-out users of each evaluation: before three epochs, after each, then both parts."""
+def held_out_users(directory):
+    """All users of the validation and of the test part."""
     dataset, parts = load(load_config(directory).data)
-    rows = [parts.validation] * 5 + [parts.test]
-    return [np.unique(dataset.interactions["user"][held_out]).tolist() for held_out in rows]
+    both = (parts.validation, parts.test)
+    return [np.unique(dataset.interactions["user"][rows]).tolist() for rows in both]
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     directory = tmp_path_factory.mktemp("one")
-    return directory, judged(directory, FIRST, workers=1)
+    return directory, judged(directory, FIRST, SOME, workers=1)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     directory = tmp_path_factory.mktemp("two")
     sharded = "model.table_placement=sharded"
-    return directory, judged(directory, FIRST, sharded, workers=2)
+    return directory, judged(directory, FIRST, SOME, sharded, workers=2)
 
 
-def test_one_worker_judges_all_users(one):
+def test_one_sample_of_users_is_judged_before_and_after_each_epoch_and_all_at_the_end(one):
     directory, (alone,) = one
-    assert alone == users_of(directory)
+    validation, test = held_out_users(directory)
+    *training, at_the_end, of_test = alone
+    assert (at_the_end, of_test) == (validation, test)
+    assert len(training) == 4
+    assert all(users == training[0] for users in training)
+    assert len(set(training[0])) == 61
+    assert set(training[0]) < set(validation)
+    assert "a sample of 61 users" in (directory / "said.txt").read_text()
 
 
-def test_two_workers_judge_shares_that_are_all_users_together(two):
-    directory, (first, second) = two
-    expected = users_of(directory)
-    assert len(first) == len(second) == len(expected) == 6
-    for mine, theirs, everybody in zip(first, second, expected, strict=True):
+def test_two_workers_judge_shares_that_are_the_same_users_together(one, two):
+    (alone,), (first, second) = one[1], two[1]
+    for mine, theirs, everybody in zip(first, second, alone, strict=True):
         assert mine + theirs == everybody
         assert 0 <= len(theirs) - len(mine) <= 1
 
