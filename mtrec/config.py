@@ -330,28 +330,6 @@ class DoctorConfig:
     tracking: StoreConfig
 
 
-@dataclass
-class BenchmarkConfig:
-    """The config of `python -m mtrec.benchmark`.
-
-    Attributes:
-        size: Of each row, how large its comparisons are; see `mtrec.benchmark.rows`.
-    """
-
-    rows: list[str]
-    rounds: int
-    memory_share: float
-    seed: int
-    size: dict[str, Any]
-    peers: dict[str, list[str]]
-    cache: str
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise UserError(f"rounds must be at least 1; got {self.rounds}.")
-        require("memory_share", self.memory_share, above=0)
-
-
 def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data group, typed by the signatures of what loads and what splits it."""
     target = data.get("_target_")

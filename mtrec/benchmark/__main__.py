@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from mtrec.config import BenchmarkConfig
+from mtrec.benchmark.settings import BenchmarkConfig
 from mtrec.errors import UserError
 from mtrec.jobs.command import command
 

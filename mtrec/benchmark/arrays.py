@@ -174,7 +174,9 @@ def write_ranking(folder: Path, *, users: int, items: int, seed: int) -> Path:
         seed=np.array(seed),
     )
     vectors = {"query": users, "candidate": items}
-    drawn: dict[str, Any] = {n: rng.standard_normal((rows, DIM), dtype=np.float32) for n, rows in vectors.items()}
+    drawn: dict[str, Any] = {
+        n: rng.standard_normal((rows, DIM), dtype=np.float32) for n, rows in vectors.items()
+    }
     np.savez(folder / "vectors.npz", **drawn)
     return folder
 

@@ -137,11 +137,8 @@ class _Process:
         self._name = contestant.name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         # Threads that wait by spinning would count as CPU time, and on a shared machine take it.
-        quiet = {
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        }
+        passive = {"OMP_WAIT_POLICY": "PASSIVE"}
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         # TFRS is made for Keras 2, the others are not.
         legacy = {"TF_USE_LEGACY_KERAS": "1"} if contestant.peer == "tfrs" else {}
         script = SCRIPTS / f"{contestant.script}.py"

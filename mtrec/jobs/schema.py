@@ -11,7 +11,6 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from mtrec.config import (
-    BenchmarkConfig,
     CompareConfig,
     Config,
     DoctorConfig,
@@ -42,7 +41,6 @@ def register() -> None:
     store.store(name="schema_recommend", node=recommend)
     store.store(name="schema_compare", node=CompareConfig)
     store.store(name="schema_doctor", node=DoctorConfig)
-    store.store(name="schema_benchmark", node=BenchmarkConfig)
 
 
 def experiment_of(choices: Mapping[str, str | None]) -> dict[str, Any]:
