@@ -210,16 +210,15 @@ class Config:
 
     Attributes:
         seed: The seed of everything that training draws.
-        data: The `_target_` that loads it and the options of that, how it is split, and the
-            features of both towers.
-        task: See `TaskConfig`.
-        model: See `ModelConfig`.
+        data: The `_target_` that loads it, that one's options, its split, both towers' features.
+        task, model: See `TaskConfig` and `ModelConfig`.
         balance: A `mtrec.training.balance.Balancer`.
         optimizer: One for `tables`, one for `dense` weights.
         train: See `TrainConfig`.
         evaluate: See `EvaluateConfig`.
         cluster: See `ClusterConfig`.
         index: A `mtrec.serving.index.IndexBuilder`.
+        answer: A `mtrec.serving.answers.pipeline.Answer`.
         tracking: See `TrackingConfig`.
     """
 
@@ -233,6 +232,7 @@ class Config:
     evaluate: EvaluateConfig
     cluster: ClusterConfig
     index: dict[str, Any]
+    answer: dict[str, Any]
     tracking: TrackingConfig
 
     def __post_init__(self) -> None:

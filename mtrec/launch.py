@@ -188,6 +188,9 @@ def job(
         with progress.stage("index", total=dataset.num_items, unit="items"):
             index = stages.index(trained, trained.retrieval, build.index_builder(config))
         reporter.index(index.manifest)
+        with progress.stage("answer", unit="users"):
+            trained, metrics = stages.answer(trained, index)
+        reporter.answer(metrics)
     with progress.stage("export"):
         signatures = stages.export(trained, index)
     with progress.stage("model to MLflow"):

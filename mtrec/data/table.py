@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from mtrec.data.arrow_columns import plain
 from mtrec.data.cache import cached, digest_of, fingerprint
 from mtrec.data.columns import Columns, Texts, with_unknown
 from mtrec.data.dataset import Dataset
 from mtrec.data.files import Files
 from mtrec.data.sorted_log import LackingIdError, SortedLog
-from mtrec.data.table_file import TableFile, plain
+from mtrec.data.table_file import TableFile
 from mtrec.data.validate import check, check_ids, check_times
 from mtrec.data.vector_files import read_vectors
 from mtrec.errors import UserError, require
 
 # Part of the cache key: raise it when the columns below are made in another way.
-_COLUMNS_VERSION = 1
+_COLUMNS_VERSION = 2
 
 # Of data without any ratings: nothing is ever compared with it.
 _NO_RATING_SCALE = (0.0, 1.0)
@@ -121,12 +122,18 @@ def load(
         "bag_columns": list(bag_columns),
         "bag_separator": bag_separator,
     }
-    key = _key(Path(interactions).name.split(".")[0], files, options)
+    key = _key(_name(interactions), files, options)
 
     def build(folder: Path) -> Dataset:
         return _Preparation(files, folder, memory_budget_mib, **options).dataset(key["name"])
 
     return cached(cache_dir=cache_dir, key=key, build=build)
+
+
+def _name(path: str) -> str:
+    """What the data is called: the file or folder, or of a pattern the folder that it looks in."""
+    parts = [part for part in Path(path).parts if not set(part) & set("*?[")]
+    return parts[-1].split(".")[0] if parts else "table"
 
 
 def _key(name: str, files: Mapping[str, Files], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,16 +220,12 @@ class _Preparation:
         options = self._options
         named = ("user_key", "item_key", "rating", "negative", "timestamp", "request")
         wanted = [options[name] for name in named if options[name] is not None]
-        time_type, first = None, 0
+        time_type, first = options["timestamp_format"], 0
         wanted += options["labels"] + options["user_columns"] + options["item_columns"]
         wanted += options["context"]
         for chunk in self._log.chunks(wanted):
             if options["timestamp"] is not None and time_type is None:
-                time_type = chunk.time_type(
-                    options["timestamp"],
-                    named_by="timestamp",
-                    form=options["timestamp_format"],
-                )
+                time_type = chunk.time_type(options["timestamp"], named_by="timestamp")
             count = len(chunk.rows)
             self._firsts.append(first)
             self._chunks.append((chunk.path, chunk.first))
@@ -257,7 +260,7 @@ class _Preparation:
         for side in self._keys:
             for name in options[f"{side}_columns"]:
                 column = chunk.cells(name, named_by=f"{side}_columns")
-                columns[f"{side}.{name}"] = column
+                columns[_owned(side, name)] = column
         return columns
 
     def _numbered(self, log: SortedLog, side: str, columns: Sequence[str]) -> Columns:
@@ -277,7 +280,7 @@ class _Preparation:
                 raise self._lacking(error, file) from error
             found = {name: with_unknown(column) for name, column in found.items()}
         for name in self._options[f"{side}_columns"]:
-            values = log.most_frequent(f"{side}.{name}", of=side, count=len(found[key]) - 1)
+            values = log.most_frequent(_owned(side, name), of=side, count=len(found[key]) - 1)
             rows = plain(pa.table({name: values}))
             owned = TableFile("interactions", self._log.path, [name], rows, first=0)
             found[name] = with_unknown(self._features(owned, without="")[name])
@@ -312,6 +315,11 @@ class _Preparation:
             f"{error.received!r} in row {row} of {path}. "
             f"Add it to {file.path}, or leave the row out."
         )
+
+
+def _owned(side: str, name: str) -> str:
+    """What a column that belongs to the users or items is called in the log, as no label is."""
+    return f"{name} of the {side}"
 
 
 def _check_keys(user_key: str, item_key: str) -> None:

@@ -21,6 +21,7 @@ from mtrec.heads.retrieval import with_taken
 from mtrec.jobs.keys import in_keys, told_in_keys
 from mtrec.model.recommender import Recommender
 from mtrec.model.tower import Tower
+from mtrec.serving.answers.pipeline import Answer
 from mtrec.serving.index import IndexBuilder
 from mtrec.training.balance import Balancer
 from mtrec.training.optimizers import TableOptimizer
@@ -186,3 +187,9 @@ def optimizers(config: Config, steps_per_epoch: int) -> Optimizers:
 def index_builder(config: Config) -> IndexBuilder:
     """What builds the serving index."""
     return _made(config, "index", config.index)
+
+
+def answer(config: Config) -> Answer:
+    """What makes an answer."""
+    made: Answer = _made(config, "answer", config.answer, _convert_="all")
+    return made
