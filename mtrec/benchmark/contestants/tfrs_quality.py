@@ -19,6 +19,14 @@ def model_of(users: int, items: int) -> tuple[Any, Any, Any]:
     return user, item, tf.keras.Sequential([*widths, tf.keras.layers.Dense(1)])
 
 
+def recall_at_10(scores: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> float:
+    """The mean over users of the share of their wanted items that are in their top ten, `[U, C]`."""
+    best = np.argpartition(-np.where(known, -np.inf, scores), 10, axis=1)[:, :10]
+    hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
+    total = wanted.sum(axis=1)
+    return float((hits[total > 0] / total[total > 0]).mean())
+
+
 def main() -> None:
     """Plays rounds of one training each, of which judging it takes no part."""
     given = options()
@@ -33,14 +41,6 @@ def main() -> None:
     wanted = np.zeros_like(known)
     wanted[data["user"][test], data["item"][test]] = True
     wanted &= ~known
-
-    def recall_at_10(user: Any, item: Any) -> float:
-        scores = user.get_weights()[0] @ item.get_weights()[0].T
-        scores[known] = -np.inf
-        best = np.argpartition(-scores, 10, axis=1)[:, :10]
-        hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
-        total = wanted.sum(axis=1)
-        return float((hits[total > 0] / total[total > 0]).mean())
 
     def fit() -> dict[str, Any]:
         cpu, wall = time.process_time(), time.perf_counter()
@@ -75,7 +75,8 @@ def main() -> None:
                     tf.constant(share[items]),
                 )
             spent += [time.process_time() - cpu, time.perf_counter() - wall]
-            recall = recall_at_10(user, item)
+            scores = user.get_weights()[0] @ item.get_weights()[0].T
+            recall = recall_at_10(scores, known, wanted)
             if recall >= given["recall"]:
                 break
             cpu, wall = time.process_time(), time.perf_counter()
