@@ -20,7 +20,7 @@ def model_of(users: int, items: int) -> tuple[Any, Any, Any]:
 
 
 def recall_at_10(scores: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> float:
-    """The mean over users of the share of their wanted items that are in their top ten, `[U, C]`."""
+    """The mean over users of the share of their wanted items in their top ten; all `[U, C]`."""
     best = np.argpartition(-np.where(known, -np.inf, scores), 10, axis=1)[:, :10]
     hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
     total = wanted.sum(axis=1)
