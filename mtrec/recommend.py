@@ -31,7 +31,7 @@ class Recommendation:
     rating: float | None
 
 
-@command("recommend", texts=("run", "user_id"))
+@command("recommend", texts=("run", "user_id"), lists=("history",))
 def main(config: RecommendConfig) -> None:
     """Prints a table of the items recommended to a user."""
     from pathlib import Path
@@ -40,15 +40,15 @@ def main(config: RecommendConfig) -> None:
 
     from mtrec.distributed import devices
     from mtrec.libraries import import_tensorflow
+    from mtrec.tracking import finished, run_dir
 
+    directory: Path = finished.find_run(config.run, uri=config.tracking.uri)
     # One user's answer is no work for a GPU, which may be training.
     os.environ.update(devices.environment(0))
     import_tensorflow()
     from mtrec.jobs.restore import load_run
     from mtrec.serving import index
-    from mtrec.tracking import finished, run_dir
 
-    directory: Path = finished.find_run(config.run, uri=config.tracking.uri)
     trained = load_run(directory, trusted=config.trusted)
     if trained.retrieval is None:
         raise UserError(

@@ -15,6 +15,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.negatives import Negatives
 from mtrec.data.requests import CONTEXT
 from mtrec.distributed.sharded_tables import sharded_above
+from mtrec.distributed.strategy import gpus
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.retrieval import with_taken
@@ -62,6 +63,8 @@ def check(config: Config) -> None:
     Raises:
         UserError: If the constructor of a part does, or two parts do not fit.
     """
+    if config.cluster.use_gpu:
+        gpus(config.cluster.devices_per_worker)
     heads = _heads(config)
     Recommender(**{side: _tower(config, side) for side in ("query", "candidate")}, heads=heads)
     _largest_replicated(config)
