@@ -182,6 +182,8 @@ class _Process:
         """
         assert self._process.stdout
         line = self._process.stdout.readline()
+        while line and not line.startswith("{"):  # what libraries print before it is ready
+            line = self._process.stdout.readline()
         if line:
             told: dict[str, Any] = json.loads(line)
             return told
