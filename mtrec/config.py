@@ -105,8 +105,8 @@ class TrainConfig(Schedule):
             raise UserError(re.sub(r"`(\w+)`", r"train.\1", str(error))) from error
         if self.global_batch < 1:
             raise UserError(f"train.global_batch must be at least 1; got {self.global_batch}.")
-        if self.batch_of not in ("users", "rows"):
-            raise UserError(f"train.batch_of must be users or rows; got {self.batch_of}.")
+        if self.batch_of not in ("users", "rows", "requests"):
+            raise UserError(f"train.batch_of must be users, rows or requests; got {self.batch_of}.")
         if self.precision not in ("float32", "tf32"):
             raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
         if not 0 <= self.history_share < 1:
@@ -270,6 +270,7 @@ class RecommendConfig:
     k: int
     history: list[str] | None
     features: dict[str, Any]
+    context: dict[str, Any]
     trusted: list[str]
     tracking: StoreConfig
 

@@ -123,6 +123,7 @@ class TrainedRun:
         k: int = 10,
         history: Sequence[str] = (),
         features: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> "pd.DataFrame":
         """The best items for a user, one a row; see `mtrec.recommend`."""
         import pandas as pd
@@ -130,7 +131,13 @@ class TrainedRun:
         from mtrec.recommend import recommend
 
         found = recommend(
-            self.run, self.index, str(user_id), k=k, history=history, features=features
+            self.run,
+            self.index,
+            str(user_id),
+            k=k,
+            history=history,
+            features=features,
+            context=context,
         )
         return pd.DataFrame([asdict(item) for item in found], index=range(1, len(found) + 1))
 

@@ -68,6 +68,7 @@ def main(config: RecommendConfig) -> None:
         k=config.k,
         history=config.history or [],
         features=config.features,
+        context=config.context,
     )
     terminal = console()
     if not trained.user_row(config.user_id):
@@ -87,6 +88,7 @@ def recommend(
     k: int,
     history: Sequence[str] = (),
     features: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> list[Recommendation]:
     """The k best items for a user, best first; without repeats, of those the user does not have.
 
@@ -98,21 +100,25 @@ def recommend(
         history: Ids of items that an unknown user is known to have chosen, oldest first.
         features: Columns of the users' table with an unknown user's values; what is missing counts
             as unknown.
+        context: What is known of the request: columns of requests with their values, likewise.
 
     Raises:
-        UserError: If k exceeds the items left, or `history` or `features` name what is not there.
+        UserError: If k exceeds the items left, or `history`, `features` or `context` name what is
+            not there.
     """
     import numpy as np
 
     from mtrec.data.inputs import QueryInputs
+    from mtrec.data.requests import CONTEXT
     from mtrec.serving.answer import Answerer
 
     assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
+    told = {f"{CONTEXT}{name}": value for name, value in (context or {}).items()}
+    replaced = run.model.query.encode_row(told if row else {**(features or {}), **told})
     if row:
-        inputs = QueryInputs.of(np.array([row]), run.known)
+        inputs = QueryInputs.of(np.array([row]), run.known)._replace(replaced=replaced)
     else:
-        replaced = run.model.query.encode_row(features or {})
         inputs = QueryInputs.of_new(run.item_rows(history), replaced)
     data = run.dataset
     left = data.num_items - (0 if data.repeats else len(np.unique(inputs.history.items)))

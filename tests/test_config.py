@@ -94,7 +94,7 @@ def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
     [
         ("train.global_batch=0", "train.global_batch must be at least 1; got 0"),
         ("train.max_steps=0", "train.max_steps must be at least 1, or null; got 0"),
-        ("train.batch_of=items", "train.batch_of must be users or rows; got items"),
+        ("train.batch_of=items", "train.batch_of must be users, rows or requests; got items"),
         ("train.history_share=1.0", "train.history_share must be at least 0 and below 1"),
         ("train.checkpoint_every=often", "train.checkpoint_every must be steps"),
         ("task.weights.retrieval=-1", "task.weights.retrieval must be a finite number"),

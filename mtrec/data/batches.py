@@ -75,6 +75,9 @@ class Batches:
         dataset: The data.
         fit: Row numbers of the interactions to train on.
         batch_of: `users`: a query is a user with all their rows. `rows`: a query is one row.
+            `requests`: a query is a request, the targets are its rows with items that the user does
+            not have by then, of data with repeats all, and only what is strictly earlier is shown.
+            See `Dataset` for which rows are of one request.
         global_batch: Queries in a batch over all replicas.
         history_share: Probability that an item is shown as history, with all that the user did with
             it. With `users`, the items not shown are the targets; with `rows`, the other items of
@@ -120,7 +123,7 @@ class Batches:
                 f"`global_batch` must divide by the number of replicas ({num_replicas}); got "
                 f"{global_batch}. Set `global_batch`={down or num_replicas}."
             )
-        if dataset.repeats and not chronological:
+        if dataset.repeats and not chronological and batch_of != "requests":
             raise UserError(
                 "`chronological` must be true with `repeats`, or what a user takes again would be "
                 "told by what they took later; got false. Set `chronological`=true."
@@ -143,14 +146,16 @@ class Batches:
             history_share=history_share,
             chronological=chronological,
             repeats=dataset.repeats,
+            request=requests[rows]
+            if (requests := dataset.interactions.get("request")) is not None
+            else None,
         )
         self.num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
-        self._given: np.ndarray | None = None
+        asked = negatives is not None and negatives.given
+        self._given = _given(dataset.interactions)[rows] if asked else None
         if negatives:
-            if negatives.given:
-                self._given = _given(dataset.interactions)[rows]
             brings = self._units.brings(self._given) if negatives.sampled else Brings.none()
             negatives.adapt(brings.item, num_items=self.num_items, target_share=brings.share)
             self._uncertain = self._units.uncertain(brings)
@@ -168,10 +173,8 @@ class Batches:
         """
         self._mined = lists
         if self.negatives:
-            counts = np.diff(self.histories.offsets)
-            units = counts if self.batch_of == "rows" else counts > 0
             found = lists > 0
-            units = np.broadcast_to(units[:, np.newaxis], lists.shape)[found]
+            units = np.broadcast_to(self._units.per_user[:, np.newaxis], lists.shape)[found]
             self.negatives.adapt_mined(
                 np.bincount(lists[found], weights=units, minlength=self.num_items + 1)
             )
@@ -208,10 +211,9 @@ class Batches:
         shares = self._shares(batches, size, place)
         counts = [self._counted(share) for share in shares]
         lengths = Lengths(*map(max, zip(*counts, strict=True)))
-        wanted = range(self.num_replicas) if replicas is None else replicas
         return [
             pad(self._slice(batches[0], shares[replica], size), lengths, queries=size)
-            for replica in wanted
+            for replica in (range(self.num_replicas) if replicas is None else replicas)
         ]
 
     def _shares(self, batches: Sequence[_Global], size: int, place: int) -> list[_Share]:
@@ -317,6 +319,7 @@ class Batches:
                     labels={name: label[shown] for name, label in labels.items()},
                 ),
                 draw=batch.query_draw[share.first : share.first + size],
+                requests=np.where(queries.first < 0, 0, self.histories.rows[queries.first] + 1),
             ),
             rows=Rows(
                 query=queries.row_owner,

@@ -19,7 +19,7 @@ from mtrec.errors import UserError
 # Part of every key: a change of the layout below must never meet columns written before it.
 _FORMAT_VERSION = 2
 _ASIDE = ".writing-"
-_TABLES = ("users", "items", "interactions")
+_TABLES = ("users", "items", "interactions", "requests")
 _SCALARS = ("name", "user_key", "item_key", "title", "rating_scale", "source", "digest")
 
 

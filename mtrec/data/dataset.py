@@ -1,7 +1,7 @@
 """The one shape in which every data source hands over its tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +26,8 @@ class Dataset:
             row numbers), `rating` (float32, NaN where the row carries none) and `timestamp`
             (int64 seconds; 0 where the source has none). There may be `negative` (int32): the row
             of an item that the user was shown and did not take, 0 for none. Further columns are
-            labels like the rating: float32, NaN where a row has none.
+            labels like the rating: float32, NaN where a row has none. There may be `request`
+            (int32): what the rows of one request of a user have alike; without it, their time.
         user_key: The id column of `users`.
         item_key: The id column of `items`.
         title: The column of `items` that people read.
@@ -38,10 +39,14 @@ class Dataset:
             vain. None for all; see `mtrec.heads.retrieval.with_taken`.
         repeats: Whether users take items again, so that what one has is asked for, told from and
             recommended like any other item.
+        requests: Columns of `[rows + 1]`, what is known of a row's request when one asks: row r + 1
+            is interaction r, and row 0 is unknown. See `mtrec.data.requests.contexts`.
+        by_request: Whether held-out rows are asked for by request, with what was known before it;
+            or else by user, with all that is known.
     """
 
     # Columns of the interactions that are no labels.
-    KEYS: ClassVar = ("user", "item", "timestamp", "negative")
+    KEYS: ClassVar = ("user", "item", "timestamp", "negative", "request")
 
     name: str
     users: Mapping[str, Any]
@@ -55,9 +60,11 @@ class Dataset:
     digest: str
     taken: np.ndarray | None = None
     repeats: bool = False
+    requests: Mapping[str, Any] = field(default_factory=dict)
+    by_request: bool = False
 
     def __post_init__(self) -> None:
-        for table in ("users", "items"):
+        for table in ("users", "items", "requests"):
             columns = {name: held(column) for name, column in getattr(self, table).items()}
             object.__setattr__(self, table, columns)
 

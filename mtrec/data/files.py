@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrec.data.table_file import TableFile, plain
+from mtrec.data.arrow_columns import in_schema, plain, together
+from mtrec.data.table_file import TableFile
 from mtrec.errors import UserError
 
 # Rows of a chunk of Parquet, and bytes of one of CSV.
@@ -53,12 +54,12 @@ class Files:
         try:
             system, place = url_to_fs(path)
             if system.isdir(place):
-                found = [p for p in sorted(system.find(place)) if _reader(p) is not None]
+                found = [p for p in sorted(system.find(place)) if _is_data(p, within=place)]
             elif system.exists(place):
                 found = [place]
             else:
                 found = sorted(system.glob(place))
-        except (ImportError, ValueError, OSError) as error:  # what a file system says
+        except Exception as error:  # file systems have errors of their own
             raise _unreadable(option, path, error) from error
         if not found:
             raise UserError(
@@ -97,7 +98,7 @@ class Files:
             most_rows: How many are enough; no chunk is read beyond. None reads them all.
 
         Raises:
-            UserError: As `chunks`, or the files have columns of different types.
+            UserError: As `chunks`, or a column holds lists in one file alone.
         """
         import pyarrow as pa
 
@@ -107,9 +108,9 @@ class Files:
             rows += len(chunk.rows)
             if most_rows is not None and rows >= most_rows:
                 break
-        with _reported(self.option, self.path):
-            table = pa.concat_tables([chunk.rows for chunk in chunks])
-        return TableFile(self.option, self.path, chunks[0].columns, table, first=0)
+        schema = together([chunk.rows.schema for chunk in chunks], option=self.option)
+        table = pa.concat_tables([in_schema(chunk.rows, schema) for chunk in chunks])
+        return TableFile(self.option, self.path, schema.names, table, first=0)
 
     def _name(self, place: str) -> str:
         local = "file" in self.system.protocol
@@ -120,15 +121,23 @@ class Files:
         return read(self.system.open(place, compression=_compression(place)), place, columns)
 
 
+def _is_data(place: str, *, within: str) -> bool:
+    """Whether a file of a folder is a table, and none of what Spark and others keep beside."""
+    names = Path(place).parts[len(Path(within).parts) :]
+    return not any(name.startswith((".", "_")) for name in names) and _reader(place) is not None
+
+
 def _reader(place: str) -> Callable[..., tuple[list[str], Iterator[Any]]] | None:
     """What reads a file, by its name."""
-    suffixes = Path(place).suffixes
+    suffixes = Path(place).suffixes[-1:]
+    if _compression(place):
+        suffixes = Path(place).suffixes[-2:]
     for known, read in (
         ((".parquet", ".pq"), _read_parquet),
         ((".arrow", ".feather"), _read_arrow),
         ((".csv", ".tsv"), _read_csv),
     ):
-        if set(known) & set(suffixes[-2:]):
+        if set(known) & set(suffixes):
             return read
     return None
 
@@ -231,11 +240,9 @@ def _next(chunks: Iterator[Any], option: str, path: str) -> Any:
 @contextmanager
 def _reported(option: str, path: str) -> Iterator[None]:
     """Says of which option and file an error is that comes of reading."""
-    import pyarrow as pa
-
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except Exception as error:  # file systems and compressions have errors of their own
         raise _unreadable(option, path, error) from error
 
 

@@ -53,9 +53,17 @@ class Histories:
         """Item rows of one user, oldest first."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
-    def entries(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of all entries of `users`, and for each its position in `users`."""
-        starts, counts = self.offsets[users], self.offsets[users + 1] - self.offsets[users]
+    def entries(
+        self, users: np.ndarray, counts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the entries of `users`, and for each its position in `users`.
+
+        Args:
+            users: User rows, `[Q]`.
+            counts: How many of their entries, the oldest, `[Q]`; None for all.
+        """
+        starts = self.offsets[users]
+        counts = self.offsets[users + 1] - starts if counts is None else counts
         owners = np.repeat(np.arange(len(users)), counts)
         first = np.cumsum(counts) - counts
         return np.arange(len(owners)) + np.repeat(starts - first, counts), owners.astype(np.int32)

@@ -1,7 +1,8 @@
 """Which features the columns of users and items could be."""
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,16 @@ def features_of(
         if node is None:
             unsure.append(f"{name} was left out: nearly every one has its own.")
             continue
-        key = re.sub(r"\W+", "_", name.lower()).strip("_") or f"column_{len(found)}"
+        key = key_of(name, {"rated", "user_id", "item_id", *found})
         found[key] = {"_target_": node.pop("_target_"), "column": name, **node}
     return found
+
+
+def key_of(name: str, taken: Container[str]) -> str:
+    """A key of the config for what reads a column, unlike those that are taken."""
+    plain = re.sub(r"\W+", "_", name.lower()).strip("_") or "column"
+    further = (f"{plain}_{number}" for number in itertools.count(2))
+    return next(key for key in itertools.chain([plain], further) if key not in taken)
 
 
 def _feature(column: Profile, num_owners: int) -> dict[str, Any] | None:

@@ -1,12 +1,12 @@
 """Which columns of the interactions heads could learn, and what each costs at the start."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtrec.data import names
+from mtrec.data.infer_features import key_of
 from mtrec.data.profile import Profile
 from mtrec.errors import UserError
 
@@ -68,14 +68,17 @@ def labels_of(rows: Mapping[str, Profile], given: Mapping[str, Any], unsure: lis
         unsure.append(f"{rating} is a rating, by its few levels alone.")
         levelled = []
     unsure += [f"{name} was left out: a rating has been found." for name in levelled]
-    labels = [_label(rows[name], head, is_rating=name == rating) for name, head in found.items()]
-    labels.sort(key=lambda label: label.column != rating)
-    taken = [
+    labels: list[Label] = []
+    for name in sorted(found, key=lambda name: name != rating):
+        taken = {"retrieval", "rating", *(label.name for label in labels)}
+        called = "rating" if name == rating else key_of(name, taken)
+        labels.append(_label(rows[name], found[name], called))
+    marks = [
         (float(np.mean(rows[label.column].filled())), label.column)
         for label in labels
         if label.head == "binary" and names.names_taken(label.column)
     ]
-    positive = max(taken)[1] if taken else None
+    positive = max(marks)[1] if marks else None
     if positive:
         unsure.append(
             f"{positive} marks what users took: the other rows are of items shown in vain."
@@ -139,9 +142,8 @@ def _skewness(values: np.ndarray) -> float:
     return float(np.mean(((values - values.mean()) / deviation) ** 3)) if deviation else 0.0
 
 
-def _label(column: Profile, head: str, *, is_rating: bool) -> Label:
+def _label(column: Profile, head: str, name: str) -> Label:
     values = column.filled()
-    name = "rating" if is_rating else re.sub(r"\W+", "_", column.name.lower()).strip("_")
     if head == "binary":
         share = float(np.mean(values == values.max()))
         cost = -share * np.log(share) - (1 - share) * np.log(1 - share)

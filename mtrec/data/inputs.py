@@ -44,16 +44,24 @@ class QueryInputs(NamedTuple):
     history: HistoryInputs  # what each is known to have chosen
     # [Q] in training, drawn evenly from 0 to 1: features with a dropout above are served as unknown
     draw: Floats = None
-    # Encoded values by a feature's path in place of the users' table's; see `Tower.encode_row`.
+    # Encoded values by a feature's path in place of the tables'; see `Tower.encode_row`.
     replaced: Mapping[str, Any] = NONE
+    # [Q] row of the requests' table, 0 for a request that is not known; None: none is
+    requests: Ints = None
 
     @classmethod
-    def of(cls, users: np.ndarray, known: Histories) -> "QueryInputs":
-        """User rows `[Q]` with all that is known of them."""
-        entries, owners = known.entries(users)
+    def of(
+        cls,
+        users: np.ndarray,
+        known: Histories,
+        counts: np.ndarray | None = None,
+        requests: np.ndarray | None = None,
+    ) -> "QueryInputs":
+        """User rows `[Q]` with all that is known of them, or with their `counts` oldest entries."""
+        entries, owners = known.entries(users, counts)
         labels = {name: values[entries] for name, values in known.labels.items()}
         history = HistoryInputs(known.items[entries], owners, labels=labels)
-        return cls(users.astype(np.int32), history)
+        return cls(users.astype(np.int32), history, requests=requests)
 
     @classmethod
     def of_new(cls, items: np.ndarray, replaced: Mapping[str, Any]) -> "QueryInputs":

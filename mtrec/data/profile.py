@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtrec.data.table_file import NUMBER
+from mtrec.data.arrow_columns import NUMBER, iso, iso_type, names_alone
 
 # Forms of dates and times in text beside ISO 8601, which needs no `data.timestamp_format`.
 _DATES = (
@@ -74,7 +74,9 @@ def profile(name: str, column: Any) -> Profile:
         held, none = "vectors" if fractions else "lists", pa.array([], pa.large_string())
         return Profile(name, held, codes, none, np.zeros(0))
     text = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    blank = pc.is_in(text, pa.array(["", "nan", "NaN"], pa.large_string()))
+    # What Arrow writes for a fraction that is none; in text it is no number for the loader either.
+    none = ["", "nan"] if pa.types.is_floating(kind) else [""]
+    blank = pc.is_in(text, pa.array(none, pa.large_string()))
     text = pc.if_else(blank, None, text)
     coded = pa.chunked_array(text.chunks, pa.large_string()).combine_chunks()
     coded = coded.dictionary_encode() if isinstance(coded, pa.Array) else coded
@@ -101,7 +103,8 @@ def _numbers(values: Any) -> tuple[np.ndarray] | None:
     # A leading zero marks a code.
     if pc.any(pc.match_substring_regex(values, r"^0\d")).as_py():
         return None
-    return (values.cast(pa.float64()).to_numpy(zero_copy_only=False),)
+    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return None if names_alone(values, numbers) else (numbers,)
 
 
 def _forms(values: Any) -> tuple[str | None, ...]:
@@ -112,7 +115,7 @@ def _forms(values: Any) -> tuple[str | None, ...]:
     if not len(values):
         return ()
     try:
-        values.cast(pa.timestamp("us", "UTC" if values[0].as_py().endswith("Z") else None))
+        iso(values).cast(iso_type(values[:1]))
         return (None,)
     except pa.ArrowException:
         pass

@@ -4,14 +4,18 @@ DuckDB, unlike a sort of Arrow tables, needs no more memory than it is given, an
 disk; see `experiments/scale/README.md`.
 """
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtrec.data.arrow_columns import in_schema, together
 from mtrec.data.columns import Columns, Texts
+from mtrec.errors import UserError
 
 _ROWS_AT_ONCE = 1 << 18
 # Of what a process may hold, DuckDB's part; the rest is for Python, and for a chunk being read.
@@ -56,18 +60,31 @@ class SortedLog:
 
         Args:
             chunks: Tables of Arrow, at least one, that have the same columns: ids as int64 or large
-                strings, null for none, and numbers; among them `user`, `item` and `timestamp`.
+                strings, null for none, and numbers; among them `user`, `item` and `timestamp`. A
+                column of several types becomes what all can be, such as text.
             folder: An empty directory, where it is kept and what comes of it is written.
             memory_budget_mib: What this process may hold in memory, in MiB.
+
+        Raises:
+            UserError: The memory does not suffice.
+            OSError: The folder cannot be written, or its disk is full.
         """
         import duckdb
 
-        with duckdb.connect(str(folder / "log.duckdb")) as connection:
-            limit = max(int(memory_budget_mib * _SHARE_OF_BUDGET), 64)
-            connection.execute(f"SET memory_limit='{limit}MiB'")
-            connection.execute(f"SET temp_directory='{folder}'")
-            names = _insert(connection, chunks)
-            yield cls(connection, names, folder)
+        try:
+            with duckdb.connect(str(folder / "log.duckdb")) as connection:
+                limit = max(int(memory_budget_mib * _SHARE_OF_BUDGET), 64)
+                connection.execute(f"SET memory_limit='{limit}MiB'")
+                connection.execute("SET temp_directory=?", [str(folder)])
+                names = _insert(connection, chunks)
+                yield cls(connection, names, folder)
+        except duckdb.OutOfMemoryException as error:
+            raise UserError(
+                f"`memory_budget_mib` must suffice to sort the interactions; got "
+                f"{memory_budget_mib}: {_first_line(error)} Raise it, or make room in {folder}."
+            ) from error
+        except duckdb.IOException as error:
+            raise OSError(errno.EIO, _first_line(error)) from error
 
     def number(self, name: str, columns: Sequence[str], given: Texts | None) -> Texts:
         """Numbers the ids of `columns` from 1, in the order in which they are given or first come.
@@ -229,33 +246,54 @@ class ColumnFile:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
 def _insert(connection: Any, chunks: Iterable[Any]) -> list[str]:
     """Makes the table `log` of the chunks, and returns the names of its columns."""
     import duckdb
-    import pyarrow as pa
 
-    waiting = iter(chunks)
-    first = next(waiting)
-    names = first.schema.names
-    schema = pa.schema([(f"c{n}", field.type) for n, field in enumerate(first.schema)])
     failed: list[Exception] = []
 
-    def batches() -> Iterator[Any]:
+    def batches(alike: Iterable[Any], schema: Any) -> Iterator[Any]:
         try:
-            yield from first.rename_columns(schema.names).to_batches()
-            for chunk in waiting:
-                yield from chunk.rename_columns(schema.names).cast(schema).to_batches()
+            for chunk in alike:
+                yield from in_schema(chunk, schema).to_batches()
         except Exception as error:  # DuckDB would keep no more of it than its text
             failed.append(error)
             raise
 
-    reader = pa.RecordBatchReader.from_batches(schema, batches())
-    connection.register("chunks", reader)
-    try:
-        connection.execute("CREATE TABLE log AS SELECT * FROM chunks")
-    except duckdb.Error:
-        if failed:
-            raise failed[0] from None
-        raise
-    connection.unregister("chunks")
-    return names
+    schema = None
+    # One statement for all chunks in a row that have the same types.
+    for types, alike in groupby(chunks, key=lambda chunk: chunk.schema):
+        before, schema = schema, together([schema or types, types], option="interactions")
+        _make_or_retype(connection, before, schema)
+        connection.register("chunks", _reader(schema, batches(alike, schema)))
+        try:
+            connection.execute("INSERT INTO log SELECT * FROM chunks")
+        except duckdb.Error:
+            if failed:
+                raise failed[0] from None
+            raise
+        connection.unregister("chunks")
+    assert schema is not None
+    return list(schema.names)
+
+
+def _reader(schema: Any, batches: Iterable[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _make_or_retype(connection: Any, before: Any, schema: Any) -> None:
+    """Has the table `log` with a schema's types, its columns called c0, c1, ..."""
+    kinds = connection.from_arrow(schema.empty_table()).types
+    if before is None:
+        columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(kinds))
+        connection.execute(f"CREATE TABLE log ({columns})")
+        return
+    for place, (kind, old, new) in enumerate(zip(kinds, before, schema, strict=True)):
+        if old.type != new.type:
+            connection.execute(f"ALTER TABLE log ALTER c{place} TYPE {kind}")

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from mtrec.data.arrow_columns import plain
 from mtrec.data.cache import cached, digest_of, fingerprint
 from mtrec.data.columns import Columns, Texts, with_unknown
 from mtrec.data.dataset import Dataset
 from mtrec.data.files import Files
 from mtrec.data.sorted_log import LackingIdError, SortedLog
-from mtrec.data.table_file import TableFile, plain
+from mtrec.data.table_file import TableFile
 from mtrec.data.validate import check, check_ids, check_times
 from mtrec.data.vector_files import read_vectors
 from mtrec.errors import UserError, require
 
 # Part of the cache key: raise it when the columns below are made in another way.
-_COLUMNS_VERSION = 1
+_COLUMNS_VERSION = 2
 
 # Of data without any ratings: nothing is ever compared with it.
 _NO_RATING_SCALE = (0.0, 1.0)
@@ -36,6 +37,8 @@ def load(
     negative: str | None,
     timestamp: str | None,
     timestamp_format: str | None,
+    context: list[str],
+    request: str | None,
     user_columns: list[str],
     item_columns: list[str],
     user_vectors: dict[str, list[str]],
@@ -73,6 +76,9 @@ def load(
         timestamp: Column of times in `interactions`, in seconds or as dates. `None`: all 0.
         timestamp_format: How they are written, if not in seconds or as ISO 8601: what `strptime`
             takes, such as `%m/%d/%Y`, or what they count since 1970 (D, ms or another unit).
+        context: Columns of `interactions` that are known when one asks, such as a device.
+        request: Column of `interactions` whose value the rows of one request of a user have alike,
+            such as a basket's id. `None`: they have one time.
         user_columns: Columns of `interactions` that belong to the users, such as their age: each
             has there what most of their rows have, or of as frequent values the first.
         item_columns: Columns of `interactions` that belong to the items.
@@ -92,11 +98,7 @@ def load(
     require("`memory_budget_mib`", memory_budget_mib, least=256)
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
-    if user_key == item_key:
-        raise UserError(
-            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
-            "Correct one of them."
-        )
+    _check_keys(user_key, item_key)
     sources = {"interactions": interactions, "items": items, "users": users}
     files = {
         name: Files.of(path, option=name) for name, path in sources.items() if path is not None
@@ -109,6 +111,8 @@ def load(
         "negative": negative,
         "timestamp": timestamp,
         "timestamp_format": timestamp_format,
+        "context": list(context),
+        "request": request,
         "user_columns": list(user_columns),
         "item_columns": list(item_columns),
         "user_vectors": dict(user_vectors),
@@ -118,12 +122,18 @@ def load(
         "bag_columns": list(bag_columns),
         "bag_separator": bag_separator,
     }
-    key = _key(Path(interactions).name.split(".")[0], files, options)
+    key = _key(_name(interactions), files, options)
 
     def build(folder: Path) -> Dataset:
         return _Preparation(files, folder, memory_budget_mib, **options).dataset(key["name"])
 
     return cached(cache_dir=cache_dir, key=key, build=build)
+
+
+def _name(path: str) -> str:
+    """What the data is called: the file or folder, or of a pattern the folder that it looks in."""
+    parts = [part for part in Path(path).parts if not set(part) & set("*?[")]
+    return parts[-1].split(".")[0] if parts else "table"
 
 
 def _key(name: str, files: Mapping[str, Files], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,11 +185,20 @@ class _Preparation:
         if options["negative"] is not None:
             numbered["item"].append("negative")
             types["negative"] = np.int32
+        coded = [f"context{place}" for place in range(len(options["context"]))]
+        coded += ["request"] * (options["request"] is not None)
+        numbered |= {name: [name] for name in coded}
+        types |= dict.fromkeys(coded, np.int32)
         tables: Any = {}
         with SortedLog.of(self._read(), folder=self._folder, memory_budget_mib=self._budget) as log:
-            for side, columns in numbered.items():
-                tables[f"{side}s"] = self._numbered(log, side, columns)
+            for side in self._keys:
+                tables[f"{side}s"] = self._numbered(log, side, numbered[side])
+            values = {name: log.number(name, [name], None) for name in coded}
             rows = log.sorted(numbered, types)
+        tables["requests"] = {
+            name: self._context(name, values[code], rows.pop(code))
+            for name, code in zip(options["context"], coded, strict=False)
+        }
         dataset = Dataset(
             name=name,
             **tables,
@@ -199,17 +218,14 @@ class _Preparation:
         import pyarrow as pa
 
         options = self._options
-        named = ("user_key", "item_key", "rating", "negative", "timestamp")
+        named = ("user_key", "item_key", "rating", "negative", "timestamp", "request")
         wanted = [options[name] for name in named if options[name] is not None]
-        time_type, first = None, 0
+        time_type, first = options["timestamp_format"], 0
         wanted += options["labels"] + options["user_columns"] + options["item_columns"]
+        wanted += options["context"]
         for chunk in self._log.chunks(wanted):
             if options["timestamp"] is not None and time_type is None:
-                time_type = chunk.time_type(
-                    options["timestamp"],
-                    named_by="timestamp",
-                    form=options["timestamp_format"],
-                )
+                time_type = chunk.time_type(options["timestamp"], named_by="timestamp")
             count = len(chunk.rows)
             self._firsts.append(first)
             self._chunks.append((chunk.path, chunk.first))
@@ -236,10 +252,15 @@ class _Preparation:
             check_times(columns["timestamp"], before=chunk.first, path=chunk.path)
         for name in options["labels"]:
             columns[name] = chunk.ratings(name, named_by="labels", scale=None)
+        if options["request"] is not None:
+            columns["request"] = chunk.ids(options["request"], named_by="request")
+        for place, name in enumerate(options["context"]):
+            chunk.column(name, named_by="context")  # refuses lists
+            columns[f"context{place}"] = chunk.cells(name, named_by="context")
         for side in self._keys:
             for name in options[f"{side}_columns"]:
                 column = chunk.cells(name, named_by=f"{side}_columns")
-                columns[f"{side}.{name}"] = column
+                columns[_owned(side, name)] = column
         return columns
 
     def _numbered(self, log: SortedLog, side: str, columns: Sequence[str]) -> Columns:
@@ -259,7 +280,7 @@ class _Preparation:
                 raise self._lacking(error, file) from error
             found = {name: with_unknown(column) for name, column in found.items()}
         for name in self._options[f"{side}_columns"]:
-            values = log.most_frequent(f"{side}.{name}", of=side, count=len(found[key]) - 1)
+            values = log.most_frequent(_owned(side, name), of=side, count=len(found[key]) - 1)
             rows = plain(pa.table({name: values}))
             owned = TableFile("interactions", self._log.path, [name], rows, first=0)
             found[name] = with_unknown(self._features(owned, without="")[name])
@@ -267,6 +288,14 @@ class _Preparation:
             vectors = read_vectors(files, known=found[key][1:], named_by=f"{side}_vectors")
             found[name] = with_unknown(vectors)
         return found
+
+    def _context(self, name: str, values: Texts, rows: np.ndarray) -> Any:
+        """A column of the requests, given its distinct values and their numbers from 1, 0: none."""
+        import pyarrow as pa
+
+        distinct = plain(pa.table({name: values[1:].arrow()}))
+        found = TableFile("interactions", self._log.path, [name], distinct, first=0).feature(name)
+        return with_unknown(found)[np.concatenate([[0], rows])]
 
     def _features(self, file: TableFile, *, without: str) -> Columns:
         return file.features(
@@ -285,6 +314,19 @@ class _Preparation:
             f"column {name!r} of `interactions` must hold ids that `{file.option}` has; got "
             f"{error.received!r} in row {row} of {path}. "
             f"Add it to {file.path}, or leave the row out."
+        )
+
+
+def _owned(side: str, name: str) -> str:
+    """What a column that belongs to the users or items is called in the log, as no label is."""
+    return f"{name} of the {side}"
+
+
+def _check_keys(user_key: str, item_key: str) -> None:
+    if user_key == item_key:
+        raise UserError(
+            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
+            "Correct one of them."
         )
 
 

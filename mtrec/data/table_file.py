@@ -9,13 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from mtrec.data.arrow_columns import (
+    EXACT,
+    NUMBER,
+    all_match,
+    is_list,
+    is_number,
+    iso,
+    iso_type,
+    names_alone,
+    without_blanks,
+)
 from mtrec.data.columns import Bags, Columns, Texts
 from mtrec.errors import UserError
 
 # Options that need name no column.
 _OPTIONAL = ("rating", "timestamp", "negative")
-NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-_ZONE = r"(Z|[-+]\d\d:?\d\d)$"
 # Seconds of what a number may count since 1970.
 UNITS = {"W": 604_800, "D": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
@@ -51,7 +60,7 @@ class TableFile:
             UserError: The file has no such column, or it holds lists.
         """
         column = self._named(name, named_by)
-        if _is_list(column.type):
+        if is_list(column.type):
             raise UserError(
                 f"column {name!r} of `{self.option}`, which `{named_by}` names, must hold one "
                 f"value a row; in {self.path} it holds lists. Set `{named_by}` to another."
@@ -60,7 +69,7 @@ class TableFile:
 
     def cells(self, name: str, *, named_by: str) -> Any:
         """Returns a column, also one of lists, in which blank cells are null."""
-        return _without_blanks(self._named(name, named_by))
+        return without_blanks(self._named(name, named_by))
 
     def _named(self, name: str, named_by: str) -> Any:
         if name not in self.columns:
@@ -78,15 +87,18 @@ class TableFile:
         Blank cells, if there may be any, are null.
         """
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         column = self.column(name, named_by=named_by)
         kind = column.type
         if pa.types.is_floating(kind):  # whole numbers beside a missing one, mostly
-            ids = self._cast(column, pa.int64(), name, "a whole number or text")
+            rule = "a whole number, below 2^53 where the column holds fractions, or text"
+            self._refuse(pc.greater(pc.abs(column), EXACT), column, name, rule, "Write it as text")
+            ids = self._cast(column, pa.int64(), name, rule)
         elif pa.types.is_integer(kind) and not pa.types.is_uint64(kind):
             ids = column.cast(pa.int64())
         else:
-            ids = _without_blanks(column.cast(pa.large_string()))
+            ids = without_blanks(column.cast(pa.large_string()))
         if not optional:
             self._refuse(ids.is_null(), column, name, "an id", "Fill it in")
         return ids
@@ -96,8 +108,9 @@ class TableFile:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = _without_blanks(self.column(name, named_by=named_by))
-        numbers = self._cast(column, pa.float64(), name, "a number or empty")
+        column = without_blanks(self.column(name, named_by=named_by))
+        kind = pa.bool_() if all_match(column, r"(?i)^(true|false)$") else pa.float64()
+        numbers = self._cast(column, kind, name, "a number or empty").cast(pa.float64())
         # A missing rating is an empty cell; a NaN is a slip of whatever wrote the file. What is too
         # large for a float32 would be infinite too.
         odd = pc.fill_null(pc.invert(pc.is_finite(numbers.cast(pa.float32(), safe=False))), False)
@@ -109,37 +122,31 @@ class TableFile:
             self._refuse(outside, column, name, rule, "Correct it, set `rating_scale`")
         return _floats(numbers)
 
-    def time_type(self, name: str, *, named_by: str, form: str | None) -> Any:
-        """What a timestamp column is read as: `form`, or an Arrow type by its first row.
+    def time_type(self, name: str, *, named_by: str) -> Any:
+        """The Arrow type that the text of a timestamp column is read as, by its first row.
 
-        None without a row.
+        None without a row of text.
         """
         import pyarrow as pa
 
-        if form is not None:
-            return form
         column = self.column(name, named_by=named_by)[:1]
-        if not len(column):
+        if not len(column) or not pa.types.is_large_string(column.type):
             return None
-        if pa.types.is_temporal(column.type):
-            return pa.timestamp("us")
-        if not pa.types.is_large_string(column.type) or _all_numbers(column):
-            return pa.int64() if pa.types.is_integer(column.type) else pa.float64()
-        return pa.timestamp("us", "UTC" if _zoned(column) else None)
+        return pa.float64() if all_match(column, NUMBER) else iso_type(column)
 
     def times(self, name: str, kind: Any, *, named_by: str) -> np.ndarray:
         """Returns a timestamp column as int64 seconds, from numbers, dates or text.
 
         Args:
             name: Its name.
-            kind: The type to read it as, that `time_type` has of the first rows of all; or what
+            kind: The type to read text as, that `time_type` has of the first text of all; or what
                 `strptime` takes, such as `%m/%d/%Y`, or one of `UNITS`.
             named_by: The option that named it.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = _without_blanks(self.column(name, named_by=named_by))
+        column = without_blanks(self.column(name, named_by=named_by))
         rule = "seconds since 1970 or a date such as 2024-05-31T12:00:00"
         if isinstance(kind, str):
             rule = f"a time as `timestamp_format`={kind} says"
@@ -150,27 +157,31 @@ class TableFile:
             column = column.cast(pa.large_string())
             times = pc.strptime(column, format=kind, unit="s", error_is_null=True)
             self._refuse(pc.is_null(times), column, name, rule, "Correct it")
-            return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        times = self._cast(column, pa.float64() if isinstance(kind, str) else kind, name, rule)
-        if isinstance(kind, str):
-            times = pc.multiply(times, UNITS[kind])
+        elif isinstance(kind, str):
+            times = pc.multiply(self._cast(column, pa.float64(), name, rule), UNITS[kind])
+        else:
+            column, kind = _moments(column, kind)
+            times = self._cast(column, kind, name, rule)
         if pa.types.is_timestamp(times.type):
-            return times.cast(pa.int64()).to_numpy(zero_copy_only=False) // 1_000_000
+            return times.cast(pa.int64()).to_numpy(zero_copy_only=False)
         # What no int64 holds either; NaN is below nothing.
         self._refuse(pc.invert(pc.less(pc.abs(times), 2.0**63)), column, name, rule, "Correct it")
         return np.floor(times.to_numpy(zero_copy_only=False)).astype(np.int64)
 
     def feature(self, name: str) -> np.ndarray | Texts:
-        """Returns any other column: numbers as float32 (empty: NaN), the rest as text."""
+        """Returns any other column: numbers as float64 (empty: NaN), the rest as text.
+
+        Whole numbers that a float64 does not tell apart are text too: they only name something.
+        """
         import pyarrow as pa
 
         column = self.rows.column(name)
-        if pa.types.is_large_string(column.type) and _all_numbers(column) and not _codes(column):
-            column = _without_blanks(column).cast(pa.float64())
-        kind = column.type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-            return _floats(column.cast(pa.float64(), safe=False))
-        return self.text(name)
+        if all_match(column, NUMBER) and not _codes(column):
+            column = without_blanks(column)
+        elif not is_number(column.type):
+            return self.text(name)
+        numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return self.text(name) if names_alone(column, numbers) else numbers
 
     def text(self, name: str) -> Texts:
         """Returns any column as text, `""` where the cell is empty."""
@@ -182,7 +193,7 @@ class TableFile:
         import pyarrow.compute as pc
 
         column = self.rows.column(name)
-        if _is_list(column.type):
+        if is_list(column.type):
             return Bags.of_arrow(column)
         return Bags.of_arrow(pc.split_pattern(column.cast(pa.large_string()), separator))
 
@@ -215,13 +226,15 @@ class TableFile:
 
         columns: Columns = {}
         for field in self.rows.schema:
-            if _is_list(field.type) and pa.types.is_floating(field.type.value_type):
+            if field.name == without:
+                continue
+            if is_list(field.type) and pa.types.is_floating(field.type.value_type):
                 columns[field.name] = self.vectors(field.name)
-            elif field.name in bags or _is_list(field.type):
+            elif field.name in bags or is_list(field.type):
                 columns[field.name] = self.bag(field.name, separator)
             elif field.name in texts:
                 columns[field.name] = self.text(field.name)
-            elif field.name != without:
+            else:
                 columns[field.name] = self.feature(field.name)
         return columns
 
@@ -248,31 +261,18 @@ class TableFile:
             )
 
 
-def plain(rows: Any) -> Any:
-    """Turns dictionary-encoded columns into plain ones, and all text into large strings."""
+def _moments(column: Any, text_type: Any) -> tuple[Any, Any]:
+    """A column of times without parts of a second, and the type to read it as."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    def of(field: Any) -> Any:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        try:
-            pa.array([], kind.value_type if _is_list(kind) else kind).cast(pa.large_string())
-        except pa.ArrowNotImplementedError as error:
-            raise pa.ArrowInvalid(
-                f"column {field.name!r} holds {kind}, no text, numbers or lists of them"
-            ) from error
-        is_text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
-        # Some writers of Parquet leave text unmarked.
-        is_text |= pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        return pa.large_string() if is_text else kind
-
-    return rows.cast(pa.schema([(field.name, of(field)) for field in rows.schema]))
-
-
-def _is_list(kind: Any) -> bool:
-    import pyarrow as pa
-
-    fixed = pa.types.is_fixed_size_list(kind)
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or fixed
+    if pa.types.is_large_string(column.type):
+        return (iso(column) if pa.types.is_timestamp(text_type) else column), text_type
+    if pa.types.is_timestamp(column.type):
+        column = pc.floor_temporal(column, unit="second")
+    if pa.types.is_temporal(column.type):
+        return column, pa.timestamp("s")
+    return column, pa.int64() if pa.types.is_integer(column.type) else pa.float64()
 
 
 def _casts(cell: Any, to: Any) -> bool:
@@ -283,32 +283,6 @@ def _casts(cell: Any, to: Any) -> bool:
     except pa.ArrowException:
         return False
     return True
-
-
-def _without_blanks(column: Any) -> Any:
-    """Makes blank cells of a text column null, and trims the others."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_large_string(column.type):
-        return column
-    trimmed = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.equal(trimmed, ""), None, trimmed)
-
-
-def _all_numbers(column: Any) -> bool:
-    """Whether the cells of a text column that are not blank are numbers, and there are some."""
-    import pyarrow.compute as pc
-
-    filled = _without_blanks(column).drop_null()
-    return len(filled) > 0 and pc.all(pc.match_substring_regex(filled, NUMBER)).as_py()
-
-
-def _zoned(column: Any) -> bool:
-    """Whether the texts of a column end in a time zone."""
-    import pyarrow.compute as pc
-
-    return pc.all(pc.match_substring_regex(_without_blanks(column), _ZONE)).as_py()
 
 
 def _codes(column: Any) -> bool:

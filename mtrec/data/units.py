@@ -1,4 +1,4 @@
-"""The units of a batch, users or rows: what each is shown, what it is asked for, and how likely.
+"""The units of a batch, users, requests or rows: what each is shown and asked for, how likely.
 
 What a query is asked for is never shown to it, however often its user took the item. In time order
 what is asked for is what the user does not have by then; where users take items again, it is
@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from mtrec.data.histories import Histories, first_of_each
+from mtrec.data.requests import numbers
 
 # Entries that are looked at together.
 _AT_ONCE = 1 << 20
@@ -25,6 +26,7 @@ class Queries:
 
     Attributes:
         user: User row of each query, `[Q]`.
+        first: Entry that its request begins with, `[Q]`; -1 for a user, who is no moment.
         row: Entries to predict, the targets, `[N]`.
         row_owner: The query of each, `[N]`.
         row_had: Whether the user has its item by an entry that is no target, `[N]`.
@@ -37,6 +39,7 @@ class Queries:
     """
 
     user: np.ndarray
+    first: np.ndarray
     row: np.ndarray
     row_owner: np.ndarray
     row_had: np.ndarray
@@ -54,6 +57,7 @@ class Queries:
         row, shown, had = mine(self.row_owner), mine(self.shown_owner), mine(self.had_owner)
         return Queries(
             user=self.user[first : first + size],
+            first=self.first[first : first + size],
             row=self.row[row],
             row_owner=self.row_owner[row] - first,
             row_had=self.row_had[row],
@@ -96,13 +100,14 @@ class Units:
     Args:
         histories: The interactions to train on, by user.
         times: Seconds since 1970 of each of their entries.
-        batch_of: `users` or `rows`; see `mtrec.data.batches.Batches`.
+        batch_of: `users`, `requests` or `rows`; see `mtrec.data.batches.Batches`.
         history_share: Probability that an item is shown as history; see there.
         chronological: Whether only earlier entries are shown; see there.
         repeats: Whether users take items again; only in time order.
+        request: What the entries of one request of a user have alike; None for their time.
 
     Attributes:
-        ids: The units: user rows, or entries.
+        ids: The units: user rows, entries, or numbers of requests with something to ask for.
     """
 
     def __init__(
@@ -114,14 +119,14 @@ class Units:
         history_share: float,
         chronological: bool,
         repeats: bool,
+        request: np.ndarray | None = None,
     ) -> None:
         counts = np.diff(histories.offsets)
-        self.ids = np.flatnonzero(counts) if batch_of == "users" else np.arange(counts.sum())
         self._histories = histories
         self._times = times
-        self._of_rows = batch_of == "rows"
+        self._batch_of = batch_of
         self._history_share = history_share
-        self._chronological = chronological
+        self._chronological = chronological or batch_of == "requests"
         self._repeats = repeats
         # By which entries an item is the user's for good, and asked for no more.
         self._gives = histories.taken & (not repeats)
@@ -144,19 +149,45 @@ class Units:
             # What may be the first that is asked for.
             self._fresh[part] = until == np.arange(len(until))
 
+        if batch_of == "users":
+            self.ids = np.flatnonzero(counts)
+        elif batch_of == "rows":
+            self.ids = np.arange(len(self._user))
+        else:
+            self._request = numbers(self._user, times, request)
+            # The entry that each begins with: the first of its earliest.
+            self._begins = np.unique(self._request, return_index=True)[1]
+            begins = self._begins[self._request]
+            # What the user lacks when it begins is asked for.
+            self._asks = self._until >= histories.offsets[self._user] + self._earlier[begins]
+            self.ids = np.unique(self._request[self._asks])
+
+    @property
+    def per_user(self) -> np.ndarray:
+        """The number of units of each user, `[U + 1]`."""
+        users = self.ids if self._batch_of == "users" else self._user[self._first_of(self.ids)]
+        return np.bincount(users, minlength=len(self._histories.offsets) - 1)
+
+    def _first_of(self, units: np.ndarray) -> np.ndarray:
+        """The entry that each request, or the request of each row, begins with."""
+        return self._begins[units] if self._batch_of == "requests" else units
+
     def draw(self, units: np.ndarray, rng: np.random.Generator) -> Queries:
         """A query for each of `units`; targets and what is shown are drawn by `rng`."""
-        users = self._user[units] if self._of_rows else units
+        moments = self._batch_of != "users"
+        begin = self._first_of(units) if moments else np.full(len(units), -1)
+        users = self._user[begin] if moments else units
         entries, owners = self._histories.entries(users)
         place = np.arange(len(entries))
         first = place - (entries - self._first[entries])
         kept = (rng.random(len(entries)) < self._history_share)[first]
-        if self._of_rows:
-            row = units[owners]
-            target = entries == row
+        if moments:
+            target = entries == begin[owners]
+            if self._batch_of == "requests":
+                target = (self._request[entries] == units[owners]) & self._asks[entries]
             if self._chronological:
                 starts = self._histories.offsets[users]
-                kept &= entries - starts[owners] < self._earlier[row]
+                kept &= entries - starts[owners] < self._earlier[begin[owners]]
         else:
             target = ~kept
             if self._chronological:
@@ -169,6 +200,7 @@ class Units:
         had = (first == place) & ~asked & self._has[entries]
         return Queries(
             user=users,
+            first=begin,
             row=entries[target],
             row_owner=owners[target],
             row_had=otherwise[target],
@@ -191,19 +223,24 @@ class Units:
         return starts + self._earlier[entries[fresh[drawn]]]
 
     def brings(self, given: np.ndarray | None) -> Brings:
-        """What each unit can bring into the pool, by user or entry.
+        """What each unit can bring into the pool, by user, request or entry.
 
         Args:
             given: The item that comes with each entry where that is a target, 0 for none; or None.
         """
         entry = np.arange(len(self._user))
-        items, unit = self._histories.items, entry if self._of_rows else self._user.astype(np.int64)
+        unit = entry
+        if self._batch_of == "users":
+            unit = self._user.astype(np.int64)
+        elif self._batch_of == "requests":
+            unit, entry = self._request, np.flatnonzero(self._asks)
+        items = self._histories.items[entry]
         if given is not None:
-            also = np.flatnonzero(given)
+            also = entry[given[entry] > 0]
             items, entry = np.concatenate([items, given[also]]), np.concatenate([entry, also])
         missed = 1 - self._target_share()[entry]
         width = items.max(initial=0) + 1
-        if not self._of_rows and not self._chronological:
+        if self._batch_of == "users" and not self._chronological:
             # Entries with one item are targets together: what they bring, they bring once.
             once = first_of_each(self._first[entry] * width + items)
             items, entry, missed = items[once], entry[once], missed[once]
@@ -217,7 +254,7 @@ class Units:
 
     def uncertain(self, brings: Brings) -> Brings:
         """Those of `brings` that a unit may lack where it is there, and that its user lacks."""
-        if self._of_rows:  # a row brings all it can
+        if self._batch_of != "users":  # a row or a request brings all it can
             return brings.of(np.zeros(0, np.int64))
         items = self._histories.items
         width = max(brings.item.max(initial=0), items.max(initial=0)) + 1
@@ -227,7 +264,7 @@ class Units:
 
     def _target_share(self) -> np.ndarray:
         """Probability that an entry is a target where its unit is in the batch."""
-        if self._of_rows:
+        if self._batch_of != "users":
             return np.ones(len(self._user))
         if not self._chronological:
             return np.full(len(self._user), 1 - self._history_share)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
-from mtrec.data.inputs import Batch
+from mtrec.data.inputs import Batch, QueryInputs
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.tables import unnumbered
 from mtrec.distributed.traffic import Sent
@@ -40,10 +40,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out interactions, by user.
+    """Held-out interactions, by user or, of data that is asked for so, by request.
 
     Attributes:
-        users: User row of each evaluated user, `[U]`, ascending.
+        users: User row of each evaluated user, or of each request's, `[U]`, ascending.
+        counts: How many of the known entries of that user are known, the oldest, `[U]`.
+        requests: Row of the requests' table of each request, `[U]`, 0 for a user.
         owner: Position in `users` of each held-out interaction, `[H]`, ascending.
         item: Item row of each held-out interaction, `[H]`.
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
@@ -56,6 +58,8 @@ class HeldOut:
     """
 
     users: np.ndarray
+    counts: np.ndarray
+    requests: np.ndarray
     owner: np.ndarray
     item: np.ndarray
     labels: Mapping[str, np.ndarray]
@@ -65,12 +69,23 @@ class HeldOut:
     known: Histories
     dataset: Dataset
 
+    def inputs(self, users: slice) -> QueryInputs:
+        """What is known of some users, given by their positions, when they are asked about."""
+        own = self.users[users], self.known, self.counts[users], self.requests[users]
+        return QueryInputs.of(*own)
+
+    def entries(self, users: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in `known` of what they have by then, and for each its owner from 0 on."""
+        return self.known.entries(self.users[users], self.counts[users])
+
     def of(self, users: slice) -> "HeldOut":
         """Those of some users alone, given by their positions `start:stop` in `users`."""
         rows = slice(*np.searchsorted(self.owner, [users.start, users.stop]))
         return replace(
             self,
             users=self.users[users],
+            counts=self.counts[users],
+            requests=self.requests[users],
             owner=self.owner[rows] - users.start,
             item=self.item[rows],
             labels={name: values[rows] for name, values in self.labels.items()},
@@ -108,6 +123,13 @@ class PerUser:
                 for name, measured in values.items()
             },
         )
+
+    def by_user(self, users: np.ndarray) -> "PerUser":
+        """Sums over those of one user each, given the user row of every request, `[U]`."""
+        _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
+        summed = PerUser.summed({"": self.count, **self.totals}, owner, len(counts))
+        count = summed.totals.pop("").astype(self.count.dtype)
+        return PerUser(count=count, totals=summed.totals)
 
 
 @dataclass(frozen=True)

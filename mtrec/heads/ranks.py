@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtrec.data.histories import Histories
 from mtrec.heads import metrics
 from mtrec.heads.exact_search import rows_at_once, top_k
 from mtrec.heads.head import HeldOut
@@ -158,14 +157,16 @@ class ByPopularity(Scored):
 class ByOwn(Scored):
     """By how often each user has each of the items, the latest first among equals; by no others."""
 
-    def __init__(self, users: np.ndarray, known: Histories, num_items: int) -> None:
-        self._users, self._known, self._num_items = users, known, num_items
+    def __init__(self, held_out: HeldOut) -> None:
+        self._held_out, self._num_items = held_out, held_out.dataset.num_items
 
     def score(self, users: slice) -> None:
-        self._ready = self._users[users]
+        entries, owners = self._held_out.entries(users)
+        ends = np.searchsorted(owners, np.arange(1, users.stop - users.start))
+        self._own = np.split(self._held_out.known.items[entries] - 1, ends)  # oldest first
 
     def row(self, place: int) -> np.ndarray:
-        items = self._known.of_user(self._ready[place]) - 1  # oldest first
+        items = self._own[place]
         scores = np.bincount(items, minlength=self._num_items).astype(np.float64)
         latest = np.zeros(self._num_items)
         latest[items] = np.arange(1, len(items) + 1)
@@ -231,7 +232,7 @@ def _left_out(held_out: HeldOut, users: slice) -> list[np.ndarray]:
     """
     if held_out.dataset.repeats:
         return [np.zeros(0, np.int64)] * (users.stop - users.start)
-    entries, owners = held_out.known.entries(held_out.users[users])
+    entries, owners = held_out.entries(users)
     width = held_out.dataset.num_items
     pairs = np.unique(owners.astype(np.int64) * width + held_out.known.items[entries] - 1)
     ends = np.searchsorted(pairs, width * np.arange(1, users.stop - users.start))

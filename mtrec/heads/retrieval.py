@@ -192,8 +192,7 @@ class Retrieval(Head):
             popular = rank_all(held_out, ByPopularity(counts))
             measured |= {f"{_POPULAR}{name}": values for name, values in popular.items()}
             if held_out.dataset.repeats:
-                own = ByOwn(held_out.users, held_out.known, held_out.dataset.num_items)
-                measured[f"{_OWN}ranks"] = rank_all(held_out, own)["ranks"]
+                measured[f"{_OWN}ranks"] = rank_all(held_out, ByOwn(held_out))["ranks"]
         return measured
 
     def report(

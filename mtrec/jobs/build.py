@@ -13,6 +13,7 @@ from mtrec.config import Config
 from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
 from mtrec.data.negatives import Negatives
+from mtrec.data.requests import CONTEXT
 from mtrec.distributed.sharded_tables import sharded_above
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
@@ -27,8 +28,18 @@ from mtrec.training.step import Optimizers
 
 
 def data(config: Config, dataset: Dataset) -> Dataset:
-    """The data, which says by which rows users have items, and whether they take them again."""
-    return replace(with_taken(dataset, _heads(config)), repeats=config.data.get("repeats", False))
+    """The data, which says by which rows users have items, and how they are asked about."""
+    read = (
+        f.get("column", "")
+        for group in config.data["features"]["query"].values()
+        for f in group.values()
+    )
+    return replace(
+        with_taken(dataset, _heads(config)),
+        repeats=config.data.get("repeats", False),
+        by_request=config.train.batch_of == "requests"
+        or any(str(column).startswith(CONTEXT) for column in read),
+    )
 
 
 def _heads(config: Config) -> dict[str, Head]:
@@ -104,10 +115,12 @@ def batches(
             for that no loss reads, or the order of time where there is none.
     """
     times = np.asarray(dataset.interactions["timestamp"])[fit]
-    if config.train.chronological and np.ptp(times) == 0:
+    ordered = config.train.chronological or config.train.batch_of == "requests"
+    if ordered and np.ptp(times) == 0:
         raise UserError(
-            "train.chronological must be false where all interactions have one time: nothing would "
-            "ever be shown. Set train.chronological=false, or name a column in data.timestamp."
+            "train.chronological must be false, and train.batch_of users or rows, where all "
+            "interactions have one time: nothing would ever be shown. Set "
+            "train.chronological=false, or name a column in data.timestamp."
         )
     return Batches(
         dataset,

@@ -35,7 +35,10 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="union", node=sweeper.UnionSweeperConf)
     store.store(name="schema", node=Config)
-    store.store(name="schema_recommend", node=RecommendConfig)
+    recommend = OmegaConf.structured(RecommendConfig)
+    for name in ("features", "context"):  # columns, which are the run's to know
+        OmegaConf.set_struct(recommend._get_node(name), False)
+    store.store(name="schema_recommend", node=recommend)
     store.store(name="schema_compare", node=CompareConfig)
     store.store(name="schema_doctor", node=DoctorConfig)
 

@@ -46,7 +46,8 @@ def evaluate(
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
     (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
-    user_ids = np.asarray(trained.dataset.users[trained.dataset.user_key][evaluator.held_out.users])
+    rows = np.unique(evaluator.held_out.users)
+    user_ids = np.asarray(trained.dataset.users[trained.dataset.user_key][rows])
     per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
     run_dir.save_metrics(metrics, trained.directory)
     return metrics, reports

@@ -38,6 +38,11 @@ def _of_model(model: Mapping[str, Any]) -> set[str]:
     return set(model) - (set() if model["table_placement"] == "auto" else {"shard_above_mib"})
 
 
+def _of_train(train: Mapping[str, Any]) -> set[str]:
+    # What came before a request is strictly earlier anyhow.
+    return set(train) - ({"chronological"} if train["batch_of"] == "requests" else set())
+
+
 def _needing(by: str, unread: str) -> _Decided:
     """That `unread` is not read where `by` is null or empty."""
     return _Decided(by, lambda node: set(node) - (set() if node[by] else {unread}))
@@ -48,6 +53,7 @@ _NODES = {
     "data.split": (_Decided("kind", _of_split),),
     "cluster": (_Decided("kind", _of_cluster),),
     "model": (_Decided("table_placement", _of_model),),
+    "train": (_Decided("batch_of", _of_train),),
     "mtrec.Retrieval": (_needing("label", "at_least"),),
     "mtrec.load_table": (
         _needing("rating", "rating_scale"),

@@ -56,6 +56,13 @@ def known_rows(column: tf.Tensor | EncodedBags) -> tf.Tensor | EncodedBags:
     return column[1:]
 
 
+def row_of_unknown(column: tf.Tensor | EncodedBags) -> tf.Tensor | EncodedBags:
+    """Row 0 of a column, that of the unknown, as a column."""
+    if isinstance(column, EncodedBags):
+        return EncodedBags(column.offsets[:2], column.values[:1], column.most[:2])
+    return column[:1]
+
+
 def gather(
     column: tf.Tensor | EncodedBags, rows: tf.Tensor, *, distinct: bool
 ) -> tf.Tensor | BagRows:

@@ -1,5 +1,7 @@
 """Many users or items through the model, some at a time."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -14,9 +16,14 @@ ITEMS_AT_ONCE = 65_536
 
 def embed_users(model: Recommender, users: np.ndarray, known: Histories) -> dict[str, np.ndarray]:
     """Query representations of user rows `[U]` for each head, `[U, D]` or `[U, K, D]`."""
-    parts = []
-    for part in metrics.chunks(len(users), USERS_AT_ONCE):
-        parts.append(model.queries(QueryInputs.of(users[part], known)))
+    return embed_queries(model, lambda part: QueryInputs.of(users[part], known), len(users))
+
+
+def embed_queries(
+    model: Recommender, inputs: Callable[[slice], QueryInputs], count: int
+) -> dict[str, np.ndarray]:
+    """Query representations of so many queries, whose inputs are had by their positions."""
+    parts = [model.queries(inputs(part)) for part in metrics.chunks(count, USERS_AT_ONCE)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -1,6 +1,7 @@
 """The model: two towers and the heads that are trained on both."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import QueryInputs
+from mtrec.data.requests import contexts
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.model.bags import known_rows
@@ -48,14 +50,23 @@ class Recommender(keras.layers.Layer):
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
         learnt = {SHARED: fit, **{n: head.learns(dataset, fit) for n, head in self.heads.items()}}
+        # Row 0 of the requests is unknown.
+        requests = {scope: np.sort(learns) + 1 for scope, learns in learnt.items()}
         for tower, side, table in (
             (self.candidate, "item", dataset.items),
-            (self.query, "user", dataset.users),
+            (self.query, "user", {**dataset.users, **contexts(dataset)}),
         ):
             rows = np.asarray(dataset.interactions[side])
             trained = {scope: np.unique(rows[learns]) for scope, learns in learnt.items()}
             name = "candidate" if side == "item" else "query"
-            tower.adapt(table, trained=trained, table=name, heads=self.heads, seed=seed)
+            tower.adapt(
+                table,
+                trained=trained,
+                requests=requests,
+                table=name,
+                heads=self.heads,
+                seed=seed,
+            )
         viewed = {n: self.candidate.paths(n) for n, head in self.heads.items() if head.views}
         self.masks = {
             name: CorrelatedMasks(
@@ -152,7 +163,13 @@ class Recommender(keras.layers.Layer):
             ]
             for head in self.heads
         }
-        return self.query(users, self._pooled(inputs), inputs.replaced, inputs.draw, labelled)
+        return self.query(users, self._pooled(inputs), self._told(inputs), inputs.draw, labelled)
+
+    def _told(self, inputs: QueryInputs) -> dict[str, Any]:
+        """Encoded values in place of the users' table's: what was sent, and requests' context."""
+        users, requests = inputs.users, inputs.requests
+        rows = tf.zeros_like(users) if requests is None else requests
+        return {**self.query.of_requests(rows), **inputs.replaced}
 
     def _pooled(self, inputs: QueryInputs) -> Pooled:
         history, draw = inputs.history, inputs.draw
@@ -191,6 +208,6 @@ class Recommender(keras.layers.Layer):
     def gates(self, inputs: QueryInputs, items: tf.Tensor) -> dict[str, Gates]:
         """What the gates of both towers give each expert for queries and item rows `[M]`."""
         return {
-            "query": self.query.gates(inputs.users, self._pooled(inputs)),
-            "candidate": self.candidate.gates(items, {}),
+            "query": self.query.gates(inputs.users, self._pooled(inputs), self._told(inputs)),
+            "candidate": self.candidate.gates(items, {}, {}),
         }

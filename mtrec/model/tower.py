@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.columns import Column, Ragged, entries_of, held
+from mtrec.data.requests import CONTEXT
 from mtrec.errors import UserError, require
 from mtrec.heads.head import Head
 from mtrec.heads.max_similarity import starting_kernel
@@ -69,6 +70,7 @@ class Tower(keras.layers.Layer):
         columns: Mapping[str, Column],
         *,
         trained: Mapping[str, np.ndarray],
+        requests: Mapping[str, np.ndarray],
         table: str,
         heads: Mapping[str, Head],
         seed: int,
@@ -80,6 +82,8 @@ class Tower(keras.layers.Layer):
             trained: For `shared` and for each head, the rows of the table that training rows name,
                 ascending. An embedding that none of them reads would stay what it was drawn as:
                 what reads it is served as unknown.
+            requests: Likewise the rows of the requests' table, whose columns have `context.` before
+                their names.
             table: `query` or `candidate`.
             heads: The heads by name.
             seed: Seed of all initial weights.
@@ -96,11 +100,16 @@ class Tower(keras.layers.Layer):
         self.vectors = {name: head.query_vectors if query else 1 for name, head in heads.items()}
         # Not weights: the encoded table, looked up by row number in the step and in the export.
         self.encoded: dict[str, tf.Tensor | EncodedBags] = {}
+        # Features that are looked up by request.
+        self.contexts: list[str] = []
         # Of features that encode as row numbers of an embedding table, those that are trained.
         self.trained_rows: dict[str, np.ndarray] = {}
         for scope in (SHARED, *heads):
             for name, feature in self.features.get(scope, {}).items():
-                self._fit(feature, columns, trained[scope], f"{table}/{scope}/{name}")
+                path = f"{table}/{scope}/{name}"
+                of_request = feature.column.startswith(CONTEXT)
+                self._fit(feature, columns, (requests if of_request else trained)[scope], path)
+                self.contexts += [path] * of_request
         # The shared features, and where the scheme asks for it, once more for each head.
         self.spaces = {SHARED: self.features.get(SHARED, {})}
         if self.sharing.own_tables:
@@ -179,6 +188,10 @@ class Tower(keras.layers.Layer):
         layer = dense(vectors * (dim or self.output_dim), name, None, start, seed)
         layer.build((None, self.output_dim))
         return layer
+
+    def of_requests(self, rows: tf.Tensor) -> dict[str, tf.Tensor | BagRows]:
+        """What `call` takes as `replaced`: the context of requests, given their rows `[Q]`."""
+        return {path: self._gather(path, rows) for path in self.contexts}
 
     def encode_row(self, values: Mapping[str, Any]) -> dict[str, tf.Tensor | BagRows]:
         """Encodes one row that is not in the table, from raw values by column.
@@ -303,9 +316,11 @@ class Tower(keras.layers.Layer):
         shared, _ = self._shared(rows, {}, replaced, None)
         return self._of_head(head, shared[head], rows, replaced, None, [])
 
-    def gates(self, rows: tf.Tensor, histories: Pooled) -> Gates:
+    def gates(
+        self, rows: tf.Tensor, histories: Pooled, replaced: Mapping[str, tf.Tensor | BagRows]
+    ) -> Gates:
         """What the gates give each expert for table rows `[B]`; empty without gates."""
-        return self._shared(rows, histories, {}, None)[1]
+        return self._shared(rows, histories, replaced, None)[1]
 
 
 def _encoded(feature: Feature, value: Any) -> np.ndarray | Ragged:

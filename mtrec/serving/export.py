@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from mtrec.model.bags import row_of_unknown
 from mtrec.model.recommender import Recommender
 from mtrec.serving.index import Index
 from mtrec.serving.manifest import MANIFEST
@@ -20,6 +21,7 @@ from mtrec.serving.served import (
     ServedSearch,
     encoded_specs,
     new_users,
+    of_requests,
     variable,
 )
 from mtrec.tracking.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL, OURS
@@ -70,20 +72,21 @@ def _module(run: Run, index: Index | None, *, vocabularies: Path) -> tuple[tf.Mo
     item_id = tf.TensorSpec([None], tf.string, name="item_id")
     history = tf.TensorSpec([None], tf.string, name="history")
     owners = tf.TensorSpec([None], tf.int32, name="owners")
-    encoded = encoded_specs(run)
+    specs = encoded_specs(run)
+    encoded, context = list(specs.values()), [specs[path] for path in of_requests(run)]
     served = Served(run, vocabularies=vocabularies)
     root = tf.Module()
     root.resources = served.resources
     functions = {
-        "score_pairs": tf.function(served.score_pairs, [user_id, item_id]),
+        "score_pairs": tf.function(served.score_pairs, [user_id, item_id, *context]),
         "score_new": tf.function(served.score_new, [item_id, history, owners, *encoded]),
     }
     if run.retrieval and index:
         search = ServedSearch(run, served, run.retrieval, index)
         root.search_resources = search.resources
         k = tf.TensorSpec([], tf.int32, name="k")
-        functions["embed_query"] = tf.function(search.embed_query, [user_id])
-        functions["recommend"] = tf.function(search.recommend, [user_id, k])
+        functions["embed_query"] = tf.function(search.embed_query, [user_id, *context])
+        functions["recommend"] = tf.function(search.recommend, [user_id, k, *context])
         count = tf.TensorSpec([], tf.int32, name="count")
         new = [count, k, history, owners, *encoded]
         functions["recommend_new"] = tf.function(search.recommend_new, new)
@@ -102,7 +105,13 @@ def _encoded_as_variables(model: Recommender) -> Iterator[None]:
     constants = [tower.encoded for tower in towers]
     try:
         for tower in towers:
-            tower.encoded = tf.nest.map_structure(variable, tower.encoded)
+            tower.encoded = {
+                # What was known of past requests is served to nobody.
+                path: tf.nest.map_structure(
+                    variable, row_of_unknown(column) if path in tower.contexts else column
+                )
+                for path, column in tower.encoded.items()
+            }
         yield
     finally:
         for tower, encoded in zip(towers, constants, strict=True):

@@ -22,6 +22,8 @@ from mlflow.pyfunc import PythonModel
 # A query may be scored against the whole catalogue; this bounds the memory it takes.
 USERS_AT_ONCE = 256
 SECONDS_PER_DAY = 86_400
+# Before the names of columns that tell of a request.
+CONTEXT = "context."
 
 Row = dict[str, Any]
 
@@ -62,7 +64,8 @@ class RecommenderModel(PythonModel):
             model_input: A row for each question. `user_id`, a text or whole number; `history`, the
                 ids of items that a user whom the model does not know has chosen, oldest first; the
                 columns of the users' table, with what is known of such a user. One of them must be
-                there. With `item_id` in every row, the rows are pairs of user and item.
+                there. Columns of the request, such as `context.device`, say when or where any user
+                asks. With `item_id` in every row, the rows are pairs of user and item.
             params: `k`, the number of items for each user; not read for pairs. MLflow fills in the
                 default of the model's signature.
 
@@ -88,11 +91,12 @@ class RecommenderModel(PythonModel):
         """A question with each value as its column's type says, None where there is none."""
         kinds = {"user_id": "string", "item_id": "string", "history": "string[]", **self._columns}
         read = {name: _value(name, row.get(name), kind) for name, kind in kinds.items()}
-        told = [name for name in ("history", *self._columns) if read[name] is not None]
+        of_users = [name for name in self._columns if not name.startswith(CONTEXT)]
+        told = [name for name in ("history", *of_users) if read[name] is not None]
         if read["user_id"] is None and not told:
             _refuse(
                 "a row must hold a user_id, or what is known of a new user: "
-                f"{', '.join(('history', *self._columns))}; got none of them."
+                f"{', '.join(('history', *of_users))}; got none of them."
             )
         return read | {"told": told}
 
@@ -103,7 +107,9 @@ class RecommenderModel(PythonModel):
         number = self._tf.constant(k, self._tf.int32)
         columns = self._of_both(
             rows,
-            lambda ids, _: self._ask("recommend", user_id=ids, k=number),
+            lambda ids, asked: self._ask(
+                "recommend", user_id=ids, k=number, **self._context(asked)
+            ),
             lambda new, told: self._ask(
                 "recommend_new", count=self._tf.constant(len(new)), k=number, **told
             ),
@@ -125,7 +131,9 @@ class RecommenderModel(PythonModel):
 
         columns = self._of_both(
             rows,
-            lambda ids, asked: self._ask("score_pairs", user_id=ids, item_id=items(asked)),
+            lambda ids, asked: self._ask(
+                "score_pairs", user_id=ids, item_id=items(asked), **self._context(asked)
+            ),
             lambda new, told: self._ask("score_new", item_id=items(new), **told),
         )
         table = {name: [row[name] for row in rows] for name in ("user_id", "item_id")}
@@ -156,8 +164,9 @@ class RecommenderModel(PythonModel):
     def _check_new(self, rows: list[Row]) -> None:
         named = [row for row in rows if row["user_id"] is not None]
         ids = self._tf.constant([row["user_id"] for row in named], self._tf.string)
-        for row, known in zip(named, self._ask("embed_query", user_id=ids)["known"], strict=True):
-            if known:
+        known = self._ask("embed_query", user_id=ids, **self._context(named))["known"]
+        for row, is_known in zip(named, known, strict=True):
+            if is_known:
                 _refuse(
                     f"{' and '.join(row['told'])} must be left out for users that the model knows; "
                     f"it knows {row['user_id']!r}."
@@ -168,13 +177,22 @@ class RecommenderModel(PythonModel):
         histories = [row["history"] or [] for row in rows]
         owners = np.repeat(np.arange(len(rows), dtype=np.int32), [len(h) for h in histories])
         history = self._tf.constant([item for h in histories for item in h], self._tf.string)
-        encoded = {
+        encoded = self._encode(rows, "")
+        return {"history": history, "owners": self._tf.constant(owners), **encoded}
+
+    def _context(self, rows: list[Row]) -> dict[str, Any]:
+        """What rows tell of their requests, likewise."""
+        return self._encode(rows, CONTEXT)
+
+    def _encode(self, rows: list[Row], start: str) -> dict[str, Any]:
+        """What features make of the columns whose names begin so."""
+        return {
             f"encoded_{place}": self._tf.constant(
                 _encoded(recipe, [row[recipe["column"]] for row in rows])
             )
             for place, recipe in enumerate(self._encoded)
+            if recipe["column"].startswith(start)
         }
-        return {"history": history, "owners": self._tf.constant(owners), **encoded}
 
     def _ask(self, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
         try:

@@ -1,6 +1,6 @@
 """A trained run for raw ids, in TensorFlow ops: what the SavedModel's signatures are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mtrec.data.columns import Texts, held
 from mtrec.data.inputs import HistoryInputs, QueryInputs
+from mtrec.data.requests import contexts
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
 from mtrec.model.bags import BagRows, EncodedBags, from_padded
@@ -56,24 +57,26 @@ class Served:
         """Rows of users, 0 where the model does not know them."""
         return _rows(self._users, user_id)
 
-    def known(self, rows: tf.Tensor) -> QueryInputs:
-        """User rows `[B]` with all that is known of them."""
+    def known(self, rows: tf.Tensor, context: Sequence[tf.Tensor]) -> QueryInputs:
+        """User rows `[B]` with all that is known of them, and the encoded context of each."""
         starts, ends = tf.gather(self._offsets, rows), tf.gather(self._offsets, rows + 1)
         entries = tf.ragged.range(starts, ends)
         owners = tf.cast(entries.value_rowids(), tf.int32)
         labels = {n: tf.gather(values, entries.flat_values) for n, values in self._labels.items()}
         items = tf.gather(self._history, entries.flat_values)
-        return QueryInputs(rows, HistoryInputs(items, owners, labels=labels))
+        replaced = self._replaced(context, of_requests(self._run))
+        return QueryInputs(rows, HistoryInputs(items, owners, labels=labels), replaced=replaced)
 
     def new(
         self, count: tf.Tensor, history: tf.Tensor, owners: tf.Tensor, encoded: Sequence[tf.Tensor]
     ) -> QueryInputs:
         """So many users whom the model does not know; see `score_new`."""
         rows = HistoryInputs(self._item_rows(history), owners)
-        return QueryInputs(tf.zeros([count], tf.int32), rows, replaced=self._replaced(encoded))
+        replaced = self._replaced(encoded, recipes(self._run))
+        return QueryInputs(tf.zeros([count], tf.int32), rows, replaced=replaced)
 
-    def score_pairs(self, user_id: tf.Tensor, item_id: tf.Tensor) -> Outputs:
-        """Figures on pairs of user and item `[N]`.
+    def score_pairs(self, user_id: tf.Tensor, item_id: tf.Tensor, *context: tf.Tensor) -> Outputs:
+        """Figures on pairs of user and item `[N]`, and of context if the model reads one.
 
         Returns:
             `known` `[N]`, whether the model knows both; `score` `[N]`, the retrieval score, and
@@ -82,9 +85,9 @@ class Served:
             the standard deviation too, such as `rating_spread`.
         """
         users = self.user_rows(user_id)
-        # Many pairs may be of one user: the query tower runs once for each.
-        rows, place = tf.unique(users)
-        queries = self._model.queries(self.known(rows))
+        # Many pairs may be of one user: the query tower runs once for each, but in any context.
+        rows, place = (users, tf.range(tf.size(users))) if context else tf.unique(users)
+        queries = self._model.queries(self.known(rows, context))
         query = {name: tf.gather(vectors, place) for name, vectors in queries.items()}
         return self._score(query, users, item_id)
 
@@ -116,12 +119,14 @@ class Served:
         with tf.control_dependencies([tf.debugging.Assert(tf.size(unknown) == 0, [message])]):
             return tf.identity(rows)
 
-    def _replaced(self, encoded: Sequence[tf.Tensor]) -> dict[str, tf.Tensor | BagRows]:
-        """Encoded columns of new users by the paths of the query tower's features."""
+    def _replaced(
+        self, encoded: Sequence[tf.Tensor], paths: Iterable[str]
+    ) -> dict[str, tf.Tensor | BagRows]:
+        """Encoded columns that were sent, by the paths of the query tower's features."""
         held = self._run.model.query.encoded
         return {
             path: from_padded(column) if isinstance(held[path], EncodedBags) else column
-            for path, column in zip(recipes(self._run), encoded, strict=True)
+            for path, column in zip(paths, encoded, strict=True)
         }
 
     def _score(self, query: Outputs, users: tf.Tensor, item_id: tf.Tensor) -> Outputs:
@@ -169,18 +174,18 @@ class ServedSearch:
         )
         self.resources = [self._item_ids, self._titles, module]
 
-    def embed_query(self, user_id: tf.Tensor) -> Outputs:
-        """What the index is asked with for users `[B]`.
+    def embed_query(self, user_id: tf.Tensor, *context: tf.Tensor) -> Outputs:
+        """What the index is asked with for users `[B]`, and their context if the model reads one.
 
         Returns:
             `embedding` `[B, D]`, or `[B, K, D]` of a head with K query vectors above 1; `known`
             `[B]`, whether the model knows the user.
         """
         rows = self._served.user_rows(user_id)
-        embedding = self._answerer.embed(self._served.known(rows))
+        embedding = self._answerer.embed(self._served.known(rows, context))
         return {"embedding": embedding, "known": rows > 0}
 
-    def recommend(self, user_id: tf.Tensor, k: tf.Tensor) -> Outputs:
+    def recommend(self, user_id: tf.Tensor, k: tf.Tensor, *context: tf.Tensor) -> Outputs:
         """The k best items for users `[B]`, best first; without repeats, of those each lacks.
 
         Returns:
@@ -190,7 +195,7 @@ class ServedSearch:
         Raises:
             tf.errors.InvalidArgumentError: If fewer than k items are left for a user.
         """
-        return self._found(self._served.known(self._served.user_rows(user_id)), k)
+        return self._found(self._served.known(self._served.user_rows(user_id), context), k)
 
     def recommend_new(
         self,
@@ -231,31 +236,37 @@ def recipes(run: Run) -> dict[str, dict[str, Any]]:
     return kept
 
 
-def encoded_specs(run: Run) -> list[tf.TensorSpec]:
-    """The inputs of the SavedModel that take what `recipes` make of columns, in their order."""
-    columns = [run.model.query.encoded[path] for path in recipes(run)]
-    return [
+def of_requests(run: Run) -> list[str]:
+    """The paths of `recipes` whose columns tell of a request: known users send them too."""
+    return [path for path in recipes(run) if path in run.model.query.contexts]
+
+
+def encoded_specs(run: Run) -> dict[str, tf.TensorSpec]:
+    """The inputs of the SavedModel that take what `recipes` make of columns, by their paths."""
+    columns = {path: run.model.query.encoded[path] for path in recipes(run)}
+    return {
         # A bag's values come padded with 0, and may be more than any in the table.
-        tf.TensorSpec([None, None], tf.int32, name=f"encoded_{place}")
+        path: tf.TensorSpec([None, None], tf.int32, name=f"encoded_{place}")
         if isinstance(c, EncodedBags)
         else tf.TensorSpec([None, *c.shape[1:]], c.dtype, name=f"encoded_{place}")
-        for place, c in enumerate(columns)
-    ]
+        for place, (path, c) in enumerate(columns.items())
+    }
 
 
 def new_users(run: Run) -> dict[str, Any]:
-    """How `mlflow_model.py` reads what is sent of a new user.
+    """How `mlflow_model.py` reads what is sent of a new user, and of any user's request.
 
     Returns:
-        `columns`: the columns of the users' table that may be sent, with their types as in
+        `columns`: the columns of users and requests that may be sent, with their types as in
         `Tracker.log_model`; `encoded`: what each feature makes of its column, in the order of the
         SavedModel's inputs `encoded_0`, `encoded_1`, ...
     """
     encoded = list(recipes(run).values())
+    held_columns = {**run.dataset.users, **contexts(run.dataset)}
     kinds = {"b": "boolean", "i": "double", "u": "double", "f": "double"}
     columns = {}
     for recipe in encoded:
-        values = held(run.dataset.users[recipe["column"]])
+        values = held(held_columns[recipe["column"]])
         kind = kinds.get(values.dtype.kind, "string")
         columns[recipe["column"]] = kind + ("[]" if values.ndim > 1 else "")
     return {"columns": columns, "encoded": encoded}

@@ -4,18 +4,20 @@ Each worker measures users of its own; the figures are made out of what all of t
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.columns import Columns
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
-from mtrec.data.inputs import QueryInputs
+from mtrec.data.requests import earlier, numbers
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.distributed.tables import seed_for
 from mtrec.heads.head import Head, HeldOut, Report
-from mtrec.model.encode import embed_items, embed_users
+from mtrec.model.encode import embed_items, embed_queries
 from mtrec.model.recommender import Recommender
 from mtrec.training.measured import Measured, joined, of_head
 
@@ -42,20 +44,29 @@ class Evaluator:
 
     def __init__(self, dataset: Dataset, *, known: np.ndarray, held_out: np.ndarray) -> None:
         columns = {name: np.asarray(c)[held_out] for name, c in dataset.interactions.items()}
-        order = np.argsort(columns["user"], kind="stable")
         histories = Histories.of(dataset, known)
-        users, owner = np.unique(columns["user"][order], return_inverse=True)
-        item = columns["item"][order]
-        entries, owners = histories.entries(users)
+        order, owner = _queries(columns, by_request=dataset.by_request)
+        user, time, item = (columns[name][order] for name in ("user", "timestamp", "item"))
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        users, requests = user[first], np.zeros(len(first), np.int32)
+        counts = histories.offsets[users + 1] - histories.offsets[users]
+        if dataset.by_request:
+            times = np.asarray(dataset.interactions["timestamp"])[histories.rows]
+            owners = np.repeat(np.arange(dataset.num_users + 1), np.diff(histories.offsets))
+            counts = earlier((owners, times), (users, time[first]))
+            requests = (held_out[order[first]] + 1).astype(np.int32)
+        entries, owners = histories.entries(users, counts)
         width = dataset.num_items + 1
         pairs = owners.astype(np.int64) * width + histories.items[entries]
         new = ~np.isin(owner.astype(np.int64) * width + item, pairs)
         self.held_out = HeldOut(
             users=users,
+            counts=counts,
+            requests=requests,
             owner=owner,
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},
-            time=columns["timestamp"][order].astype(np.int64),
+            time=time.astype(np.int64),
             new=new,
             asked=new | dataset.repeats,
             known=histories,
@@ -77,7 +88,7 @@ class Evaluator:
         if users.start == users.stop:
             return {}
         mine = self.held_out.of(users)
-        query = embed_users(model, mine.users, mine.known)
+        query = embed_queries(model, mine.inputs, len(mine.users))
         candidate = embed_items(model, mine.dataset.num_items)
         return {
             f"{name}/{kind}": values
@@ -99,10 +110,20 @@ class Evaluator:
     def report(
         self, measured: Measured, heads: Mapping[str, Head], *, full: bool
     ) -> dict[str, Report]:
-        """The report of each head, from what was measured of all users; see `Head.report`."""
-        return {
+        """The report of each head, from what was measured of all users; see `Head.report`.
+
+        What each user adds is summed over their requests.
+        """
+        found = {
             name: head.report(self.held_out, of_head(measured, name), full=full)
             for name, head in heads.items()
+        }
+        if not self.held_out.dataset.by_request:
+            return found
+        users = self.held_out.users
+        return {
+            name: replace(report, per_user=report.per_user and report.per_user.by_user(users))
+            for name, report in found.items()
         }
 
     def gates(self, model: Recommender) -> dict[str, float]:
@@ -113,12 +134,13 @@ class Evaluator:
             rows in nats: 0 where each row uses one expert, log K where it uses all K alike. With
             more than one level of gates, `.../level_<n>/...`. Nothing for a model without gates.
         """
-        known = self.held_out.known
-        users = _spread(self.held_out.users)
-        if not len(users):
+        total = len(self.held_out.users)
+        if not total:
             return {}
-        items = _spread(np.arange(1, self.held_out.dataset.num_items + 1))
-        towers = model.gates(QueryInputs.of(users, known), items.astype(np.int32))
+        users = slice(None, None, _step(total))
+        num_items = self.held_out.dataset.num_items
+        items = np.arange(1, num_items + 1, _step(num_items), dtype=np.int32)
+        towers = model.gates(self.held_out.inputs(users), items)
         flat: dict[str, float] = {}
         for tower, heads in towers.items():
             for head, levels in heads.items():
@@ -156,9 +178,23 @@ def of_some_users(
     return rows[np.isin(user, rng.choice(there, users, replace=False))]
 
 
-def _spread(rows: np.ndarray) -> np.ndarray:
-    """At most `GATES_OVER` of the rows, evenly spread."""
-    return rows[:: max(1, -(-len(rows) // GATES_OVER))]
+def _queries(columns: Columns, *, by_request: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The order of rows by user, or by user and request, and the number of the query of each."""
+    user = columns["user"]
+    if not by_request:
+        order = np.argsort(user, kind="stable")
+        return order, np.unique(user[order], return_inverse=True)[1]
+    order = np.lexsort((columns["timestamp"], user))
+    request = columns["request"][order] if "request" in columns else None
+    number = numbers(user[order], columns["timestamp"][order], request)
+    # Of one user, rows of another request may be among a request's.
+    beside = np.argsort(number, kind="stable")
+    return order[beside], number[beside]
+
+
+def _step(rows: int) -> int:
+    """Each how many-th of so many rows is among at most `GATES_OVER`, evenly spread."""
+    return max(1, -(-rows // GATES_OVER))
 
 
 def flat_metrics(reports: Mapping[str, Report], split: str) -> dict[str, float]:

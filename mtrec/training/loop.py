@@ -98,9 +98,10 @@ def fit(
 
     Raises:
         UserError: If a loss stops being finite, or `select_by` names no validation metric,
-            or one that is NaN in every epoch.
+            or one that is NaN in every epoch, or features read the context of users, who have none.
         PreemptedError: If `stop` said so, or `validate` raised it. What was trained is saved.
     """
+    _check_context(model, batches)
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
     step = Step(
@@ -329,6 +330,15 @@ class _Due:
             return due
         last, self._last_step = self._last_step, step
         return self._steps is not None and step // self._steps > last // self._steps
+
+
+def _check_context(model: Recommender, batches: Batches) -> None:
+    if model.query.contexts and batches.batch_of == "users":
+        raise UserError(
+            "`batch_of` must be requests or rows where a feature reads the context "
+            f"({model.query.contexts[0]}), as a user is no moment; got users. "
+            "Set `batch_of`=requests."
+        )
 
 
 def check_selectable(metric: str | None, metrics: Metrics) -> None:

@@ -46,6 +46,8 @@ def load(folder, **changed):
         "negative": None,
         "timestamp": "when",
         "timestamp_format": None,
+        "context": [],
+        "request": None,
         "user_columns": [],
         "item_columns": [],
         "user_vectors": {},
@@ -401,6 +403,25 @@ def test_columns_of_the_log_that_belong_to_users_or_items_go_to_their_tables(fol
     (folder / "log.csv").write_text(LOG.replace("ignored", "group"))
     with pytest.raises(UserError, match=r"`user_columns` .* they have 'group' twice"):
         load(folder, user_columns=["group"])
+
+
+def test_context_and_requests_come_from_the_log_row_by_row(folder):
+    (folder / "log.csv").write_text(
+        "who,what,stars,when,device,hour,basket\n"
+        "007,b,4,7,phone,18,x2\nanna,a,,5,,9.5,x1\n007,a,1.5,8,web,,x2\n007,c,1.5,9,phone,18,x3\n"
+    )
+    data = load(folder, context=["device", "hour"], request="basket")
+
+    # anna, then 007 by time; row 0 is unknown.
+    assert data.requests["device"].tolist() == ["", "", "phone", "web", "phone"]
+    np.testing.assert_array_equal(data.requests["hour"], np.float32([np.nan, 9.5, 18, np.nan, 18]))
+    first, second, third, fourth = data.interactions["request"].tolist()
+    assert second == third != fourth
+    assert first not in (second, fourth)
+    assert data.labels == ["rating"]
+    assert load(folder).requests == {}
+    with pytest.raises(UserError, match=r"the column 'shop' that `context` names"):
+        load(folder, context=["shop"])
 
 
 def test_a_byte_order_mark_and_other_delimiters_are_seen_through(folder):

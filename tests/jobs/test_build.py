@@ -66,6 +66,17 @@ def test_users_who_take_items_again_are_shown_what_is_earlier_and_known_by_it():
         batches_of(replace(planted(), repeats=True), *later, "train.chronological=false")
 
 
+def test_held_out_rows_are_asked_for_by_request_where_there_are_requests_or_context():
+    hour = "{_target_: mtrec.Categorical, column: context.hour_of_day}"
+    asked = {
+        "train.batch_of=requests": True,
+        f"+data.features.query.rating.hour={hour}": True,
+        "train.batch_of=rows": False,
+    }
+    for override, by_request in asked.items():
+        assert build.data(config_of(*SMALL, override), planted()).by_request is by_request
+
+
 def test_heads_with_different_negatives_are_refused():
     with pytest.raises(UserError, match=r"heads retrieval, other must have the same negatives"):
         batches_of(planted(), "+head@task.heads.other=softmax", "+task.weights.other=1")

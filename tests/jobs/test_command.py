@@ -9,13 +9,22 @@ from small_config import composed
 from mtrec.jobs.command import as_text, console
 
 COMMAND = """
+import logging
+import os
+
 from mtrec.jobs import build
 from mtrec.jobs.command import command
 from mtrec.jobs.load import load
 
 
+logger, handler = logging.getLogger("a.caller"), logging.StreamHandler(open(os.devnull, "w"))
+handler.close = handler.stream.close
+logger.addHandler(handler)
+
+
 @command("config")
 def main(config):
+    assert not (logger.disabled or handler.stream.closed), "Hydra has changed a caller's logging"
     build.data(config, load(config.data)[0])
     print("made")
 

@@ -19,6 +19,10 @@ LOG = ("data=table", "data.interactions=log.csv")
         (["data.split.kind=fold", "data.split.train_share=0.9"], r"split\.train_share .*kind=fold"),
         (["data.split.kind=temporal", "data.split.seed=1"], r"split\.seed .*kind=temporal"),
         (["data.split.kind=leave_one_out", "data.split.validation_share=0"], r"validation_share"),
+        (
+            ["train.batch_of=requests", "train.chronological=true"],
+            r"train\.chronological must be left out with train\.batch_of=requests",
+        ),
         (["cluster.max_failures=3"], r"cluster\.max_failures must be left out with .*kind=local"),
         (["model.table_placement=sharded", "model.shard_above_mib=1"], r"table_placement=sharded"),
         (

@@ -1,12 +1,15 @@
 """Representations are the sums they should be, and heads do not disturb each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_batch import asked
 from small_data import planted, written_out
-from small_model import implicit_squared, rating, recommender, softmax
+from small_model import implicit_squared, rating, recommender, shared_bottom, softmax
 
+from mtrec.data.columns import held
 from mtrec.errors import UserError
 from mtrec.model.features import Bucketized, Categorical, History, Numeric
 from mtrec.model.labelled_history import LabelledHistory
@@ -339,3 +342,31 @@ def test_entries_that_share_an_item_say_the_same_by_their_places(data):
 def test_a_labelled_history_stands_under_a_head_of_the_query_tower(data, side, scope):
     with pytest.raises(UserError, match=rf"{side}.{scope}.rated` is a labelled history, which"):
         rated(data, scope=scope, side=side)
+
+
+def test_a_query_reads_the_context_of_its_request_and_an_unknown_one_is_none(data):
+    rows = len(data.interactions["user"])
+    stores = np.array(["", *np.random.default_rng(0).choice(["north", "south"], rows - 1), "new"])
+    asked_at = replace(data, requests={"store": stores})
+    own = {"item_id": Categorical(column="item_id")}
+    store, of_head = (Categorical(column="context.store") for _ in range(2))
+    how = {"sharing": shared_bottom(), "dim": 8, "stddev": 0.3}
+    model = Recommender(
+        query=Tower(features={"shared": {"store": store}, "rating": {"store": of_head}}, **how),
+        candidate=Tower(features={"shared": own}, **how),
+        heads={"retrieval": implicit_squared(), "rating": rating(dim=8)},
+    ).adapt(asked_at, np.arange(rows - 1), seed=1)
+    nothing = tf.zeros([0], tf.int32), tf.zeros([0], tf.int32)
+    requests = np.int32([3, 1, 0, rows])
+    found = model.queries(asked(tf.zeros([4], tf.int32), *nothing, requests=requests))
+
+    # The last row trains nothing: a store of it alone is unknown.
+    expected = store.table(tf.constant(store.encode(held(stores[[3, 1, 0, 0]]))))
+    np.testing.assert_array_equal(found["retrieval"], expected)
+    added = found["rating"] - model.query.projections["rating"](expected)
+    said = of_head.table(tf.constant(of_head.encode(held(stores[[3, 1, 0, 0]]))))
+    np.testing.assert_allclose(added, said, atol=1e-6)
+    # What is sent stands for the request.
+    sent = model.query.encode_row({"context.store": stores[3]})
+    told = model.queries(asked(tf.zeros([1], tf.int32), *nothing, replaced=sent))
+    np.testing.assert_array_equal(told["retrieval"][0], found["retrieval"][0])

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,11 @@ FEATURES = {
     "tags": Categorical(column="tags"),
     "cover": Vectors(column="cover"),
 }
+# Of requests, which any user may send.
+CONTEXT = {
+    "store": Categorical(column="context.store"),
+    "hour": Bucketized(column="context.hour_of_day", bins=4),
+}
 TOLD = {
     "gender": "F",
     "zip": "z3",
@@ -66,14 +72,15 @@ def columns(rows):
 
 def random_run(directory):
     """A run whose weights are all random, with features of every kind."""
-    dataset = planted()
+    stores = np.random.default_rng(2).choice(["north", "south"], 500)
+    dataset = replace(planted(), requests={"store": np.array(["", *stores])})
     given = columns(dataset.num_users)
     dataset.users.update({name: held(column) for name, column in given.items()})
     own = {"item_id": Categorical(column="item_id")}
     how = {"sharing": shared_bottom(), "dim": 8, "stddev": 0.3}
     history = History(candidate="item_id", pooling=Sqrtn())
     model = Recommender(
-        query=Tower(features={"shared": {"history": history, **FEATURES}}, **how),
+        query=Tower(features={"shared": {"history": history, **FEATURES, **CONTEXT}}, **how),
         candidate=Tower(features={"shared": own}, **how),
         heads={"retrieval": implicit_squared(), "rating": rating()},
     ).adapt(dataset, all_rows(dataset), seed=1)
@@ -149,6 +156,8 @@ def test_the_signature_has_a_typed_column_for_each_column_of_users(served):
         "since": "DataType.double",
         "tags": "Array(string)",
         "cover": "Array(double)",
+        "context.store": "DataType.string",
+        "context.hour_of_day": "DataType.double",
     }
 
 
@@ -264,4 +273,34 @@ def test_whole_numbers_are_ids_as_well(served):
 
 def test_the_file_of_new_users_holds_plain_values(served):
     file = Path(served[0].directory, "model", export.NEW_USERS)
-    assert list(json.loads(file.read_text())["columns"]) == list(TOLD)
+    sent = [*TOLD, *(feature.column for feature in CONTEXT.values())]
+    assert list(json.loads(file.read_text())["columns"]) == sent
+
+
+def test_any_user_says_when_and_where_they_ask_by_name(served):
+    run, index, _, app = served
+    context = {"store": "north", "hour_of_day": 18}
+    sent = {f"context.{name}": value for name, value in context.items()}
+    rows = [
+        {"user_id": "4", **sent},
+        {"user_id": "4"},
+        {"history": ["7", "3"], "context.store": "south"},
+        {"user_id": "4", "context.store": "a new one"},
+    ]
+    none = {"user_id": None, "history": None, **dict.fromkeys(sent)}
+    status, answer = of_records(app, *({**none, **row} for row in rows), k=3)
+    assert status == 200, answer
+    expected = [
+        recommend(run, index, "4", k=3, context=context),
+        recommend(run, index, "4", k=3),
+        recommend(run, index, "new", k=3, history=["7", "3"], context={"store": "south"}),
+        recommend(run, index, "4", k=3),
+    ]
+    scores = [item.score for items in expected for item in items]
+    found = [row["score"] for row in answer["predictions"]]
+    np.testing.assert_allclose(found, scores, rtol=1e-4)
+    assert abs(scores[0] - scores[3]) > 1e-3
+    pairs = [{"user_id": "4", "item_id": expected[0][0].item_id, **more} for more in (sent, {})]
+    told = of_records(app, *({**dict.fromkeys(sent), **pair} for pair in pairs))[1]["predictions"]
+    assert told[0]["score"] == pytest.approx(scores[0], rel=1e-4)
+    assert told[1]["score"] != pytest.approx(scores[0], rel=1e-3)

@@ -510,8 +510,46 @@ def test_of_own_items_taken_equally_often_the_latest_comes_first():
     rows = [(1, 1, 3, 1), (1, 2, 3, 2), (1, 3, 3, 3), (1, 2, 3, 4), (1, 1, 3, 5), (1, 1, 3, 8)]
     data = replace(written_out(rows, num_items=30), repeats=True)
     held_out = Evaluator(data, known=np.arange(5), held_out=np.array([5])).held_out
-    own = ByOwn(held_out.users, held_out.known, 30)
+    own = ByOwn(held_out)
     own.score(slice(0, 1))
 
     assert own.top(np.array([0]), [np.zeros(0, int)], 4).tolist() == [[0, 1, 2, -1]]
     assert own.standing(0, np.array([0, 2])) == pytest.approx(np.array([[0, 2], [1, 1]]))
+
+
+def test_a_request_is_judged_with_what_was_known_before_it():
+    rows = [(1, 1, 3, 1), (1, 2, 3, 5), (2, 1, 3, 9)]
+    rows += [(1, 2, 3, 3), (1, 4, 3, 9), (1, 3, 3, 3), (2, 2, 3, 9)]
+    data = replace(written_out(rows, num_items=5), by_request=True)
+    scores = np.zeros((3, 6))
+    scores[1] = [0, 9, 3, 8, 7, 6]
+    scores[2, 2] = 1
+    evaluator = Evaluator(data, known=np.arange(3), held_out=np.arange(3, 7))
+    model = Scores(scores)
+    found = evaluator(model, full=True)["retrieval"]
+
+    # At time 3, user 1 has item 1 alone; at 9, items 1 and 2. User 2 has item 1 at 9, not before.
+    assert model.asked == [(1, [1]), (1, [1, 2]), (2, [])]
+    assert evaluator.held_out.requests.tolist() == [4, 5, 7]
+    # Items 3 and 2 are asked for first (of 3, 4, 5, 2 in order), then item 4 (of 3, 4, 5).
+    assert found.metrics["recall_at_1"] == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert found.metrics["mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert found.per_user.count.tolist() == [2, 1]
+    assert found.per_user.totals["mrr"].tolist() == [1.5, 1.0]
+    # Two workers find the same.
+    parts = [evaluator.measure(model, users, full=True) for users in evaluator.shares(2)]
+    assert evaluator.report(joined(parts), model.heads, full=True)["retrieval"].metrics == (
+        found.metrics
+    )
+
+
+def test_rows_of_a_basket_are_one_query_known_by_its_first_row():
+    rows = [(1, 1, 3, 1), (1, 2, 3, 5), (1, 3, 3, 4), (1, 4, 3, 6)]
+    data = written_out(rows)
+    columns = {**data.interactions, "request": np.array([0, 7, 8, 7], np.int32)}
+    data = replace(data, interactions=columns, by_request=True)
+    held_out = Evaluator(data, known=np.arange(1), held_out=np.array([3, 1, 2])).held_out
+
+    assert held_out.requests.tolist() == [3, 2]
+    assert held_out.owner.tolist() == [0, 1, 1]
+    assert held_out.item.tolist() == [3, 2, 4]

@@ -250,6 +250,14 @@ def test_the_training_loss_is_a_mean_over_the_steps_in_which_a_task_had_rows(dat
     assert metrics["train/rating/loss"] == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_the_context_of_users_who_are_no_moment_is_refused(data, tmp_path):
+    job = Job(data)
+    job.model.query.contexts = ["query/shared/hour"]
+
+    with pytest.raises(UserError, match=r"`batch_of` must be requests or rows where a feature"):
+        job.fit(tmp_path)
+
+
 def test_tables_whose_optimizer_clips_are_refused(data):
     job = Job(data)
     tables = keras.optimizers.Adam(0.1, clipnorm=1.0)
