@@ -41,6 +41,11 @@ _HOMES = {
     "mtrec.model.vectors": ["Vectors"],
     "mtrec.model.tower": ["Tower"],
     "mtrec.notebook": ["fit", "open_run"],
+    "mtrec.serving.answers.arrange": ["Arrange"],
+    "mtrec.serving.answers.candidates": ["Best", "Newest", "Own", "Popular"],
+    "mtrec.serving.answers.filter": ["Filter"],
+    "mtrec.serving.answers.fuse": ["Formula", "RankSum"],
+    "mtrec.serving.answers.pipeline": ["Answer"],
     "mtrec.serving.index": ["ExactBuilder", "ScannBuilder"],
     "mtrec.serving.run": ["Run"],
     "mtrec.training.balance": [

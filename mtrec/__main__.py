@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.metadata import version
 
 COMMANDS = {
     "launch": "train, evaluate, index and export a recommender",
@@ -28,6 +29,9 @@ def _named() -> str | None:
     asked = sys.argv.pop(1) if len(sys.argv) > 1 else "--help"
     if asked in COMMANDS:
         return asked
+    if asked == "--version":
+        print(f"mtrec {version('mtrec')}")
+        return None
     if asked in ("-h", "--help"):
         for command, does in COMMANDS.items():
             print(f"mtrec {command:<10} {does}")

@@ -103,16 +103,12 @@ class TrainConfig(Schedule):
             super().__post_init__()
         except UserError as error:
             raise UserError(re.sub(r"`(\w+)`", r"train.\1", str(error))) from error
-        if self.global_batch < 1:
-            raise UserError(f"train.global_batch must be at least 1; got {self.global_batch}.")
+        require("train.global_batch", self.global_batch, least=1)
         if self.batch_of not in ("users", "rows", "requests"):
             raise UserError(f"train.batch_of must be users, rows or requests; got {self.batch_of}.")
         if self.precision not in ("float32", "tf32"):
             raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
-        if not 0 <= self.history_share < 1:
-            raise UserError(
-                f"train.history_share must be at least 0 and below 1; got {self.history_share}."
-            )
+        require("train.history_share", self.history_share, least=0, below=1)
 
 
 @dataclass
@@ -163,12 +159,10 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("local", "ray"):
             raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
-        if self.num_workers < 1:
-            raise UserError(f"cluster.num_workers must be at least 1; got {self.num_workers}.")
-        if self.health_timeout_s <= 0:
-            raise UserError(
-                f"cluster.health_timeout_s must be more than 0; got {self.health_timeout_s:g}."
-            )
+        require("cluster.num_workers", self.num_workers, least=1)
+        require("cluster.health_timeout_s", self.health_timeout_s, above=0)
+        require("cluster.cpus_per_worker", self.cpus_per_worker, above=0)
+        require("cluster.max_failures", self.max_failures, least=0)
         named = re.fullmatch(
             r"local|auto|(ray://)?[^\s:/]+:\d+|(ray://)?\[.+\]:\d+", self.address or ""
         )
@@ -203,6 +197,10 @@ class TrackingConfig(StoreConfig):
     experiment: str
     run_name: str | None
 
+    def __post_init__(self) -> None:
+        if not self.experiment.strip():
+            raise UserError("tracking.experiment must be a name; got nothing. Give one.")
+
 
 @dataclass
 class Config:
@@ -210,16 +208,15 @@ class Config:
 
     Attributes:
         seed: The seed of everything that training draws.
-        data: The `_target_` that loads it and the options of that, how it is split, and the
-            features of both towers.
-        task: See `TaskConfig`.
-        model: See `ModelConfig`.
+        data: The `_target_` that loads it, that one's options, its split, both towers' features.
+        task, model: See `TaskConfig` and `ModelConfig`.
         balance: A `mtrec.training.balance.Balancer`.
         optimizer: One for `tables`, one for `dense` weights.
         train: See `TrainConfig`.
         evaluate: See `EvaluateConfig`.
         cluster: See `ClusterConfig`.
         index: A `mtrec.serving.index.IndexBuilder`.
+        answer: A `mtrec.serving.answers.pipeline.Answer`.
         tracking: See `TrackingConfig`.
     """
 
@@ -233,6 +230,7 @@ class Config:
     evaluate: EvaluateConfig
     cluster: ClusterConfig
     index: dict[str, Any]
+    answer: dict[str, Any]
     tracking: TrackingConfig
 
     def __post_init__(self) -> None:
@@ -274,6 +272,9 @@ class RecommendConfig:
     trusted: list[str]
     tracking: StoreConfig
 
+    def __post_init__(self) -> None:
+        require("k", self.k, least=1)
+
 
 @dataclass
 class TradeoffConfig:
@@ -290,13 +291,8 @@ class TradeoffConfig:
             metric = getattr(self, name)
             if not re.fullmatch(r"test/[^/]+/[^/]+", metric):
                 raise UserError(f"tradeoff.{name} must be test/<head>/<metric>; got {metric}.")
-        if not 0 < self.confidence < 1:
-            raise UserError(
-                f"tradeoff.confidence must lie between 0 and 1; got {self.confidence}. "
-                "Set tradeoff.confidence=0.95."
-            )
-        if self.resamples < 1:
-            raise UserError(f"tradeoff.resamples must be at least 1; got {self.resamples}.")
+        require("tradeoff.confidence", self.confidence, above=0, below=1)
+        require("tradeoff.resamples", self.resamples, least=1)
 
 
 @dataclass
@@ -317,6 +313,10 @@ class DiskConfig:
 
     warn_gib: float
     fail_gib: float
+
+    def __post_init__(self) -> None:
+        require("disk.warn_gib", self.warn_gib, least=0)
+        require("disk.fail_gib", self.fail_gib, least=0)
 
 
 @dataclass

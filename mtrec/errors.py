@@ -1,6 +1,7 @@
 """The one exception that stands for a user's mistake, and the one for a job asked to stop."""
 
 import math
+import re
 
 
 class UserError(Exception):
@@ -23,13 +24,20 @@ def user_error(error: BaseException) -> UserError | None:
         return error
     cause = error.__cause__
     wrapped = isinstance(error, InstantiationException)
-    if wrapped and isinstance(cause, TypeError) and "keyword argument" in str(cause):
-        return UserError(f"an option must be one that its _target_ takes: {cause}. Leave it out.")
+    foreign = re.search(r"(\w+)\.__init__\(\) got an .* argument '(\w+)'", str(cause))
+    if wrapped and foreign:
+        return UserError(
+            f"`{foreign[2]}` must be an option that its _target_ takes, and {foreign[1]} has none. "
+            "Leave it out."
+        )
     if wrapped and str(error).startswith("Error locating target"):
         return UserError(
             f"a _target_ must be what can be imported; got: {' '.join(str(cause).split())} "
             "Correct its name."
         )
+    if wrapped and isinstance(cause, TypeError | ValueError):
+        said = " ".join(str(cause).split())
+        return UserError(f"options must be those that their _target_ takes: {said}. Correct them.")
     return user_error(cause) if cause else None
 
 

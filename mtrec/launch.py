@@ -40,6 +40,7 @@ def main(composed: "DictConfig") -> float | None:
     from mtrec.cluster import settings
     from mtrec.jobs import resume
     from mtrec.jobs.inferred import heeded
+    from mtrec.jobs.load import check_split
     from mtrec.jobs.schema import experiment_of
     from mtrec.jobs.terminal import Terminal
     from mtrec.jobs.unused import refuse_unused
@@ -51,6 +52,7 @@ def main(composed: "DictConfig") -> float | None:
     config = cast(Config, OmegaConf.to_object(composed))
     with in_keys(config, "data.split"):
         refuse_unused(config, hydra.overrides.task, experiment_of(hydra.runtime.choices))
+    check_split(config.data)
     settings.check_machine(config.cluster)
     resolve_uri(config.tracking.uri)
     directory = resume.directory_of(config, Path(hydra.runtime.output_dir))
@@ -61,6 +63,8 @@ def main(composed: "DictConfig") -> float | None:
             kept = f"; {waiting} records still wait for MLflow" if waiting else ""
             print(f"finished before{kept}; train.resume=never would start anew\nrun: {directory}")
         else:
+            if config.cluster.kind == "ray":
+                settings.check_answers(config.cluster.address)
             terminal = Terminal(console(), began=started_at())
             with terminal.following():
                 _run(found, terminal, inferred)
@@ -79,8 +83,9 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
 
     config, directory = found.config, found.directory
     with ending(terminal, directory) as told:
-        # Several logical devices must be made before anything else of TensorFlow.
-        if config.cluster.kind == "local" and config.cluster.devices_per_worker in (None, 1):
+        cluster = config.cluster
+        # Several logical devices of the CPU must be made before anything else of TensorFlow.
+        if cluster.kind == "local" and (cluster.use_gpu or cluster.devices_per_worker in (None, 1)):
             with devices.visible(_gpus(config.cluster)):
                 _import_tensorflow()
             with progress.stage("check"):
@@ -188,6 +193,9 @@ def job(
         with progress.stage("index", total=dataset.num_items, unit="items"):
             index = stages.index(trained, trained.retrieval, build.index_builder(config))
         reporter.index(index.manifest)
+        with progress.stage("answer", unit="users"):
+            trained, metrics = stages.answer(trained, index)
+        reporter.answer(metrics)
     with progress.stage("export"):
         signatures = stages.export(trained, index)
     with progress.stage("model to MLflow"):

@@ -31,7 +31,7 @@ class Recommendation:
     rating: float | None
 
 
-@command("recommend", texts=("run", "user_id"))
+@command("recommend", texts=("run", "user_id"), lists=("history",))
 def main(config: RecommendConfig) -> None:
     """Prints a table of the items recommended to a user."""
     from pathlib import Path
@@ -40,15 +40,15 @@ def main(config: RecommendConfig) -> None:
 
     from mtrec.distributed import devices
     from mtrec.libraries import import_tensorflow
+    from mtrec.tracking import finished, run_dir
 
+    directory: Path = finished.find_run(config.run, uri=config.tracking.uri)
     # One user's answer is no work for a GPU, which may be training.
     os.environ.update(devices.environment(0))
     import_tensorflow()
     from mtrec.jobs.restore import load_run
     from mtrec.serving import index
-    from mtrec.tracking import finished, run_dir
 
-    directory: Path = finished.find_run(config.run, uri=config.tracking.uri)
     trained = load_run(directory, trusted=config.trusted)
     if trained.retrieval is None:
         raise UserError(
@@ -120,15 +120,13 @@ def recommend(
         inputs = QueryInputs.of(np.array([row]), run.known)._replace(replaced=replaced)
     else:
         inputs = QueryInputs.of_new(run.item_rows(history), replaced)
-    data = run.dataset
-    left = data.num_items - (0 if data.repeats else len(np.unique(inputs.history.items)))
+    found = Answerer(run, index, traced=False).up_to(inputs, k)
+    left = int(np.count_nonzero(found["item"]))
     if not 1 <= k <= left:
         raise UserError(
             f"k must be between 1 and {left}, the items that may be recommended to user "
             f"{user_id!r}; got {k}."
         )
-    answerer = Answerer(run.model, run.retrieval, run.rating, index.at_once, repeats=data.repeats)
-    found = answerer.best(inputs, k)
     items, scores = (found[name][0].numpy().tolist() for name in ("item", "score"))
     titles = run.dataset.items[run.dataset.title][items].tolist()
     ratings = found["rating"][0].numpy().tolist() if run.rating else [None] * k

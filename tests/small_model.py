@@ -72,13 +72,15 @@ def recommender(
     pooling="sqrtn",
     dropout=None,
     bins=None,
+    context=False,
     seed=1,
 ):
     """Towers over history and ids, and `heads` by name, adapted to the rows `fit`.
 
     Both towers share by `scheme`, or from the bottom: the query tower through `layers`. With
     `dropout`, users' ids are shared as well, and they and histories dropped.
-    With `bins`, items have a second shared feature, the bin of their id.
+    With `bins`, items have a second shared feature, the bin of their id; with `context`, requests
+    have the hour of the day.
     """
     history = History(candidate="item_id", pooling=POOLINGS[pooling](), dropout=dropout or 0.0)
     query = {
@@ -87,6 +89,8 @@ def recommender(
     }
     if dropout is not None:
         query["shared"]["user_id"] = Categorical(column="user_id", dropout=dropout)
+    if context:
+        query["shared"]["hour"] = Categorical(column="context.hour_of_day")
     candidate = {
         "shared": {"item_id": Categorical(column="item_id")},
         "rating": {"item_id": Categorical(column="item_id")},

@@ -23,6 +23,7 @@ REQUIRED = {
 def choices() -> list[str]:
     """Every `group=option` of the root config."""
     groups = [
+        "answer",
         "balance",
         "cluster",
         "data",
@@ -59,7 +60,7 @@ def test_every_choice_composes_and_what_it_names_can_be_made(choice: str) -> Non
             features=config.data["features"][side],
             sharing=config.model.sharing[side],
         )
-    for node in (config.balance, config.index, *config.optimizer.values()):
+    for node in (config.answer, config.balance, config.index, *config.optimizer.values()):
         instantiate(node)
 
 

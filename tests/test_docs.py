@@ -21,7 +21,7 @@ from small_config import composed
 from mtrec.data import movielens, synthetic
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
-from mtrec.jobs import stages, worker
+from mtrec.jobs import build, stages, worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.jobs.unused import refuse_unused
@@ -194,6 +194,19 @@ def test_features_of_a_table_are_built_from_the_yaml_that_is_shown():
     features = instantiate(yaml.safe_load(shown))
     assert [f.column for f in features.values()] == ["item_id", "genres", "title", "price"]
     assert all(isinstance(feature, Feature) for feature in features.values())
+
+
+def test_the_answer_that_is_shown_is_made_of_its_stages(tmp_path):
+    (shown,) = (text for kind, text in blocks(ROOT / "docs" / "serving.md") if kind == "yaml")
+    file = tmp_path / re.match(r"# (\S+)\n", shown)[1]
+    file.parent.mkdir(parents=True)
+    file.write_text(shown)
+    words = ["--config-dir", "my_conf", "answer=shop"]
+    made = build.answer(config_of("launch", words, tmp_path))
+    assert [source.count for source in made.candidates.values()] == [300, 50]
+    assert made.filter.where == "in_stock and price < 20"
+    assert made.fuse.weights == {"retrieval": 1.0, "rating": None}
+    assert (made.arrange.at_most, made.arrange.of) == (3, "brand")
 
 
 def test_questions_over_http_name_columns_and_params_of_the_model():

@@ -16,7 +16,7 @@ DOORS = {
         "tracking/mlflow_run.py",
         "serving/mlflow_model.py",
     },
-    "scann": {"serving/index.py", "serving/mlflow_model.py"},
+    "scann": {"serving/tree.py", "serving/mlflow_model.py"},
     "duckdb": {"data/sorted_log.py"},
 }
 

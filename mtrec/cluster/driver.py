@@ -111,8 +111,7 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     local = cluster.address == "local"
     # Ray takes over the handlers of signals, with which a job is asked to save and stop.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    if not local:
-        settings.check_answers(cluster.address)
+    settings.check_answers(cluster.address)
     try:
         ray.init(
             address=cluster.address,

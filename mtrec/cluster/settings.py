@@ -87,7 +87,7 @@ def check_answers(address: str | None) -> None:
         UserError: If nobody does.
     """
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if address == "auto":  # Ray looks it up
+    if address in ("auto", "local"):  # Ray looks it up, or starts one
         return
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()

@@ -40,7 +40,7 @@ class Dataset:
         repeats: Whether users take items again, so that what one has is asked for, told from and
             recommended like any other item.
         requests: Columns of `[rows + 1]`, what is known of a row's request when one asks: row r + 1
-            is interaction r, and row 0 is unknown. See `mtrec.data.requests.contexts`.
+            is interaction r, and row 0 is unknown. See `mtrec.data.requests.QueryColumns`.
         by_request: Whether held-out rows are asked for by request, with what was known before it;
             or else by user, with all that is known.
     """

@@ -174,7 +174,7 @@ def _histogram(name: str, column: np.ndarray) -> Histogram:
         edges = np.linspace(low, high, _BARS + 1)
         if long_tail:
             edges = np.expm1(np.linspace(np.log1p(low), np.log1p(high), _BARS + 1))
-            edges[-1] = max(edges[-1], high)
+            edges[[0, -1]] = low, high  # which rounding has moved
         counts, _ = np.histogram(values, edges)
     filled, mean = float(len(values) / len(column)), float(values.mean())
     return Histogram(name, filled, mean, edges.tolist(), counts.tolist(), long_tail)
@@ -210,7 +210,8 @@ def _same_as_label(
             truth, found = sample[label][both].astype(np.float64), values[both]
             if len(truth) < 10 or np.ptp(truth) == 0 or np.ptp(found) == 0:
                 continue
-            if np.mean(found == truth) > _SAME:
+            # Labels are float32, columns of tables are not.
+            if np.mean(np.isclose(found, truth, rtol=1e-6, atol=0)) > _SAME:
                 yield f"{name} is the label {label}, in more than 99 % of the rows."
             elif abs(np.corrcoef(found, truth)[0, 1]) > _RELATED:
                 yield f"{name} tells the label {label}: their correlation is above {_RELATED}."

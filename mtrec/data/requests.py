@@ -3,34 +3,56 @@
 The rows of one request are what the user took then; a request is known by its first row.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 import numpy as np
 
-from mtrec.data.columns import Columns
 from mtrec.data.dataset import Dataset
 
 # Before the names of a request's columns, where a feature of the query tower reads them.
 CONTEXT = "context."
 _HOUR, _DAY = 3600, 86_400
+_OF_TIMES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "hour_of_day": lambda times: times // _HOUR % 24,
+    "weekday": lambda times: (times // _DAY + 3) % 7,  # 1970 began on a Thursday
+}
 
 
-def contexts(dataset: Dataset) -> Columns:
-    """What features may read of requests, by names such as `context.device`.
+class QueryColumns(Mapping[str, Any]):
+    """What features of the query tower may read: users' columns, and requests' as `context.device`.
 
     Where there are times, `context.hour_of_day` (0 to 23) and `context.weekday` (0 for Monday, in
-    UTC) come of them.
-
-    Returns:
-        Columns of `[rows + 1]`: row r + 1 is interaction r, and row 0 is unknown.
+    UTC) come of them. Columns are of `[rows + 1]`: row r + 1 is interaction r, row 0 is unknown.
     """
-    times = np.asarray(dataset.interactions["timestamp"])
-    found: Columns = {}
-    if times.any():
-        # 1970 began on a Thursday.
-        parts = {"hour_of_day": times // _HOUR % 24, "weekday": (times // _DAY + 3) % 7}
-        for name, values in parts.items():
-            known = np.where(times != 0, values, np.nan)
-            found[name] = np.concatenate([[np.nan], known]).astype(np.float32)
-    return {f"{CONTEXT}{name}": column for name, column in (found | {**dataset.requests}).items()}
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._users, self._requests = dataset.users, dataset.requests
+        self._times = np.asarray(dataset.interactions["timestamp"])
+        of_times = _OF_TIMES if self._times.any() else {}
+        contexts = [f"{CONTEXT}{name}" for name in {**of_times, **self._requests}]
+        self._names = [*self._users, *contexts]
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self._names:
+            raise KeyError(column)
+        if column in self._users:
+            return self._users[column]
+        name = column.removeprefix(CONTEXT)
+        if name in self._requests:
+            return self._requests[name]
+        found = np.full(len(self._times) + 1, np.nan, np.float32)
+        np.copyto(found[1:], _OF_TIMES[name](self._times), where=self._times != 0, casting="unsafe")
+        return found
+
+    def __contains__(self, column: object) -> bool:
+        return column in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def numbers(user: np.ndarray, time: np.ndarray, request: np.ndarray | None) -> np.ndarray:

@@ -64,12 +64,7 @@ def split(dataset: Dataset, *, kind: str, **options: Any) -> Split:
         UserError: An option is missing, is not one that the kind takes, or is out of its range, a
             part would be empty, or `temporal` meets data whose times are all the same.
     """
-    takes = options_of(kind)
-    if set(options) != set(takes):
-        raise UserError(
-            f"`kind`={kind} must be given {', '.join(takes) or 'no options'}; got "
-            f"{', '.join(options) or 'none'}."
-        )
+    check_options(kind, **options)
     first = first_copies(dataset.interactions)
     distinct = np.unique(first)
     rows = {name: np.asarray(column)[distinct] for name, column in dataset.interactions.items()}
@@ -96,6 +91,43 @@ def options_of(kind: str) -> tuple[str, ...]:
     return tuple(inspect.signature(KINDS[kind]).parameters)[1:]
 
 
+def check_options(kind: str, **options: Any) -> None:
+    """Refuses what `split` would refuse of any data.
+
+    Raises:
+        UserError: An option is missing, is not one that the kind takes, or is out of its range.
+    """
+    takes = options_of(kind)
+    if set(options) != set(takes):
+        raise UserError(
+            f"`kind`={kind} must be given {', '.join(takes) or 'no options'}; got "
+            f"{', '.join(options) or 'none'}."
+        )
+    _check_share("train_share", options.get("train_share", 0.5), remedy=0.8)
+    # None of train leaves nothing to validate.
+    _check_share("validation_share", options.get("validation_share") or 0.5, remedy=0.1)
+    if options.get("fold", 1) not in range(1, NUM_FOLDS + 1):
+        raise UserError(
+            f"`fold` must be from 1 to {NUM_FOLDS}; got {options['fold']}. Set `fold`=1."
+        )
+    seed = options.get("seed", 0)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"`seed` must be from 0 to {2**32 - 1}; got {seed}. Set `seed`=42.")
+
+
+def check_rating_share(share: float) -> None:
+    """Refuses a share of ratings that `keep_ratings` could not keep of any.
+
+    Raises:
+        UserError: It is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise UserError(
+            f"`rating_share` must be above 0 and at most 1; got {share}. "
+            "Set `rating_share`=1, or train no head on ratings."
+        )
+
+
 def keep_ratings(dataset: Dataset, fit: np.ndarray, *, rating_share: float, seed: int) -> Dataset:
     """Returns the data with a share of the ratings of the rows `fit`; all other rows keep theirs.
 
@@ -112,11 +144,7 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, rating_share: float, seed
         UserError: If the share is not above 0 and at most 1, or leaves no rating,
             or there is none to begin with.
     """
-    if not 0 < rating_share <= 1:
-        raise UserError(
-            f"`rating_share` must be above 0 and at most 1; got {rating_share}. "
-            "Set `rating_share`=1, or train no head on ratings."
-        )
+    check_rating_share(rating_share)
     if rating_share == 1:
         return dataset
     rating = np.array(dataset.interactions["rating"])
@@ -138,14 +166,12 @@ def keep_ratings(dataset: Dataset, fit: np.ndarray, *, rating_share: float, seed
 
 def _random(rows: Columns, *, seed: int, train_share: float, validation_share: float) -> Split:
     count = len(rows["user"])
-    _check_share("train_share", train_share, remedy=0.8)
     train, test = _cut(_permuted(np.arange(count), seed), round(train_share * count))
     return _held_out(train, test, validation_share)
 
 
 def _temporal(rows: Columns, *, train_share: float, validation_share: float) -> Split:
     times = rows["timestamp"]
-    _check_share("train_share", train_share, remedy=0.8)
     if len(times) and times.min() == times.max():
         raise UserError(
             "`kind`=temporal needs times that differ; every row has timestamp "
@@ -157,8 +183,6 @@ def _temporal(rows: Columns, *, train_share: float, validation_share: float) -> 
 
 
 def _fold(rows: Columns, *, seed: int, fold: int, validation_share: float) -> Split:
-    if fold not in range(1, NUM_FOLDS + 1):
-        raise UserError(f"`fold` must be from 1 to {NUM_FOLDS}; got {fold}. Set `fold`=1.")
     count = len(rows["user"])
     steps = np.diff(rows["user"])
     if steps.any() and (steps >= 0).all():
@@ -195,8 +219,6 @@ KINDS: dict[str, Callable[..., Split]] = {
 
 
 def _permuted(rows: np.ndarray, seed: int) -> np.ndarray:
-    if not 0 <= seed < 2**32:
-        raise UserError(f"`seed` must be from 0 to {2**32 - 1}; got {seed}. Set `seed`=42.")
     return np.random.RandomState(seed).permutation(rows)
 
 
@@ -207,8 +229,6 @@ def _cut(order: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _held_out(train: np.ndarray, test: np.ndarray, validation_share: float) -> Split:
     """Takes the validation rows off the end of train."""
-    if validation_share != 0:
-        _check_share("validation_share", validation_share, remedy=0.1)
     fit, validation = _cut(train, len(train) - round(validation_share * len(train)))
     return Split(fit=fit, validation=validation, test=test)
 

@@ -34,7 +34,7 @@ def make_strategy(devices: int | None, *, use_gpu: bool) -> tf.distribute.Strate
         UserError: If TensorFlow sees no GPU or fewer than asked for, or has GPUs at work that
             were not.
     """
-    names = _gpus(devices) if use_gpu else _cpus(devices or 1)
+    names = gpus(devices) if use_gpu else _cpus(devices or 1)
     workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
     if len(workers) > 1:
         return _several_workers(names)
@@ -42,7 +42,12 @@ def make_strategy(devices: int | None, *, use_gpu: bool) -> tf.distribute.Strate
     return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
 
 
-def _gpus(devices: int | None) -> list[str]:
+def gpus(devices: int | None) -> list[str]:
+    """Names of so many GPUs of this process, all for None.
+
+    Raises:
+        UserError: If TensorFlow sees fewer.
+    """
     # The environment says which are visible and how they give memory: `distributed.devices`.
     there = len(tf.config.get_visible_devices("GPU"))
     if not there:

@@ -69,7 +69,7 @@ class HeldOut:
     known: Histories
     dataset: Dataset
 
-    def inputs(self, users: slice) -> QueryInputs:
+    def inputs(self, users: slice | np.ndarray) -> QueryInputs:
         """What is known of some users, given by their positions, when they are asked about."""
         own = self.users[users], self.known, self.counts[users], self.requests[users]
         return QueryInputs.of(*own)
@@ -253,6 +253,10 @@ class Head(keras.layers.Layer, ABC):
         See `mtrec.heads.retrieval.with_taken`.
         """
         return None
+
+    def positive(self, held_out: HeldOut) -> HeldOut:
+        """Held-out interactions, those being `asked` that a head which ranks is judged by."""
+        return held_out
 
     def embed(self, representation: tf.Tensor) -> tf.Tensor:
         """What a head that ranks is searched by: vectors `[..., D]` of queries or candidates."""

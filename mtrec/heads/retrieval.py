@@ -184,7 +184,7 @@ class Retrieval(Head):
             with `popular_` before the names, and of data with repeats `own_ranks`, those by the
             user's own most frequent items.
         """
-        held_out = self._positive(held_out)
+        held_out = self.positive(held_out)
         query, candidate = (np.asarray(self.embed(side)) for side in (query, candidate))
         measured = rank_all(held_out, ByModel(query, candidate))
         if full:
@@ -204,7 +204,7 @@ class Retrieval(Head):
         means over the users that have such a target: how much of it the one list holds (Li et al.
         2023, A Next Basket Recommendation Reality Check, arXiv:2109.14233).
         """
-        held_out = self._positive(held_out)
+        held_out = self.positive(held_out)
         if not held_out.asked.any():
             return Report(metrics={})
         found = _Ranked.of(held_out, measured, prefix="")
@@ -222,7 +222,7 @@ class Retrieval(Head):
             per_user=PerUser.summed(found.per_user(), found.users, len(held_out.users)),
         )
 
-    def _positive(self, held_out: HeldOut) -> HeldOut:
+    def positive(self, held_out: HeldOut) -> HeldOut:
         """The interactions, the first positive one of a user with an item being asked for."""
         asked = held_out.asked
         if self.label is not None:

@@ -15,12 +15,14 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.negatives import Negatives
 from mtrec.data.requests import CONTEXT
 from mtrec.distributed.sharded_tables import sharded_above
+from mtrec.distributed.strategy import gpus
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.retrieval import with_taken
 from mtrec.jobs.keys import in_keys, told_in_keys
 from mtrec.model.recommender import Recommender
 from mtrec.model.tower import Tower
+from mtrec.serving.answers.pipeline import Answer
 from mtrec.serving.index import IndexBuilder
 from mtrec.training.balance import Balancer
 from mtrec.training.optimizers import TableOptimizer
@@ -61,6 +63,8 @@ def check(config: Config) -> None:
     Raises:
         UserError: If the constructor of a part does, or two parts do not fit.
     """
+    if config.cluster.use_gpu:
+        gpus(config.cluster.devices_per_worker)
     heads = _heads(config)
     Recommender(**{side: _tower(config, side) for side in ("query", "candidate")}, heads=heads)
     _largest_replicated(config)
@@ -186,3 +190,9 @@ def optimizers(config: Config, steps_per_epoch: int) -> Optimizers:
 def index_builder(config: Config) -> IndexBuilder:
     """What builds the serving index."""
     return _made(config, "index", config.index)
+
+
+def answer(config: Config) -> Answer:
+    """What makes an answer."""
+    made: Answer = _made(config, "answer", config.answer, _convert_="all")
+    return made

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 
 
 def command(
-    config_name: str, *, folder: str = "", typed: bool = True, texts: Container[str] = ()
+    config_name: str,
+    *,
+    folder: str = "",
+    typed: bool = True,
+    texts: Container[str] = (),
+    lists: Container[str] = (),
 ) -> Callable[[Callable[[Any], Any]], Callable[[], None]]:
     """Makes a Hydra command of a function over the typed config.
 
@@ -42,12 +48,16 @@ def command(
         folder: The folder of `conf/` that holds it.
         typed: Whether the function takes the config as objects of its schema, or as composed.
         texts: Options whose values are taken as they stand on the command line; see `as_text`.
+        lists: Options with lists of such values.
     """
 
     def decorate(function: Callable[[Any], Any]) -> Callable[[], None]:
         @functools.wraps(function)
         def main() -> None:
-            sys.argv[1:] = [as_text(argument, texts) for argument in sys.argv[1:]]
+            sys.argv[1:] = [as_text(a, texts, lists) for a in sys.argv[1:]]
+            if "--version" in sys.argv[1:]:
+                print(f"mtrec {version('mtrec')}")
+                return
             with interrupts.heard():
                 try:
                     _run(function, config_name, folder, typed)
@@ -55,6 +65,10 @@ def command(
                     number = interrupts.asked() or signal.SIGINT
                     print(f"error: {signal.Signals(number).name}: stopped", file=sys.stderr)
                     sys.exit(128 + number)
+                except BrokenPipeError:
+                    # Whoever read what is printed, such as `head`, has enough of it.
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    sys.exit(128 + signal.SIGPIPE)
 
         return main
 
@@ -97,7 +111,7 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: b
         try:
             run()
         except OSError as error:
-            if begun or isinstance(error, HydraException):
+            if begun or isinstance(error, HydraException | BrokenPipeError):
                 raise
             raise mistakes.unusable(error) from error
 
@@ -130,19 +144,27 @@ def _raising() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def as_text(argument: str, texts: Container[str]) -> str:
+def as_text(argument: str, texts: Container[str], lists: Container[str] = ()) -> str:
     """An argument of the command line, the value of an option of `texts` being put in quotes.
 
     Without them Hydra takes the id 1.10 for the number 1.1, and many a letter for a mistake. What
-    stands in quotes stays as it is.
+    stands in quotes stays as it is. Of an option of `lists`, each value of `[50,181]` is.
     """
     name, _, value = argument.partition("=")
-    if name not in texts or re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
-        return argument
+    if name in texts:
+        return f"{name}={_quoted(value)}"
+    if name in lists and (entries := re.fullmatch(r"\[(.*)\]", value, re.DOTALL)):
+        found = re.findall(r"\s*('.*?'|\".*?\"|[^,]+)\s*(?:,|$)", entries[1], re.DOTALL)
+        return f"{name}=[{','.join(_quoted(entry.strip()) for entry in found)}]"
+    return argument
+
+
+def _quoted(value: str) -> str:
+    if re.fullmatch(r"'.*'|\".*\"", value, re.DOTALL):
+        return value
     # Hydra halves backslashes before a quote alone.
     escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + m[2].replace("'", "\\'"), value)
-    escaped = escaped.replace("${", r"\${")
-    return f"{name}='{escaped}'"
+    return "'" + escaped.replace("${", r"\${") + "'"
 
 
 def console() -> "Console":

@@ -40,7 +40,7 @@ def heeded(composed: DictConfig) -> tuple[DictConfig, str | None]:
 
     The YAML is printed; it is None without `data.infer`.
     """
-    if not composed.data.get("infer"):
+    if composed.data.get("infer") is not True:  # anything but false is refused with the config
         return composed, None
     hydra = HydraConfig.get()
     experiment = experiment_of(hydra.runtime.choices)

@@ -6,9 +6,28 @@ from typing import Any
 from hydra.utils import get_object
 
 from mtrec.data.dataset import Dataset
-from mtrec.data.split import Split, keep_ratings, options_of, split
+from mtrec.data.split import (
+    Split,
+    check_options,
+    check_rating_share,
+    keep_ratings,
+    options_of,
+    split,
+)
 from mtrec.data.validate import check
 from mtrec.jobs.keys import in_keys
+
+
+def check_split(config: Mapping[str, Any]) -> None:
+    """Refuses what no data could be split by, before any is read.
+
+    Raises:
+        UserError: An option of `split` is out of its range.
+    """
+    how = config["split"]
+    with in_keys({"data": config}, "data.split"):
+        check_options(how["kind"], **_taken(how))
+        check_rating_share(how["rating_share"])
 
 
 def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
@@ -23,10 +42,14 @@ def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:
     """
     dataset, how = whole(config), config["split"]
     with in_keys({"data": config}, "data.split"):
-        takes = {name: how[name] for name in options_of(how["kind"])}
-        parts = split(dataset, kind=how["kind"], **takes)
+        parts = split(dataset, kind=how["kind"], **_taken(how))
         kept = keep_ratings(dataset, parts.fit, rating_share=how["rating_share"], seed=how["seed"])
     return kept, parts
+
+
+def _taken(how: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the kind of a split takes."""
+    return {name: how[name] for name in options_of(how["kind"])}
 
 
 def whole(config: Mapping[str, Any]) -> Dataset:

@@ -40,7 +40,7 @@ def refuse_flags(arguments: Sequence[str]) -> None:
         raise UserError(f"{message.replace('unrecognized arguments', 'there is no flag')}. {_SEE}")
 
     parser.error = error  # type: ignore[method-assign]
-    flags: argparse.Namespace = parser.parse_args([a for a in arguments if a != "--version"])
+    flags: argparse.Namespace = parser.parse_args(list(arguments))
     chosen = [name for name in ("run", "multirun", "cfg", "info") if getattr(flags, name)]
     if len(chosen) > 1:
         both = " and ".join(f"--{name}" for name in chosen)
@@ -83,8 +83,8 @@ def _sentence(error: BaseException, overrides: Sequence[str]) -> str:
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(error, overrides)
     if isinstance(error, ValidationError):
-        return _wrong_kind(error)
-    if isinstance(error, MissingConfigException):
+        return _wrong_kind(error, overrides)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_choice(error)
     if isinstance(error, OverrideParseException):
         return (
@@ -93,6 +93,10 @@ def _sentence(error: BaseException, overrides: Sequence[str]) -> str:
         )
     if isinstance(error, InstantiationException):
         return ""
+    if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):
+        return (
+            "hydra.sweeper.n_trials must be at least 1; got fewer. Set hydra.sweeper.n_trials=20."
+        )
     text = _one_line(error) if isinstance(error, HydraException) else ""
     for pattern, remedy in _COMPOSITION:
         found = re.search(pattern, text)
@@ -137,6 +141,11 @@ _COMPOSITION = (
         r"Additional config directory '(.+?)' not found",
         "--config-dir must be a directory; nothing is at {key}. Correct it.",
     ),
+    (
+        r"Primary config (?:directory|module).*?'(.+?)'",
+        "--config-path must be a directory of configs; nothing is at {key}. Leave it out: "
+        "--config-dir adds a directory.",
+    ),
 )
 
 
@@ -151,7 +160,8 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
         return f"{full} must be an option that there is; got {got}. {_SEE}"
     where = full.removesuffix(name)
     ours = not full.startswith("hydra.")
-    everywhere = [k for k in _keys(node._get_root(), ours=ours) if "._" not in k]
+    every = [key for key in _keys(node._get_root(), ours=ours) if "._" not in key]
+    everywhere = [key for key in every if not full.startswith(f"{key}.")]
     beside = [key for key in everywhere if key.startswith(where) and "." not in key[len(where) :]]
     near = difflib.get_close_matches(full, beside, n=1, cutoff=0.7)
     near = near or [key for key in everywhere if key.rsplit(".", 1)[-1] == name][:3]
@@ -171,7 +181,7 @@ def _keys(node: Any, path: str = "", *, ours: bool) -> Iterator[str]:
             yield from _keys(value, f"{path}{key!s}.", ours=ours)
 
 
-def _wrong_kind(error: ValidationError) -> str:
+def _wrong_kind(error: ValidationError, overrides: Sequence[str]) -> str:
     text = _one_line(error)
     found = re.search(r"Value '(.*)' of type '.*' could not be converted to (\w+)", text)
     key = str(error.full_key)
@@ -182,13 +192,18 @@ def _wrong_kind(error: ValidationError) -> str:
         return f"{key} must be true or false; got {found[1]}. Give one of both."
     if "not Optional" in text:
         return f"{key} must have a value; got null. Give one."
+    given = _given(key, overrides).partition("=")[2]
+    if "is not a ListConfig" in text:
+        return f"{key} must be a list; got {given}. Write {key}=[{given}]."
+    if re.search(r"Cannot assign \w+ to Dict", text):
+        return f"{key} must have keys of its own; got {given}. Write +{key}.<key>=..."
     if found := re.search(r"Invalid type assigned: .* value: (.*)", text):
         return f"{key} must have keys of its own; got {found[1]}. Write {key}.<key>=..."
     return f"{key} must be of its own kind; got: {text}. {_SEE}"
 
 
 def _missing_choice(error: MissingConfigException) -> str:
-    missing = error.missing_cfg_file or ""
+    missing = str(error.missing_cfg_file)
     if missing in _EXTRAS:
         needs, extra = _EXTRAS[missing]
         return (
@@ -204,16 +219,15 @@ def _missing_choice(error: MissingConfigException) -> str:
         )
     near = difflib.get_close_matches(option, choices, n=1, cutoff=0.6)
     mean = f" Did you mean {near[0]}?" if near else ""
-    return f"{group} must be one of {', '.join(choices)}; got {option}.{mean}"
+    return f"{group} must be one of {', '.join(choices)}; got {option or 'nothing'}.{mean}"
 
 
 def _given(key: str, overrides: Sequence[str]) -> str:
     """The override of a key as it was given."""
-    for override in overrides:
-        name = override.partition("=")[0].lstrip("+~")
-        if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}."):
-            return override
-    return key
+    names = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
+    about = [n for n in names if f"{n}.".startswith(f"{key}.") or f"{key}.".startswith(f"{n}.")]
+    # balance.rate=3, rather than the balance=fixed that it stands beside.
+    return names[max(about, key=len)] if about else key
 
 
 def _one_line(error: BaseException) -> str:

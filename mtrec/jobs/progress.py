@@ -108,6 +108,14 @@ class Reporter:
         self._tell(line)
         self.tracker.log_summary({"index/recall_against_exact": manifest.recall_at_k})
 
+    def answer(self, metrics: "Metrics") -> None:
+        """What whole answers reach, and what their stages leave of it."""
+        self.tracker.log_metrics(metrics, step=0)
+        shown = "filter_recall", "candidates_recall", "recall_at_10", "ndcg_at_10"
+        told = [f"{name} {metrics[f'test/answer/{name}']:.4f}" for name in shown if metrics]
+        if told:
+            self.console.print(f"answer: {', '.join(told)}")
+
     def model(self, signatures: Sequence[str], address: str | None) -> None:
         """What the SavedModel answers, and its address in MLflow if it has one."""
         served = f"; in MLflow {address}" if address else ""

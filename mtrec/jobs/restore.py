@@ -1,5 +1,6 @@
 """A trained run, read back from its directory."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mtrec.data.split import Split
 from mtrec.jobs import build
 from mtrec.serving.run import Run
 from mtrec.tracking import run_data
-from mtrec.tracking.run_dir import CHECKPOINTS, load_config
+from mtrec.tracking.run_dir import CHECKPOINTS, WEIGHTS, load_config
 from mtrec.training.checkpoint import read_selected
 
 
@@ -18,7 +19,10 @@ def restore_run(config: Config, dataset: Dataset, parts: Split, directory: Path)
     dataset = build.data(config, dataset)
     model = build.model(config, dataset, parts.fit)
     read_selected(directory / CHECKPOINTS, model=model.weights)
-    return Run(directory=directory, dataset=dataset, parts=parts, model=model)
+    answer = build.answer(config)
+    if (directory / WEIGHTS).is_file():
+        answer = answer.weighted(json.loads((directory / WEIGHTS).read_text()))
+    return Run(directory=directory, dataset=dataset, parts=parts, model=model, answer=answer)
 
 
 def load_run(directory: Path, *, trusted: Sequence[str] = ()) -> Run:

@@ -175,5 +175,6 @@ def discard(directory: Path) -> None:
     for name in run_dir.OURS:
         shutil.rmtree(directory / name, ignore_errors=True)
     # The config last: where a job is killed half-way, the directory is still a job's.
-    for name in (run_dir.METRICS, run_dir.INFERRED, run_dir.DATA_PAGE, RUN_ID_FILE, run_dir.CONFIG):
+    names = run_dir.METRICS, run_dir.WEIGHTS, run_dir.INFERRED, run_dir.DATA_PAGE, RUN_ID_FILE
+    for name in (*names, run_dir.CONFIG):
         (directory / name).unlink(missing_ok=True)

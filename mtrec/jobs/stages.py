@@ -6,12 +6,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from mtrec.heads.head import Report
+from mtrec.jobs import answers
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.reports import per_user
 from mtrec.serving import export as exporting
 from mtrec.serving import index as indexing
 from mtrec.serving import run
+from mtrec.serving.answers.fuse import RankSum
 from mtrec.tracking import run_dir
+from mtrec.tracking.whole import write_text
 from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
 from mtrec.training.loop import Metrics
 from mtrec.training.measured import Measured
@@ -69,6 +72,25 @@ def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexi
     )
     built.save(trained.directory / run_dir.INDEX)
     return built
+
+
+def answer(trained: run.Run, index: indexing.Index) -> tuple[run.Run, Metrics]:
+    """Chooses the weights of answers that are to be chosen, and looks at what answers reach.
+
+    Adds to `metrics.json`, and writes `answer.json` where weights were chosen.
+
+    Returns:
+        The run with those weights, and `test/answer/<metric>`; see `mtrec.jobs.answers.measure`.
+    """
+    parts = {s: evaluator_of(s, trained.dataset, trained.parts).held_out for s in SPLITS}
+    chosen = answers.tuned(trained, index, parts["val"])
+    if isinstance(chosen.answer.fuse, RankSum) and chosen is not trained:
+        weights = dict(chosen.answer.fuse.weights)
+        write_text(trained.directory / run_dir.WEIGHTS, json.dumps(weights) + "\n")
+    found = answers.measure(chosen, index, parts["test"])
+    metrics = {f"test/answer/{name}": value for name, value in found.items()}
+    run_dir.save_metrics(run_dir.load_metrics(trained.directory) | metrics, trained.directory)
+    return chosen, metrics
 
 
 def export(trained: run.Run, index: indexing.Index | None) -> list[str]:

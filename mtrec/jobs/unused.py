@@ -55,6 +55,7 @@ _NODES = {
     "model": (_Decided("table_placement", _of_model),),
     "train": (_Decided("batch_of", _of_train),),
     "mtrec.Retrieval": (_needing("label", "at_least"),),
+    "mtrec.Arrange": (_needing("at_most", "of"),),
     "mtrec.load_table": (
         _needing("rating", "rating_scale"),
         _needing("timestamp", "timestamp_format"),

@@ -14,12 +14,13 @@ from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, make_strategy, precision
 from mtrec.distributed.tables import tables_of
 from mtrec.errors import PreemptedError
-from mtrec.jobs import build
+from mtrec.jobs import answers, build
 from mtrec.jobs.footprint import describe, placement
 from mtrec.jobs.keys import told_in_keys
+from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
-from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics, of_some_users
+from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics, of_some_users
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
 _OF_A_SAMPLE = (
@@ -65,7 +66,7 @@ def train(
         balancer = build.balancer(config, batches.steps_per_epoch)
         optimizers = build.optimizers(config, batches.steps_per_epoch)
         optimizers.tables.build(tables_of(model))
-        evaluator = evaluator_of("val", dataset, _validation_of_epochs(config, dataset, parts))
+        evaluator = _validator(config, Run(directory, dataset, parts, model))
         if is_chief(strategy):
             if len(evaluator.held_out.item) < len(parts.validation):
                 listener.say(_OF_A_SAMPLE.format(config.evaluate.users))
@@ -112,11 +113,17 @@ def train(
     return history
 
 
-def _validation_of_epochs(config: Config, dataset: Dataset, parts: Split) -> Split:
-    """What is validated on after each epoch: if asked for, a sample of the users alone."""
-    users, seed = config.evaluate.users, config.seed
-    some = of_some_users(dataset, parts.validation, users=users, seed=seed)
-    return replace(parts, validation=some)
+def _validator(config: Config, run: Run) -> Evaluator:
+    """What judges each epoch of a run: if asked for, on a sample of the users alone.
+
+    Raises:
+        UserError: For what the answer of the run would be refused for at the end.
+    """
+    users, parts = config.evaluate.users, run.parts
+    some = of_some_users(run.dataset, parts.validation, users=users, seed=config.seed)
+    evaluator = evaluator_of("val", run.dataset, replace(parts, validation=some))
+    answers.check(config, run, evaluator.held_out)
+    return evaluator
 
 
 def _announce(say: Callable[[str], None]) -> Callable[[State], None]:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import QueryInputs
-from mtrec.data.requests import contexts
+from mtrec.data.requests import QueryColumns
 from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.model.bags import known_rows
@@ -50,11 +50,9 @@ class Recommender(keras.layers.Layer):
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
         learnt = {SHARED: fit, **{n: head.learns(dataset, fit) for n, head in self.heads.items()}}
-        # Row 0 of the requests is unknown.
-        requests = {scope: np.sort(learns) + 1 for scope, learns in learnt.items()}
         for tower, side, table in (
             (self.candidate, "item", dataset.items),
-            (self.query, "user", {**dataset.users, **contexts(dataset)}),
+            (self.query, "user", QueryColumns(dataset)),
         ):
             rows = np.asarray(dataset.interactions[side])
             trained = {scope: np.unique(rows[learns]) for scope, learns in learnt.items()}
@@ -62,7 +60,7 @@ class Recommender(keras.layers.Layer):
             tower.adapt(
                 table,
                 trained=trained,
-                requests=requests,
+                learnt=learnt,
                 table=name,
                 heads=self.heads,
                 seed=seed,

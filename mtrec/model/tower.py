@@ -70,7 +70,7 @@ class Tower(keras.layers.Layer):
         columns: Mapping[str, Column],
         *,
         trained: Mapping[str, np.ndarray],
-        requests: Mapping[str, np.ndarray],
+        learnt: Mapping[str, np.ndarray],
         table: str,
         heads: Mapping[str, Head],
         seed: int,
@@ -82,8 +82,8 @@ class Tower(keras.layers.Layer):
             trained: For `shared` and for each head, the rows of the table that training rows name,
                 ascending. An embedding that none of them reads would stay what it was drawn as:
                 what reads it is served as unknown.
-            requests: Likewise the rows of the requests' table, whose columns have `context.` before
-                their names.
+            learnt: Likewise the training rows themselves, row r being row r + 1 of columns that
+                have `context.` before their names, of the requests.
             table: `query` or `candidate`.
             heads: The heads by name.
             seed: Seed of all initial weights.
@@ -108,7 +108,8 @@ class Tower(keras.layers.Layer):
             for name, feature in self.features.get(scope, {}).items():
                 path = f"{table}/{scope}/{name}"
                 of_request = feature.column.startswith(CONTEXT)
-                self._fit(feature, columns, (requests if of_request else trained)[scope], path)
+                rows = learnt[scope] + 1 if of_request else trained[scope]
+                self._fit(feature, columns, rows, path)
                 self.contexts += [path] * of_request
         # The shared features, and where the scheme asks for it, once more for each head.
         self.spaces = {SHARED: self.features.get(SHARED, {})}

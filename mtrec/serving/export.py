@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from mtrec.model.bags import row_of_unknown
 from mtrec.model.recommender import Recommender
+from mtrec.serving.answer import variable
 from mtrec.serving.index import Index
 from mtrec.serving.manifest import MANIFEST
 from mtrec.serving.run import Run
@@ -22,7 +23,6 @@ from mtrec.serving.served import (
     encoded_specs,
     new_users,
     of_requests,
-    variable,
 )
 from mtrec.tracking.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL, OURS
 from mtrec.tracking.whole import replacing
@@ -82,7 +82,7 @@ def _module(run: Run, index: Index | None, *, vocabularies: Path) -> tuple[tf.Mo
         "score_new": tf.function(served.score_new, [item_id, history, owners, *encoded]),
     }
     if run.retrieval and index:
-        search = ServedSearch(run, served, run.retrieval, index)
+        search = ServedSearch(run, served, index)
         root.search_resources = search.resources
         k = tf.TensorSpec([], tf.int32, name="k")
         functions["embed_query"] = tf.function(search.embed_query, [user_id, *context])

@@ -9,7 +9,6 @@ candidate tower the index was built from and how it compares with exact search.
 """
 
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,8 +31,8 @@ from mtrec.serving.search_module import (
     SearchModule,
     TreeSearch,
     exact_here,
-    in_numpy,
 )
+from mtrec.serving.tree import TreeModule, build_tree, load_tree, num_leaves, tree_here
 from mtrec.tracking.run_dir import INDEX, OURS
 from mtrec.tracking.whole import replacing
 
@@ -41,6 +40,8 @@ from mtrec.tracking.whole import replacing
 SMALLEST_TREE = 16
 # How often a search that misses its target is made twice as wide, from 5 % to all of the leaves.
 WIDENINGS = 5
+# A share of the candidates up to which exact search of them alone is as fast as a tree of all.
+FEW = 0.1
 
 
 class Index:
@@ -51,15 +52,24 @@ class Index:
         ids: Their ids, `[C]` texts.
         manifest: What the index is.
         searcher: ScaNN's searcher; None when exact.
+        kept: Whether each of a tree's candidates may be found, `[C]`; None for all.
     """
 
     def __init__(
-        self, *, vectors: np.ndarray, ids: Texts, manifest: Manifest, searcher: Any
+        self,
+        *,
+        vectors: np.ndarray,
+        ids: Texts,
+        manifest: Manifest,
+        searcher: Any,
+        kept: np.ndarray | None = None,
     ) -> None:
         self.vectors = vectors
         self.ids = ids
         self.manifest = manifest
         self._searcher = searcher
+        self._kept = kept
+        self._among: tuple[np.ndarray, Index, np.ndarray] | None = None
 
     def search(
         self, queries: np.ndarray, k: int, *, exclude: Sequence[np.ndarray] = ()
@@ -84,8 +94,40 @@ class Index:
         scores, positions = self.at_once(queries, k, _pairs(exclude))
         return scores.numpy(), positions.numpy()
 
+    def among(self, kept: np.ndarray) -> "tuple[Index, np.ndarray]":
+        """This index of some of its candidates, found exactly where they are few.
+
+        Args:
+            kept: Whether each candidate may be found, `[C]`.
+
+        Returns:
+            The index, and which of the candidates each of its positions stands for.
+        """
+        # Kept, since an index is compiled when it is first asked.
+        if self._among is None or not np.array_equal(self._among[0], kept):
+            self._among = kept, *self._of(kept)
+        return self._among[1:]
+
+    def _of(self, kept: np.ndarray) -> "tuple[Index, np.ndarray]":
+        every = np.arange(len(kept), dtype=np.int32)
+        if kept.all():
+            return self, every
+        if self._searcher is not None and kept.mean() > FEW:
+            few = Index(
+                vectors=self.vectors,
+                ids=self.ids,
+                manifest=self.manifest,
+                searcher=self._searcher,
+                kept=kept,
+            )
+            return few, every
+        rows = np.flatnonzero(kept).astype(np.int32)
+        manifest = replace(self.manifest, kind="exact", catalogue_size=len(rows), settings={})
+        vectors, ids = self.vectors[rows], self.ids[rows]
+        return Index(vectors=vectors, ids=ids, manifest=manifest, searcher=None), rows
+
     def at_once(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
-        """`SearchModule.search` in this process, on the CPU."""
+        """`SearchModule.up_to` in this process, on the CPU."""
         queries, k, excluded = map(tf.constant, (queries, k, excluded))
         return self._compiled[queries.shape.rank](queries, k, excluded)
 
@@ -95,21 +137,32 @@ class Index:
 
         def search(queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
             with tf.device("CPU:0"):
-                return self._here().search(queries, k, excluded)
+                return self._here().up_to(queries, k, excluded)
 
         return {
             rank: tf.function(search, autograph=False, reduce_retracing=True) for rank in (2, 3)
         }
 
     def _here(self) -> SearchModule:
-        tree = None if self._searcher is None else _tree_here(self._searcher)
-        return SearchModule(exact=exact_here(self.vectors), manifest=self.manifest, tree=tree)
+        tree = None if self._searcher is None else tree_here(self._searcher)
+        kept = None if self._kept is None else tf.constant(self._kept)
+        return self._module(exact_here(self.vectors, self._kept), tree, kept)
 
     def as_module(self) -> SearchModule:
         """Returns the search with variables, for a SavedModel."""
-        tree = None if self._searcher is None else _TreeModule(self._searcher)
+        tree = None if self._searcher is None else TreeModule(self._searcher)
         vectors = tree.vectors if tree else tf.Variable(self.vectors, trainable=False)
-        return SearchModule(exact=ExactModule(vectors), manifest=self.manifest, tree=tree)
+        kept = None if self._kept is None else tf.Variable(self._kept, trainable=False)
+        return self._module(ExactModule(vectors, kept), tree, kept)
+
+    def _module(
+        self,
+        exact: SearchFunction,
+        tree: TreeSearch | None,
+        kept: tf.Tensor | tf.Variable | None,
+    ) -> SearchModule:
+        share = 1.0 if self._kept is None else float(self._kept.mean())
+        return SearchModule(exact=exact, manifest=self.manifest, tree=tree, kept=kept, share=share)
 
     def save(self, directory: Path) -> None:
         """Writes the index aside and renames it to `directory`, in place of one that was there.
@@ -219,7 +272,7 @@ class ScannBuilder:
         if len(exact.vectors) < max(self.exact_below, SMALLEST_TREE):
             return exact
         sample = self._sample(exact.vectors, queries)
-        index = self._widen(exact, _build_tree(exact.vectors), sample)
+        index = self._widen(exact, build_tree(exact.vectors), sample)
         index.manifest = replace(
             index.manifest,
             build_seconds=time.perf_counter() - start,
@@ -241,8 +294,8 @@ class ScannBuilder:
         base = replace(exact.manifest, kind="scann", k=k, num_queries=len(queries))
         for widening in range(WIDENINGS + 1):
             settings = {
-                "num_leaves": _num_leaves(size),
-                "leaves_to_search": math.ceil(min(1.0, 0.05 * 2**widening) * _num_leaves(size)),
+                "num_leaves": num_leaves(size),
+                "leaves_to_search": math.ceil(min(1.0, 0.05 * 2**widening) * num_leaves(size)),
                 "reorder": min(size, 10 * k * 2**widening),
             }
             manifest = replace(base, settings=settings)
@@ -284,7 +337,7 @@ def load(directory: Path, *, digest: str | None) -> Index:
         vectors=np.load(directory / "vectors.npy", allow_pickle=False),
         ids=Texts(*(np.load(directory / f"ids.{part}.npy") for part in ("offsets", "data"))),
         manifest=manifest,
-        searcher=_load_tree(directory / "scann") if manifest.kind == "scann" else None,
+        searcher=load_tree(directory / "scann") if manifest.kind == "scann" else None,
     )
 
 
@@ -319,76 +372,3 @@ def _pairs(exclude: Sequence[np.ndarray]) -> np.ndarray:
     rows = np.repeat(np.arange(len(exclude)), list(map(len, exclude)))
     positions = np.concatenate([np.zeros(0, np.int32), *exclude])
     return np.stack([rows, positions], axis=1).astype(np.int32)
-
-
-def _num_leaves(size: int) -> int:
-    return round(size**0.5)
-
-
-def _build_tree(vectors: np.ndarray) -> Any:
-    from scann.scann_ops.py import scann_ops_pybind
-
-    leaves = _num_leaves(len(vectors))
-    # How many leaves to search and how many candidates to score again is said at each search.
-    builder = scann_ops_pybind.builder(vectors, num_neighbors=10, distance_measure="dot_product")
-    builder = builder.tree(num_leaves=leaves, num_leaves_to_search=leaves)
-    builder = builder.score_ah(dimensions_per_block=2, anisotropic_quantization_threshold=0.2)
-    return builder.reorder(reordering_num_neighbors=100).build()
-
-
-def _load_tree(directory: Path) -> Any:
-    from scann.scann_ops.py import scann_ops_pybind
-
-    # ScaNN's own load_searcher would unpickle a file of document ids if it found one.
-    assets = (directory / "scann_assets.pbtxt").read_text()
-    tree = scann_ops_pybind.scann_pybind.ScannNumpy(str(directory), assets)
-    return scann_ops_pybind.ScannSearcher(tree)
-
-
-def _tree_here(searcher: Any) -> TreeSearch:
-    def search(queries: np.ndarray, *how: int) -> tuple[np.ndarray, np.ndarray]:
-        positions, scores = searcher.search_batched(queries, *map(int, how))
-        return scores, positions.astype(np.int32)
-
-    return lambda *inputs: in_numpy(search, inputs)
-
-
-class _TreeModule(tf.Module):
-    """A tree as ScaNN's own module of variables, which its TensorFlow ops search."""
-
-    def __init__(self, searcher: Any) -> None:
-        from scann.scann_ops.py import scann_ops
-
-        super().__init__()
-        with tempfile.TemporaryDirectory() as name:
-            searcher.serialize(name)
-            directory = Path(name)
-            self._state = scann_ops.ScannState(
-                [
-                    [(directory / "scann_config.pb").read_bytes()],
-                    [(directory / "serialized_partitioner.pb").read_bytes()],
-                    np.load(directory / "datapoint_to_token.npy"),
-                    [(directory / "ah_codebook.pb").read_bytes()],
-                    np.load(directory / "hashed_dataset.npy"),
-                    # Of a tree whose reordering is in float32, these three are empty.
-                    np.int8(0),
-                    np.float32(0),
-                    np.float32(0),
-                    np.load(directory / "dataset.npy"),
-                ]
-            )
-
-    @property
-    def vectors(self) -> tf.Variable:
-        """The candidates, `[C, D]`."""
-        return self._state.dataset
-
-    def __call__(
-        self, queries: tf.Tensor, k: tf.Tensor, reorder: tf.Tensor, leaves: tf.Tensor
-    ) -> Found:
-        """Searches; see `TreeSearch`."""
-        from scann.scann_ops.py.scann_ops import searcher_from_module
-
-        searcher = searcher_from_module(self._state)
-        positions, scores = searcher.search_batched(queries, k, reorder, leaves)
-        return scores, positions

@@ -15,6 +15,7 @@ from mtrec.data.split import Split
 from mtrec.data.vocabulary import Vocabulary
 from mtrec.errors import UserError
 from mtrec.model.recommender import Recommender
+from mtrec.serving.answers.pipeline import PLAIN, Answer
 from mtrec.serving.manifest import tower_digest
 
 
@@ -27,12 +28,14 @@ class Run:
         dataset: The data.
         parts: Its split.
         model: The model with the selected weights.
+        answer: What makes an answer of it.
     """
 
     directory: Path
     dataset: Dataset
     parts: Split
     model: Recommender
+    answer: Answer = PLAIN
 
     @cached_property
     def known(self) -> Histories:

@@ -16,31 +16,38 @@ SearchFunction: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Found]
 # Queries `[B, D]`, k, how many to reorder and leaves to search to scores `[B, <=k]` and positions;
 # what ScaNN's tree could not fill is NaN or left out.
 TreeSearch: TypeAlias = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], Found]
+# How much deeper than its share of the candidates says a tree looks for those that are kept.
+MARGIN = 1.5
 
 
 class ExactModule(tf.Module):
-    """Scores every candidate, in a graph."""
+    """Scores every candidate, in a graph; those that are not `kept`, `[C]`, are not found."""
 
-    def __init__(self, vectors: tf.Variable) -> None:
+    def __init__(self, vectors: tf.Variable, kept: tf.Variable | None) -> None:
         super().__init__()
         self._vectors = vectors
+        self._kept = kept
 
     def __call__(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """See `SearchModule.search`."""
         scores = score_all(queries, self._vectors)  # [B, C]
+        if self._kept is not None:
+            scores = tf.where(self._kept, scores, float("-inf"))
         nothing = tf.fill(tf.shape(excluded)[:1], scores.dtype.as_numpy_dtype("-inf"))
         best = tf.math.top_k(tf.tensor_scatter_nd_update(scores, excluded, nothing), k)
         return best.values, best.indices
 
 
-def exact_here(vectors: np.ndarray) -> SearchFunction:
-    """Scores every candidate, in this process."""
+def exact_here(vectors: np.ndarray, kept: np.ndarray | None) -> SearchFunction:
+    """Scores every candidate, in this process; those that are not `kept`, `[C]`, are not found."""
+    lost = np.zeros(0, np.int64) if kept is None else np.flatnonzero(~kept)
 
     def search(queries: np.ndarray, k: int, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, positions = excluded.T
         ends = np.cumsum(np.bincount(rows, minlength=len(queries)))
         seen = np.split(positions[np.argsort(rows, kind="stable")], ends[:-1])
-        return exact_top_k(vectors, queries, int(k), exclude=seen)
+        left_out = [np.concatenate([own, lost]) for own in seen] if len(lost) else seen
+        return exact_top_k(vectors, queries, int(k), exclude=left_out)
 
     return lambda *inputs: in_numpy(search, inputs)
 
@@ -62,15 +69,25 @@ class SearchModule(tf.Module):
         exact: Searches all candidates.
         manifest: What the index is.
         tree: The tree to search; None when exact.
+        kept: Whether each of the candidates of a tree may be found, `[C]`; None for all.
+        share: The share of them that may.
     """
 
     def __init__(
-        self, *, exact: SearchFunction, manifest: Manifest, tree: TreeSearch | None
+        self,
+        *,
+        exact: SearchFunction,
+        manifest: Manifest,
+        tree: TreeSearch | None,
+        kept: tf.Tensor | tf.Variable | None,
+        share: float,
     ) -> None:
         super().__init__()
         self._exact = exact
         self._manifest = manifest
         self._tree = tree
+        self._kept = kept
+        self._deeper = 1.0 if kept is None else MARGIN / share
 
     def search(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         """Returns the k best candidates of each query that it does not exclude, best first.
@@ -88,7 +105,19 @@ class SearchModule(tf.Module):
         """
         queries, excluded = tf.convert_to_tensor(queries), self._once(excluded)
         with tf.control_dependencies([self._check(queries, k, excluded)]):
-            k = tf.identity(k)
+            return self._up_to(queries, tf.identity(k), excluded)
+
+    def up_to(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
+        """`search` with scores of -inf in places for which no candidate is left.
+
+        Args:
+            queries: As for `search`.
+            k: As for `search`, and no more than there are candidates.
+            excluded: As for `search`.
+        """
+        return self._up_to(tf.convert_to_tensor(queries), k, self._once(excluded))
+
+    def _up_to(self, queries: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> Found:
         if self._tree is None:
             return self._exact(queries, k, excluded)
         scores, positions = self.in_tree(queries, k, excluded)
@@ -131,7 +160,8 @@ class SearchModule(tf.Module):
         """Searches ScaNN, deeper by what may be excluded; a place it cannot fill scores -inf."""
         assert self._tree
         size, settings = self._manifest.catalogue_size, self._manifest.settings
-        depth = tf.minimum(size, k + _most(excluded[:, 0], queries))
+        asked = tf.cast(k + _most(excluded[:, 0], queries), tf.float64)
+        depth = tf.cast(tf.math.ceil(tf.minimum(asked * self._deeper, size)), tf.int32)
         # Recall was measured at depth k; a deeper search must look into more leaves.
         wider = tf.maximum(depth / self._manifest.k, 1.0)  # float64
 
@@ -153,9 +183,11 @@ class SearchModule(tf.Module):
             shape = tf.shape(queries)[0], queries.shape[1] * depth  # [B, K depth]
             scores, positions = merge(*(tf.reshape(x, shape) for x in (scores, positions)))
         rows = tf.repeat(tf.range(tf.shape(scores)[0])[:, tf.newaxis], tf.shape(scores)[1], axis=1)
-        left_out = _is_in(
+        left_out = is_in(
             self._numbered(rows, positions), self._numbered(*tf.unstack(excluded, axis=1))
         )
+        if self._kept is not None:
+            left_out |= ~tf.gather(self._kept, positions)
         scores = tf.where(left_out, float("-inf"), scores)
         best = tf.math.top_k(scores, k)
         return best.values, tf.gather(positions, best.indices, batch_dims=1)
@@ -167,7 +199,7 @@ def _most(rows: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.pad(counts, [[0, 1]]))
 
 
-def _is_in(values: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
+def is_in(values: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
     """Whether each of `values` is one of `members` `[M]`, none of which is negative."""
     members = tf.sort(tf.concat([members, [-1]], axis=0))
     flat = tf.reshape(values, [-1])

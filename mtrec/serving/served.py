@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from mtrec.data.columns import Texts, held
 from mtrec.data.inputs import HistoryInputs, QueryInputs
-from mtrec.data.requests import contexts
+from mtrec.data.requests import QueryColumns
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
 from mtrec.model.bags import BagRows, EncodedBags, from_padded
 from mtrec.model.experts import SHARED
-from mtrec.serving.answer import Answerer
+from mtrec.serving.answer import Answerer, variable
 from mtrec.serving.index import Index
 from mtrec.serving.run import Run
 
@@ -157,22 +157,19 @@ class ServedSearch:
     Args:
         run: The trained run.
         served: Its model for raw ids.
-        retrieval: The retrieval head that the index serves.
-        index: The index.
+        index: The index of its retrieval head.
 
     Attributes:
         resources: What the methods read beyond the resources of `served`.
     """
 
-    def __init__(self, run: Run, served: Served, retrieval: str, index: Index) -> None:
+    def __init__(self, run: Run, served: Served, index: Index) -> None:
         self._served = served
-        data, module = run.dataset, index.as_module()
+        data = run.dataset
         self._item_ids = variable(np.asarray(data.items[data.item_key]))
         self._titles = variable(np.asarray(data.items[data.title]))
-        self._answerer = Answerer(
-            run.model, retrieval, run.rating, module.search, repeats=data.repeats
-        )
-        self.resources = [self._item_ids, self._titles, module]
+        self._answerer = Answerer(run, index, traced=True)
+        self.resources = [self._item_ids, self._titles, *self._answerer.resources]
 
     def embed_query(self, user_id: tf.Tensor, *context: tf.Tensor) -> Outputs:
         """What the index is asked with for users `[B]`, and their context if the model reads one.
@@ -193,7 +190,7 @@ class ServedSearch:
             `[B]`, whether the model knows the user.
 
         Raises:
-            tf.errors.InvalidArgumentError: If fewer than k items are left for a user.
+            tf.errors.InvalidArgumentError: If there are fewer than k items for a user.
         """
         return self._found(self._served.known(self._served.user_rows(user_id), context), k)
 
@@ -262,19 +259,14 @@ def new_users(run: Run) -> dict[str, Any]:
         SavedModel's inputs `encoded_0`, `encoded_1`, ...
     """
     encoded = list(recipes(run).values())
-    held_columns = {**run.dataset.users, **contexts(run.dataset)}
+    sent = QueryColumns(run.dataset)
     kinds = {"b": "boolean", "i": "double", "u": "double", "f": "double"}
     columns = {}
     for recipe in encoded:
-        values = held(held_columns[recipe["column"]])
+        values = held(sent[recipe["column"]])
         kind = kinds.get(values.dtype.kind, "string")
         columns[recipe["column"]] = kind + ("[]" if values.ndim > 1 else "")
     return {"columns": columns, "encoded": encoded}
-
-
-def variable(values: np.ndarray | tf.Tensor) -> tf.Variable:
-    """A variable that holds what a constant would, which the graph cannot beyond 2 GB."""
-    return tf.Variable(values, trainable=False)
 
 
 def _row_table(ids: Texts, file: Path) -> tf.lookup.StaticHashTable:

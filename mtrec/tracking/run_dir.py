@@ -22,6 +22,7 @@ from mtrec.tracking.whole import beside, write_text
 CONFIG = "config.yaml"
 INFERRED = "inferred.yaml"
 METRICS = "metrics.json"
+WEIGHTS = "answer.json"
 MEASURED = "measured"
 EVALUATION = "evaluation.json"
 USERS = "evaluation_users.parquet"

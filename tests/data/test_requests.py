@@ -8,7 +8,7 @@ from small_data import all_rows, written_out
 from small_negatives import in_batch
 
 from mtrec.data.batches import Batches
-from mtrec.data.requests import contexts, earlier, numbers
+from mtrec.data.requests import QueryColumns, earlier, numbers
 
 DAY = 86_400
 
@@ -53,12 +53,12 @@ def test_the_times_of_requests_are_context_without_a_column():
     # Thursday 1970-01-01 at 13:00, Monday 1970-01-05 at 00:00 and a row without a time.
     rows = [(1, 1, 3, 13 * 3600 + 59), (1, 2, 3, 4 * DAY), (1, 1, 3, 0)]
     stores = np.array(["", "north", "south", ""])
-    found = contexts(replace(written_out(rows), requests={"store": stores}))
+    found = QueryColumns(replace(written_out(rows), requests={"store": stores}))
 
     np.testing.assert_array_equal(found["context.hour_of_day"], [np.nan, 13, 0, np.nan])
     np.testing.assert_array_equal(found["context.weekday"], [np.nan, 3, 0, np.nan])
     assert found["context.store"].tolist() == stores.tolist()
-    assert not contexts(written_out([(1, 1, 3, 0)]))
+    assert list(QueryColumns(written_out([(1, 1, 3, 0)]))) == ["user_id"]
 
 
 @pytest.mark.parametrize("repeats", [False, True])

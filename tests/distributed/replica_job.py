@@ -5,6 +5,7 @@ other's collectives.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -52,7 +53,12 @@ def train(
     **how,
 ):
     """Losses of every step, all weights and the metrics after 20 steps."""
+    # Three rows or so a request.
     dataset = uneven()
+    if batch_of == "requests":
+        times = dataset.interactions["timestamp"] // 3600 * 3600
+        columns = {**dataset.interactions, "timestamp": times}
+        dataset = replace(dataset, interactions=columns, by_request=True)
     fit, held_out = np.split(np.random.default_rng(0).permutation(all_rows(dataset)), [500])
     with strategy.scope():
         heads = {
@@ -129,6 +135,7 @@ if __name__ == "__main__":
             # Six chunks of a batch's queries, or three of each replica's.
             {"pooling": "transformer", "encode_at_once": 3},
         ]
+        jobs.append(("in_batch", "requests", CAGrad(radius=0.5), {"context": True}))
         jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))

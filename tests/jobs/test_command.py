@@ -6,6 +6,8 @@ import sys
 import pytest
 from small_config import composed
 
+import mtrec
+from mtrec import __main__
 from mtrec.jobs.command import as_text, console
 
 COMMAND = """
@@ -85,9 +87,43 @@ def test_an_id_is_taken_as_it_stands_on_the_command_line(user_id):
     assert composed(typed, name="recommend").user_id == user_id
 
 
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ("[1.10,1e5, 1_000,true,null,007]", ["1.10", "1e5", "1_000", "true", "null", "007"]),
+        ("""[O'Brien,'a,b',"c, d",{e},${x}]""", ["O'Brien", "a,b", "c, d", "{e}", "${x}"]),
+        ("[]", []),
+    ],
+)
+def test_each_id_of_a_history_is_taken_as_it_stands_too(history, expected):
+    typed = as_text(f"history={history}", ["user_id"], ["history"])
+    assert list(composed(typed, "user_id=x", name="recommend").history) == expected
+
+
 def test_what_stands_in_quotes_and_other_options_stay_as_they_are():
     for argument in ("user_id='1.10'", 'user_id="a,b"', "k=5", "--cfg", "history=[1,2]"):
         assert as_text(argument, ["user_id"]) == argument
+
+
+def test_the_version_is_that_of_mtrec(capsys, monkeypatch):
+    for words in (["mtrec", "--version"], ["mtrec", "launch", "--version"]):
+        monkeypatch.setattr(sys, "argv", words)
+        __main__.main()
+        assert capsys.readouterr().out == f"mtrec {mtrec.__version__}\n"
+
+
+def test_a_reader_who_has_enough_ends_a_command_without_a_word():
+    ended = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"{sys.executable} -m mtrec launch --help | head -1; exit ${{PIPESTATUS[0]}}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.stderr, len(ended.stdout.splitlines())) == ("", 1)
 
 
 def test_text_is_printed_as_it_is(capsys):

@@ -32,6 +32,7 @@ FILES = {
     "few_items.csv": ["item_id,year", *(f"i{n},{1990 + n}" for n in range(9))],
     "double_items.csv": ["item_id,year", *(f"i{n % 11},1990" for n in range(12))],
     "folder/a.csv": [HEADER, *ROWS[:30]],
+    "folder/.ipynb_checkpoints/a-checkpoint.csv": ["what Jupyter leaves"],
     "folder/b.csv": [HEADER, *ROWS[30:], "u1,i1,good,1600000000"],
     "empty/readme": ["no table"],
     "binary.parquet": ["no parquet"],
@@ -52,6 +53,11 @@ KEYS = [
     ("launch cluster.workers=2", "cluster.workers is no option; "),
     ("launch model.query.dims=8", "Did you mean model.query.dim?"),
     ("launch hydra.rum.dir=x", "hydra.rum.dir is no option"),
+    (
+        "launch balance=fixed balance.rate=3",
+        "balance.rate is no option; got balance.rate=3. --help",
+    ),
+    ("launch index=exact index.k=3", "index.k is no option; got index.k=3. --help"),
     ("launch index.target=1", "index.target is no option"),
     (
         "launch learning_rate=0.1",
@@ -89,6 +95,8 @@ CHOICES = [
         "--config-name must be one that there is",
     ),
     ("launch --config-dir nowhere", "--config-dir must be a directory; nothing is at"),
+    ("launch --config-path nowhere", "--config-path must be a directory of configs; nothing is at"),
+    ("launch task=", "task must be one of joint, rating, retrieval; got nothing."),
     ("doctor cluster=ray_loc", "Did you mean ray_local?"),
 ]
 GRAMMAR = [
@@ -121,10 +129,18 @@ KINDS = [
     ("launch data.split.seed=x", "data.split.seed must be"),
     ("recommend user_id=3 k=ten", "k must be a whole number; got ten"),
     ("compare tradeoff.seed=x", "tradeoff.seed must be a whole number"),
+    ("doctor disk.warn_gib=-1", "disk.warn_gib must be at least 0"),
     ("doctor disk.warn_gib=few", "disk.warn_gib must be a number; got few"),
     ("launch data=table", "data.interactions must be given: pass data.interactions=..."),
     ("launch cluster=ray_address", "cluster.address must be given: pass cluster.address=..."),
     ("recommend", "user_id must be given: pass user_id=..."),
+    ("recommend user_id=3 k=0", "k must be at least 1; got 0"),
+    ("recommend user_id=3 history=50", "history must be a list; got 50. Write history=[50]."),
+    (
+        "recommend user_id=3 features=F",
+        "features must have keys of its own; got F. Write +features",
+    ),
+    ("recommend user_id=3 run=nowhere", "nowhere"),
     ("prepare data=table", "data.interactions must be given"),
 ]
 VALUES = [
@@ -167,10 +183,23 @@ VALUES = [
         "cluster.max_failures must be left out with",
     ),
     ("launch tracking.uri=folder", "tracking.uri must start with one of sqlite"),
+    ("launch tracking.experiment=", "tracking.experiment must be a name; got nothing."),
+    ("launch cluster=ray_local cluster.max_failures=-1", "cluster.max_failures must be at least 0"),
+    ("launch cluster=ray_local cluster.cpus_per_worker=0", "cluster.cpus_per_worker must be above"),
+    ("launch data.split.train_share=1.5", "data.split.train_share must lie between 0 and 1"),
+    ("launch data.split.validation_share=-1", "data.split.validation_share must lie between"),
+    ("launch data.split.rating_share=2", "data.split.rating_share must be above 0 and at most 1"),
+    ("launch data.split.kind=fold data.split.fold=9", "data.split.fold must be from 1 to 5; got 9"),
+    ("launch data.split.seed=-1", "data.split.seed must be from 0 to"),
+    ("launch data=table data.interactions=log.csv data.infer=perhaps", "data.infer must be of the"),
+    (
+        "launch cluster=ray_address cluster.address=127.0.0.1:1",
+        "cluster.address must be that of a running Ray cluster; got 127.0.0.1:1",
+    ),
     ("launch hydra.run.dir=/proc/x", "hydra.run.dir must be a directory that can be made"),
     ("launch hydra.run.dir=/dev/null/x", "hydra.run.dir must be a directory that can be made"),
     ("launch hydra.run.dir=empty", "hydra.run.dir must be a job's, or empty"),
-    ("compare tradeoff.confidence=2", "tradeoff.confidence must lie between 0 and 1"),
+    ("compare tradeoff.confidence=2", "tradeoff.confidence must be above 0 and below 1"),
     ("compare tradeoff.x=recall", "tradeoff.x must be test/<head>/<metric>; got recall"),
     ("compare tradeoff.resamples=0", "tradeoff.resamples must be at least 1"),
 ]
@@ -184,6 +213,12 @@ PARTS = [
     ("launch balance=famo balance.rate=-1", "balance.rate must be above 0; got -1"),
     ("launch optimizer.tables.beta_1=2", "optimizer.tables.beta_1 must be at least 0 and below 1"),
     ("launch index.k=0", "index.k must be at least 1; got 0"),
+    ("launch cluster.use_gpu=true", "cluster.use_gpu=true needs a GPU"),
+    (
+        "launch +optimizer.tables.clipnorm=1",
+        "optimizer.tables.clipnorm must be an option that its _target_ takes, and LazyAdam has",
+    ),
+    ("launch +optimizer.dense.momentum=1", "options must be those that their _target_ takes"),
     ("launch index.target_recall=2", "index.target_recall must be above 0 and at most 1; got 2"),
 ]
 DATA = [
@@ -201,6 +236,7 @@ DATA = [
     ("data.interactions=unrated.csv", "data.rating=null to do without"),
     ("data.interactions=twice.csv", "two of its columns have one name"),
     ("data.interactions=word.csv", "got 'good' in row 10 of word.csv"),
+    ("data.interactions=wide_letters.csv", "data.interactions must be a CSV file in UTF-8"),
     ("data.interactions=folder", "got 'good' in row 31 of"),
     ("data.interactions=endless.csv", "must be a finite number or empty in every row"),
     ("data.interactions=later.csv", "seconds since 1970"),
@@ -228,6 +264,7 @@ def place(tmp_path_factory):
     for name, lines in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    (folder / "wide_letters.csv").write_text(f"{HEADER}\n", encoding="utf-16")
     return folder
 
 
@@ -293,3 +330,10 @@ def test_an_extra_that_is_not_installed_is_named():
 
     error = MissingConfigException("Could not find it", "hydra/sweeper/optuna", options=["basic"])
     assert "pip install 'mtrec[search]'" in str(mistake_in(error, ["experiment=search"]))
+
+
+def test_a_search_of_no_trial_is_refused():
+    from mtrec.jobs.mistakes import mistake_in
+
+    error = ValueError("No trials are completed yet.")  # Optuna's own
+    assert "hydra.sweeper.n_trials must be at least 1" in str(mistake_in(error, []))

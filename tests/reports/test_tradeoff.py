@@ -257,7 +257,7 @@ def test_the_page_stands_alone_and_shows_every_group_and_flag():
     ("override", "sentence"),
     [
         ("tradeoff.x=recall", r"tradeoff\.x must be test/<head>/<metric>; got recall"),
-        ("tradeoff.confidence=95", r"tradeoff\.confidence must lie between 0 and 1; got 95"),
+        ("tradeoff.confidence=95", r"tradeoff\.confidence must be above 0 and below 1; got 95"),
         ("tradeoff.resamples=0", r"tradeoff\.resamples must be at least 1; got 0"),
     ],
 )

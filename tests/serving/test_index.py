@@ -479,6 +479,33 @@ def test_the_graph_falls_back_to_exact_search_for_the_rows_that_need_it(large):
         assert not any(map(np.any, map(np.isin, positions, exclude)))
 
 
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.05, 0.0005])
+def test_what_is_kept_of_a_tree_is_found_as_exact_search_finds_it(large, share):
+    index, vectors = large
+    queries, kept = clustered(50, seed=9), np.random.default_rng(0).random(CANDIDATES) < share
+    left = np.flatnonzero(kept)
+    few, rows = index.among(kept)
+    assert index.among(kept.copy())[0] is few  # compiled once
+    mine = [left[row % len(left) :: 40] for row in range(50)]
+    k = min(10, len(left) - 2)
+    excluded = pairs([np.searchsorted(rows, own) for own in mine])
+    truth = [
+        left[order][:k]
+        for order in sorted_positions(
+            vectors[left], queries, [np.searchsorted(left, own) for own in mine]
+        )
+    ]
+    for search in (few.at_once, few.as_module().up_to):
+        scores, positions = search(queries, k, excluded)
+        found = rows[positions.numpy()]
+        assert kept[found].all()
+        assert not any(np.isin(row, own).any() for row, own in zip(found, mine, strict=True))
+        assert recall(found, truth) >= (0.95 if share > 0.1 else 1)
+        # More than there are: what there is, and -inf after it.
+        scores, positions = search(queries[:1], len(rows) if share < 0.1 else 15_000, excluded[:0])
+        assert np.isfinite(scores).sum() == min(len(left), 15_000)
+
+
 @pytest.mark.parametrize("k", [0, 16, 21])
 def test_the_graph_refuses_more_than_a_query_has_left(k):
     index = exact_index(clustered(20, seed=1))

@@ -1,0 +1,1 @@
+"""The stages of an answer: candidates, filter, score, fuse, arrange."""
