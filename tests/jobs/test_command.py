@@ -1,5 +1,6 @@
 """A user's mistake is one sentence, wherever it is found."""
 
+import os
 import subprocess
 import sys
 
@@ -110,6 +111,21 @@ def test_the_version_is_that_of_mtrec(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", words)
         __main__.main()
         assert capsys.readouterr().out == f"mtrec {mtrec.__version__}\n"
+
+
+def test_a_shell_completes_commands_and_their_options():
+    def completed(line):
+        found = subprocess.run(
+            [sys.executable, "-m", "mtrec", "-sc", "query=bash"],
+            env={**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return set(found.stdout.split())
+
+    assert "recommend" in completed("mtrec re")
+    assert {"task=joint", "task=rating"} <= completed("mtrec launch task=")
 
 
 def test_a_reader_who_has_enough_ends_a_command_without_a_word():
