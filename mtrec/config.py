@@ -339,14 +339,14 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
         ) from error
-    nodes = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=dict) for n in ("split", "features")]
-    for name in ("infer", "repeats"):
-        nodes.append(Parameter(name, Parameter.KEYWORD_ONLY, annotation=bool, default=False))
+    only = Parameter.KEYWORD_ONLY
+    nodes = [Parameter(n, only, annotation=dict) for n in ("split", "features")]
+    nodes += [Parameter(n, only, annotation=bool, default=False) for n in ("infer", "repeats")]
     options = {name: value for name, value in data.items() if name != "_target_"}
-    typed = _typed("data", options, [*_parameters(loader), *nodes])
-    splits = [p for f in (split, keep_ratings, *KINDS.values()) for p in _parameters(f)]
-    keywords = [p for p in splits if p.kind is Parameter.KEYWORD_ONLY]
-    return {"_target_": target, **typed, "split": _typed("data.split", typed["split"], keywords)}
+    typed = _typed("data", options, parameters_of(loader) + nodes)
+    takes = [p for f in (split, keep_ratings, *KINDS.values()) for p in parameters_of(f)]
+    how = _typed("data.split", typed["split"], [p for p in takes if p.kind is only])
+    return {"_target_": target, **typed, "split": how}
 
 
 def _check_repeats(data: Mapping[str, Any]) -> None:
@@ -358,7 +358,8 @@ def _check_repeats(data: Mapping[str, Any]) -> None:
         )
 
 
-def _parameters(function: Any) -> list[Parameter]:
+def parameters_of(function: Any) -> list[Parameter]:
+    """What a function, or the constructor of a class, takes."""
     return list(inspect.signature(function, eval_str=True).parameters.values())
 
 
@@ -377,11 +378,11 @@ def _typed(key: str, options: Mapping[str, Any], takes: list[Parameter]) -> dict
     for name, parameter in known.items():
         if parameter.default is Parameter.empty and name not in options:
             raise UserError(f"{key}.{name} must be given: pass +{key}.{name}=...")
-    return {n: _as(known[n].annotation, value, f"{key}.{n}") for n, value in options.items()}
+    return {n: as_kind(known[n].annotation, value, f"{key}.{n}") for n, value in options.items()}
 
 
-def _as(kind: Any, value: Any, key: str) -> Any:
-    """A value as OmegaConf takes it for a field of that type: 1 may be a text, too."""
+def as_kind(kind: Any, value: Any, key: str) -> Any:
+    """A value as OmegaConf takes it for a field of that type, or a `UserError`: 1 may be a text."""
     if kind is Parameter.empty:
         return value
     node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))
@@ -395,6 +396,5 @@ def _as(kind: Any, value: Any, key: str) -> Any:
 
 def conf_directory() -> Path:
     """The `conf/` that belongs to this package: in the wheel beside it, in a checkout above it."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    inside = Path(__file__).resolve().parent / "conf"
+    return inside if inside.is_dir() else inside.parents[1] / "conf"

@@ -10,6 +10,7 @@ from mtrec.config import ClusterConfig, Config
 from mtrec.distributed import progress
 from mtrec.jobs.command import command, console, started_at
 from mtrec.jobs.keys import in_keys, told_in_keys
+from mtrec.libraries import called
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -119,7 +120,7 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
             resume.mark_finished(directory)
     print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
     if (directory / run_dir.INDEX).is_dir():
-        print("ask: mtrec recommend run=latest user_id=...")
+        print(f"ask: {called('recommend')} run=latest user_id=...")
     terminal.total()
 
 

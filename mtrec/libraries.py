@@ -1,13 +1,27 @@
-"""How the heavy libraries are imported: quietly, and without what nobody here uses."""
+"""How mtrec is called, and how heavy libraries are imported: without what nobody here uses."""
 
 import gc
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # Keras imports them where they are installed, for wrappers and plots: a third of its start-up.
 _NOT_NEEDED_BY_KERAS = ("sklearn", "matplotlib")
+
+
+def called(command: str) -> str:
+    """How a command of mtrec is called from here, whether or not the environment is active."""
+    python = Path(sys.executable)
+    found = shutil.which("mtrec")
+    if found and Path(found).parent == python.parent:
+        return f"mtrec {command}"
+    here = Path.cwd()
+    shown = python.relative_to(here) if python.is_relative_to(here) else python
+    return f"{shlex.quote(str(shown))} -m mtrec.{command}"
 
 
 def quiet_libraries() -> None:

@@ -20,6 +20,7 @@ from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.heads.retrieval import with_taken
 from mtrec.jobs.keys import in_keys, told_in_keys
+from mtrec.jobs.typed import typed
 from mtrec.model.recommender import Recommender
 from mtrec.model.tower import Tower
 from mtrec.serving.answers.pipeline import Answer
@@ -53,7 +54,7 @@ def _heads(config: Config) -> dict[str, Head]:
 def _made(config: Config, key: str, node: Mapping[str, Any], **given: Any) -> Any:
     """What the node of a key describes; what is wrong with it is told by keys."""
     with in_keys(config, key):
-        return instantiate(node, **given)
+        return instantiate(typed(key, node), **given)
 
 
 @told_in_keys("")
@@ -87,7 +88,7 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
 def _tower(config: Config, side: str) -> Tower:
     features = _made(config, f"data.features.{side}", config.data["features"][side])
     sharing = _made(config, f"model.sharing.{side}", config.model.sharing[side])
-    make = instantiate(getattr(config.model, side), _partial_=True)
+    make = _made(config, f"model.{side}", getattr(config.model, side), _partial_=True)
     with in_keys(config, f"model.{side}"):
         return make(features=features, sharing=sharing)
 
@@ -165,11 +166,10 @@ def _shared_negatives(config: Config, heads: Mapping[str, Head]) -> Negatives | 
     return negatives
 
 
-@told_in_keys("balance")
 def balancer(config: Config, steps_per_epoch: int) -> Balancer:
     """The balancer, over the tasks that have a weight."""
     weights = {name: config.task.weights[name] for name in config.task.active()}
-    made: Balancer = instantiate(config.balance)
+    made: Balancer = _made(config, "balance", config.balance)
     made.adapt(weights, steps_per_epoch=steps_per_epoch, seed=config.seed)
     return made
 

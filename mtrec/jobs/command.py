@@ -26,6 +26,7 @@ def started_at() -> float:
 
 
 if TYPE_CHECKING:
+    from hydra.types import RunMode
     from rich.console import Console
 
 
@@ -80,6 +81,7 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: b
     global _started_at
     import hydra
     import psutil
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
@@ -98,7 +100,7 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: b
         nonlocal begun
         begun = True
         # Caught here, or Hydra would say several lines about it.
-        with _one_sentence():
+        with _one_sentence(within=HydraConfig.get().mode):
             if missing := sorted(OmegaConf.missing_keys(config)):
                 raise UserError(f"{missing[0]} must be given: pass {missing[0]}=...")
             return function(OmegaConf.to_object(config) if typed else config)
@@ -117,8 +119,13 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: b
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Ends the process with a sentence and status 1 where a mistake is raised."""
+def _one_sentence(within: "RunMode | None" = None) -> Iterator[None]:
+    """Ends the process with a sentence and status 1 where a mistake is raised.
+
+    Within a sweep it raises the sentence alone, and the other jobs run.
+    """
+    from hydra.types import RunMode
+
     from mtrec.jobs.mistakes import mistake_in
 
     try:
@@ -127,6 +134,8 @@ def _one_sentence() -> Iterator[None]:
         found = mistake_in(error, sys.argv[1:])
         if found is None:
             raise
+        if within == RunMode.MULTIRUN:
+            raise found from error
         fail(str(found))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from mtrec.data.columns import Texts
 from mtrec.errors import UserError
+from mtrec.libraries import called
 
 MANIFEST = "manifest.json"
 
@@ -101,7 +102,7 @@ def read_manifest(directory: Path) -> Manifest:
 def how_to_build(directory: Path) -> str:
     """The command that builds the index of a run anew, which has lost its own."""
     run = directory.parent
-    return f"Build it again: rm -r {directory}; mtrec launch train.resume={run}"
+    return f"Build it again: rm -r {directory}; {called('launch')} train.resume={run}"
 
 
 def _file_digests(directory: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
+from mtrec.libraries import called
 from mtrec.tracking import known_runs, ui
 from mtrec.tracking.mlflow_client import connect
 from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, RUN_ID_FILE
@@ -181,6 +182,6 @@ def _latest_run_dir(client: "MlflowClient", uri: str) -> Path:
             return _checked_run_dir(path)
     raise UserError(
         f"run=latest needs a finished job whose run directory still exists, and MLflow at "
-        f"{shown(uri)} knows of none. Run `python -m mtrec.launch` first, or pass "
+        f"{shown(uri)} knows of none. Run {called('launch')} first, or pass "
         "run=<run directory>."
     )

@@ -16,6 +16,7 @@ from mtrec.data.requests import earlier, numbers
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.distributed.tables import seed_for
+from mtrec.errors import UserError
 from mtrec.heads.head import Head, HeldOut, Report
 from mtrec.model.encode import embed_items, embed_queries
 from mtrec.model.recommender import Recommender
@@ -90,6 +91,8 @@ class Evaluator:
         mine = self.held_out.of(users)
         query = embed_queries(model, mine.inputs, len(mine.users))
         candidate = embed_items(model, mine.dataset.num_items)
+        for vectors in (query, candidate):
+            _check_finite(vectors)
         return {
             f"{name}/{kind}": values
             for name, head in model.heads.items()
@@ -102,7 +105,7 @@ class Evaluator:
         """What the workers measured, each on its share of the users; all of them call this.
 
         Raises:
-            UserError: On every worker, if a head raises it on one.
+            UserError: On every worker, if a vector is not finite on one, or a head raises it.
         """
         users = self.shares(num_workers(strategy))[worker_number(strategy)]
         return joined(from_workers(strategy, lambda: self.measure(model, users, full=full)))
@@ -176,6 +179,16 @@ def of_some_users(
         return rows
     rng = np.random.default_rng(seed_for(seed, "validation users"))
     return rows[np.isin(user, rng.choice(there, users, replace=False))]
+
+
+def _check_finite(vectors: Mapping[str, np.ndarray]) -> None:
+    """Refuses vectors that training made useless, of which every figure would be NaN."""
+    for head, each in vectors.items():
+        if not np.isfinite(each).all():
+            raise UserError(
+                f"The vectors of the task {head!r} must be finite after training, and some are "
+                "not; lower `tables.learning_rate` or `dense.learning_rate`."
+            )
 
 
 def _queries(columns: Columns, *, by_request: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -77,54 +77,72 @@ def test_the_trade_off_holds_both_ends_and_every_method_and_every_job_composes(l
         assert compose("config", ["experiment=tradeoff", *job])
 
 
-def test_the_command_goes_through_a_union(tmp_path):
-    command = """
+def ran(body, *arguments):
+    """A command whose function has this body, in a process of its own."""
+    command = f"""
+from mtrec.errors import UserError
 from mtrec.jobs.command import command
 
 @command("config")
 def main(config):
-    print(*config.task.weights, config.seed)
+    {body}
 
 main()
 """
+    return subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_goes_through_a_union(tmp_path):
     overrides = ["experiment=tradeoff", "hydra.sweeper.union=[{task: 'rating,retrieval'}]"]
-    done = subprocess.run(
-        [sys.executable, "-c", command, "--multirun", *overrides, f"hydra.sweep.dir={tmp_path}"],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = ran(
+        "print('ran', *config.task.weights, config.seed)",
+        *["--multirun", *overrides, f"hydra.sweep.dir={tmp_path}"],
     )
 
     assert done.returncode == 0, done.stderr
     heads = ("rating", "retrieval")
-    assert done.stdout.splitlines() == [f"{head} {seed}" for head in heads for seed in (1, 2, 3)]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ran")]
+    assert lines == [f"ran {head} {seed}" for head in heads for seed in (1, 2, 3)]
+
+
+def test_a_mistake_in_one_job_of_a_sweep_is_told_and_the_others_run(tmp_path):
+    done = ran(
+        "if config.seed == 2: raise UserError('seed must not be 2; got 2.')\n"
+        "    return config.seed / 10",
+        *["--multirun", "seed=1,2,3", f"hydra.sweep.dir={tmp_path}"],
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: seed must not be 2; got 2.",
+        "error: every job of a sweep must end well; 1 of 3 did not. Heed what was said of 1.",
+    ]
+    # The last table, in the order of the jobs.
+    rows = [line.split()[:4] for line in done.stdout.splitlines() if " seed=" in f" {line}"]
+    metric = "val/retrieval/ndcg_at_10"
+    assert [row[1] for row in rows[-4:-1]] == ["seed=1", "seed=2", "seed=3"]
+    assert [row[-1] for row in rows[-4:-1]] == ["0.1000", "failed", "0.3000"]
+    assert f"best {metric} of 3 jobs: 0.3000 with" in done.stdout
+    assert rows[-1][-1] == "seed=3"
 
 
 def test_a_search_goes_the_way_that_is_better_and_learns_what_its_jobs_return(tmp_path):
     # The job's value is how far its rate is from 0.01: smaller is better, as of an RMSE.
-    command = """
-from mtrec.jobs.command import command
-
-@command("config")
-def main(config):
-    return abs(config.optimizer["tables"]["learning_rate"] - 0.01)
-
-main()
-"""
     overrides = ["hydra.sweeper.n_trials=12", "train.select_by=val/rating/rmse"]
     rates = "choice(0.001, 0.01, 0.1)"
-    done = subprocess.run(
-        [
-            *[sys.executable, "-c", command, "experiment=search", *overrides],
-            f"hydra.sweeper.params={{optimizer.tables.learning_rate: '{rates}'}}",
-            f"hydra.sweep.dir={tmp_path}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = ran(
+        "rate = config.optimizer['tables']['learning_rate']\n"
+        "    if rate > 0.05: raise UserError('too high')\n"
+        "    return abs(rate - 0.01)",
+        *["experiment=search", *overrides],
+        f"hydra.sweeper.params={{optimizer.tables.learning_rate: '{rates}'}}",
+        f"hydra.sweep.dir={tmp_path}",
     )
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    assert "of 12 did not" in done.stderr.splitlines()[-1]
     found = OmegaConf.load(tmp_path / "optimization_results.yaml")
     assert found.best_params["optimizer.tables.learning_rate"] == 0.01
     assert found.best_value == 0.0

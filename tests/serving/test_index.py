@@ -364,7 +364,7 @@ def test_a_directory_that_is_not_whole_is_refused(harm, large, tmp_path):
         tree.write_bytes(tree.read_bytes()[:-1000])
     else:
         (tmp_path / "scann" / "scann_docids.pkl").write_bytes(b"")
-    with pytest.raises(UserError, match=r"Build it again: rm -r .*; mtrec launch train\.resume="):
+    with pytest.raises(UserError, match=r"Build it again: rm -r .*; .*mtrec.launch train\.resume="):
         load(tmp_path, digest=large[0].manifest.digest)
 
 
