@@ -70,7 +70,15 @@ def examples(batch, query, catalogue):
 
 def padded_further(batch, monkeypatch, by=7):
     monkeypatch.setattr(inputs, "ROUND_TO", inputs.ROUND_TO + by)
-    return inputs.pad_together([batch], queries=len(batch.query.users) + by)[0]
+    lengths = inputs.Lengths(
+        history=len(batch.query.history.owners),
+        items=len(batch.items),
+        rows=len(batch.rows.query),
+        own=len(batch.own.query),
+        pool=len(batch.pool.items),
+        views=len(batch.views.items),
+    )
+    return inputs.pad(batch, lengths, queries=len(batch.query.users) + by)
 
 
 def items_of(data, user):
