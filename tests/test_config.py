@@ -106,7 +106,7 @@ def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
         ("model.pooling=mean", "Write model/pooling=mean"),
         ("cluster.num_workers=2", "Add cluster=ray_local"),
         ("cluster.devices_per_worker=0", "cluster.devices_per_worker must be at least 1"),
-        ("cluster.health_timeout_s=0", "cluster.health_timeout_s must be more than 0; got 0"),
+        ("cluster.health_timeout_s=0", "cluster.health_timeout_s must be above 0; got 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(override: str, sentence: str) -> None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from silent import Silent
 from small_config import composed
 
+import mtrec.benchmark.settings  # noqa: F401 (tells Hydra the schema)
 from mtrec.data import movielens, synthetic
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
@@ -39,6 +40,7 @@ COMMANDS = {
     "recommend": ("recommend", ""),
     "compare": ("compare", "compare"),
     "doctor": ("doctor", ""),
+    "benchmark": ("benchmark", "benchmark"),
 }
 # What blocks show beside mtrec's own commands.
 TOOLS = {".", "curl", "export", "mlflow", "mypy", "ruff", "python3"}

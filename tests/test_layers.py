@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
-COMMANDS = {"launch", "prepare", "recommend", "compare", "doctor"}
+COMMANDS = {"benchmark", "launch", "prepare", "recommend", "compare", "doctor"}
 LAYERS = (
     {"errors", "libraries"},
     {"data", "distributed"},
@@ -81,7 +81,8 @@ def test_no_package_imports_by_its_face() -> None:
 
 
 def test_the_house_stays_small() -> None:
-    packages = [room for room in LAYER if (PACKAGE / room).is_dir()]
+    # A command may be a folder, which nothing imports.
+    packages = [room for room in LAYER if (PACKAGE / room).is_dir() and room not in COMMANDS]
     found = imports()
     arrows = {(own, room) for _, own, room in found if own != room}
     of_packages = [own == room for _, own, room in found if {own, room} <= set(packages)]

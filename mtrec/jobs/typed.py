@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from hydra.utils import get_object
 
@@ -59,9 +60,10 @@ def _kind(parameter: Parameter) -> Any:
 def _option(key: str, kind: Any, value: Any) -> Any:
     if isinstance(value, Mapping):
         return typed(key, value)
-    if kind == Sequence[int]:
-        kind = list[int]  # what OmegaConf has of that kind
-    if kind == list[int] or set(get_args(kind) or (kind,)) <= {*_PLAIN}:
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer is Sequence and inner[0] in _PLAIN:
+        return as_kind(list[inner[0]], value, key)  # what OmegaConf has of that kind
+    if kind in _PLAIN or (outer in (Union, UnionType) and set(inner) <= {*_PLAIN}):
         return as_kind(kind, value, key)
     if isinstance(kind, type) and kind is not Parameter.empty and isinstance(value, _PLAIN):
         raise UserError(f"{key} must be a {kind.__name__}; got {value}. Write {key}._target_=...")

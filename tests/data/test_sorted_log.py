@@ -40,6 +40,8 @@ def load(path, folder, **changed):
         "item_vectors": {},
         "title": None,
         "rating_scale": None,
+        "context": [],
+        "request": None,
         "bag_columns": [],
         "bag_separator": "|",
         "cache_dir": str(folder / "cache"),

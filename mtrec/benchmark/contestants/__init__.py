@@ -1,0 +1,1 @@
+"""Scripts that play rounds of a comparison, each in a process and an environment of its own."""
