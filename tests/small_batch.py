@@ -33,7 +33,7 @@ def with_fields(batch, **changed):
 def written(**fields):
     """A batch of some fields, such as `items` and `rows_item`; the others are empty."""
     none = np.zeros(0, np.int32)
-    query = QueryInputs(none, HistoryInputs(none, none, none), none)
+    query = QueryInputs(none, HistoryInputs(none, none, none), none, requests=none)
     rows = Rows(none, none, none, none, none, {}, none, none, none, none)
     pool, views = PoolSlice(none, none, none), Views(none, np.int32(0))
     return with_fields(Batch(query, rows, Own(none, none, none, none, none), pool, views), **fields)

@@ -15,13 +15,15 @@ from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.inputs import (
     Batch,
     HistoryInputs,
+    Lengths,
     Own,
     PoolSlice,
     QueryInputs,
     Rows,
     Views,
-    pad_together,
+    pad,
 )
+from mtrec.data.marks import Marks, Places
 from mtrec.data.negatives import Negatives, Pool
 from mtrec.data.units import Brings, Queries, Units
 from mtrec.errors import UserError
@@ -37,6 +39,33 @@ class _Global:
     queries: Queries
     draw: np.ndarray  # a number from 0 to 1 for each row
     query_draw: np.ndarray  # the same for each query
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a replica has of a batch, as far as it must be known to cut what all of them have.
+
+    Attributes:
+        first: The number of its first query.
+        queries: Its queries.
+        mine: Which targets of the batch are theirs.
+        target_pair: The pair of query and item that each of their targets is.
+        pool: The whole pool that they are told from.
+        embeds: What the replica embeds of it.
+        own: Their own items of the pool, by item row.
+        views: Its items to compare views of.
+        items: The item rows that it names, repeated.
+    """
+
+    first: int
+    queries: Queries
+    mine: slice
+    target_pair: np.ndarray
+    pool: Pool
+    embeds: slice
+    own: Own
+    views: Views
+    items: np.ndarray
 
 
 class Batches:
@@ -124,15 +153,15 @@ class Batches:
         self.num_items = dataset.num_items
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
-        self._given: np.ndarray | None = None
+        asked = negatives is not None and negatives.given
+        self._given = _given(dataset.interactions)[rows] if asked else None
         if negatives:
-            if negatives.given:
-                self._given = _given(dataset.interactions)[rows]
             brings = self._units.brings(self._given) if negatives.sampled else Brings.none()
             negatives.adapt(brings.item, num_items=self.num_items, target_share=brings.share)
             self._uncertain = self._units.uncertain(brings)
         self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)
         self._made: dict[int, _Global] = {}
+        self._marks, self._places = Marks(self.num_items + 1), Places(self.num_items + 1)
         self.steps_per_epoch = -(-len(self._units.ids) // global_batch)
 
     def mine(self, lists: np.ndarray) -> None:
@@ -167,28 +196,63 @@ class Batches:
             self._shuffled = (epoch, order)
         return self._shuffled[1]
 
-    def step(self, epoch: int, step: int) -> list[Batch]:
-        """The batch of one step, a slice for each replica."""
+    def step(self, epoch: int, step: int, *, replicas: Sequence[int] | None = None) -> list[Batch]:
+        """The batch of one step, a slice for each of `replicas`, or for all of them.
+
+        What others have of it is counted, so that lengths agree, and not made.
+        """
         place = (epoch - 1) * self.steps_per_epoch + step
         past = self.negatives.past_batches if self.negatives else 0
         # This batch, then those before it that the pool asks for.
         wanted = range(place, max(place - past, 0) - 1, -1)
         self._made = {p: self._made.get(p) or self._make(p) for p in wanted}
         batches = list(self._made.values())
-        replicas = self.num_replicas
-        size = self.global_batch // replicas
-        starts = range(0, self.global_batch, size)
-        if self.negatives and self.negatives.local:
-            pools = [self._pool(batches, first, size, place) for first in starts]
-            own = [slice(None)] * replicas
-        else:
-            pools = [self._pool(batches, 0, self.global_batch, place)] * replicas
-            own = [slice(replica, None, replicas) for replica in range(replicas)]
-        slices = [
-            self._slice(batches[0], first, size, pool, part, views)
-            for first, pool, part, views in zip(starts, pools, own, self._views(place), strict=True)
+        size = self.global_batch // self.num_replicas
+        shares = self._shares(batches, size, place)
+        counts = [self._counted(share) for share in shares]
+        lengths = Lengths(*map(max, zip(*counts, strict=True)))
+        return [
+            pad(self._slice(batches[0], shares[replica], size), lengths, queries=size)
+            for replica in (range(self.num_replicas) if replicas is None else replicas)
         ]
-        return pad_together(slices, queries=size)
+
+    def _shares(self, batches: Sequence[_Global], size: int, place: int) -> list[_Share]:
+        """What every replica has of the first of the batches."""
+        local = self.negatives is not None and self.negatives.local
+        shares = []
+        for replica, views in enumerate(self._views(place)):
+            first = replica * size
+            if not replica or local:
+                pool = self._pool(batches, first, size if local else self.global_batch, place)
+            queries, mine = batches[0].queries.part(first, size)
+            items = self.histories.items
+            target = items[queries.row]
+            target_pair = self._pair(queries.row_owner, target)
+            own = self._own(queries, target_pair, pool)
+            shares.append(
+                _Share(
+                    first=first,
+                    queries=queries,
+                    mine=mine,
+                    target_pair=target_pair,
+                    pool=pool,
+                    embeds=slice(None) if local else slice(replica, None, self.num_replicas),
+                    own=own,
+                    views=views,
+                    items=np.concatenate([target, items[queries.shown], own.item]),
+                )
+            )
+        return shares
+
+    def _counted(self, share: _Share) -> Lengths:
+        return Lengths(
+            history=len(share.queries.shown),
+            items=len(self._marks.distinct(share.items)),
+            rows=len(share.queries.row),
+            own=len(share.own.item),
+            pool=len(share.pool.items[share.embeds]),
+            views=len(share.views.items),
+        )
 
     def _make(self, place: int) -> _Global:
         epoch, step = place // self.steps_per_epoch + 1, place % self.steps_per_epoch
@@ -237,19 +301,14 @@ class Batches:
         own = [slice(replica, None, self.num_replicas) for replica in range(self.num_replicas)]
         return [Views(items[part], draw) for part in own]
 
-    def _slice(
-        self, batch: _Global, first: int, size: int, pool: Pool, part: slice, views: Views
-    ) -> Batch:
-        queries, mine = batch.queries.part(first, size)
-        items, labels = self.histories.items, self.histories.labels
+    def _slice(self, batch: _Global, share: _Share, size: int) -> Batch:
+        """The replica's slice, not padded."""
+        queries, pool, part = share.queries, share.pool, share.embeds
         row, shown = queries.row, queries.shown
-        target, history = items[row], items[shown]
-        target_pair = self._pair(queries.row_owner, target)
-        own, own_item = self._own(queries, target_pair, pool)
-        item, position = np.unique(np.concatenate([target, history, own_item]), return_inverse=True)
-        row_place, history_place, own_place = np.split(
-            position, [len(target), len(target) + len(history)]
-        )
+        labels = self.histories.labels
+        item, position = self._marks.numbered(share.items)
+        row_place, history_place, own_place = np.split(position, [len(row), len(row) + len(shown)])
+        target = item[row_place]
         return Batch(
             query=QueryInputs(
                 users=queries.user,
@@ -259,32 +318,32 @@ class Batches:
                     places=history_place,
                     labels={name: label[shown] for name, label in labels.items()},
                 ),
-                draw=batch.query_draw[first : first + size],
+                draw=batch.query_draw[share.first : share.first + size],
                 requests=np.where(queries.first < 0, 0, self.histories.rows[queries.first] + 1),
             ),
             rows=Rows(
                 query=queries.row_owner,
                 item=row_place,
                 weight=np.ones(len(target), np.float32),
-                draw=batch.draw[mine],
+                draw=batch.draw[share.mine],
                 time=self._time[row],
                 labels={name: label[row] for name, label in labels.items()},
-                kind=first_of_each(target_pair),
+                kind=first_of_each(share.target_pair),
                 had=queries.row_had,
-                pool=_positions(pool.items, target),
+                pool=self._places.of(pool.items, target),
                 log_q=pool.log_q[target],
             ),
-            own=own._replace(item=own_place),
+            own=share.own._replace(item=own_place),
             pool=PoolSlice(
                 items=pool.items[part],
                 log_q=pool.log_q[pool.items[part]],
                 frozen=pool.frozen[part],
             ),
-            views=views,
+            views=share.views,
         )
 
-    def _own(self, queries: Queries, target_pair: np.ndarray, pool: Pool) -> tuple[Own, np.ndarray]:
-        """Items of the pool that are a query's own, but for its targets, and their item rows."""
+    def _own(self, queries: Queries, target_pair: np.ndarray, pool: Pool) -> Own:
+        """Items of the pool that are a query's own, but for its targets, by their item rows."""
         had, had_owner = self.histories.items[queries.had], queries.had_owner
         owner, brought = self._brought(queries, mined=True)
         if len(brought):
@@ -293,17 +352,17 @@ class Batches:
             owner, brought = owner[new], brought[new]
         weight = np.repeat(np.array([0, 1], np.float32), [len(had), len(brought)])
         owner, item = np.concatenate([had_owner, owner]), np.concatenate([had, brought])
-        if pool.log_missed is not None:
+        if pool.log_missed is not None and len(self._uncertain.unit):
             taken = np.concatenate([target_pair, self._pair(owner, item)])
             left, might = self._not_brought(queries, taken)
             log_q = pool.log_q_beside(might.item, might.share)
             owner, item = np.concatenate([owner, left]), np.concatenate([item, might.item])
             weight = np.concatenate([weight, np.exp(-log_q).astype(np.float32)])
-        place = _positions(pool.items, item)
+        place = self._places.of(pool.items, item)
         there = np.flatnonzero(place >= 0)
         there = there[np.argsort(owner[there], kind="stable")]
         owner, item, place, weight = (v[there] for v in (owner, item, place, weight))
-        return Own(owner, item, place, pool.log_q[item], weight), item
+        return Own(owner, item, place, pool.log_q[item], weight)
 
     def _not_brought(self, queries: Queries, taken: np.ndarray) -> tuple[np.ndarray, Brings]:
         """What queries might have brought, but for the pairs `taken`, and the query of each."""
@@ -326,11 +385,3 @@ def _given(columns: Mapping[str, np.ndarray]) -> np.ndarray:
             "`negative`. Set that, or `negatives.given`=false."
         )
     return columns["negative"]
-
-
-def _positions(pool: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Position of each item in the ascending pool, -1 where it is not there."""
-    if len(pool) == 0:
-        return np.full(len(items), -1)
-    found = np.minimum(np.searchsorted(pool, items), len(pool) - 1)
-    return np.where(pool[found] == items, found, -1)

@@ -71,7 +71,7 @@ class QueryInputs(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Training rows; those of a query lie side by side and in time order."""
+    """Training rows, in the order of their queries, and those of a query in time order."""
 
     query: Ints  # [N] position of its query
     item: Ints  # [N] position of its target in `Batch.items`
@@ -138,45 +138,81 @@ class Batch(NamedTuple):
         return self.query.history.items
 
 
-def stack(batches: Sequence[Batch], *, queries: int | None = None) -> Batch:
-    """Batches as one of arrays `[K, ...]`, each field padded to one length.
+class Lengths(NamedTuple):
+    """How many there are of each in the slices of a step, before padding: H, M, N, K, P, V."""
 
-    Args:
-        batches: Steps of one replica, for one call of the step, or the replicas of one step.
-        queries: What Q is padded to; null for that of the first batch.
-    """
-    queries = queries or len(batches[0].query.users)
+    history: int
+    items: int
+    rows: int
+    own: int
+    pool: int
+    views: int
 
-    def join(arrays: list[np.ndarray], fill: np.generic, of_queries: bool) -> np.ndarray:
-        if not arrays[0].ndim:
-            return np.array(arrays, fill.dtype)
-        blocks = max(1, -(-max(map(len, arrays)) // ROUND_TO))
-        length = queries if of_queries else blocks * ROUND_TO
-        joined = np.full((len(arrays), length, *arrays[0].shape[1:]), fill)
-        for out, array in zip(joined, arrays, strict=True):
-            out[: len(array)] = array
-        return joined
 
-    stacked: Batch = _joined(batches, join)
+_COUNTED = {
+    HistoryInputs: "history",
+    Rows: "rows",
+    Own: "own",
+    PoolSlice: "pool",
+    Views: "views",
+    QueryInputs: "queries",
+}
+
+
+def stack(batches: Sequence[Batch]) -> Batch:
+    """Steps of one replica as one of arrays `[K, ...]`, each field padded to one length."""
+    stacked: Batch = _joined(batches, lambda arrays, fill, _: _padded(arrays, fill, 0))
     return stacked
 
 
-def pad_together(slices: Sequence[Batch], *, queries: int) -> list[Batch]:
-    """Pads each field of all slices to one length, what has an axis of Q to exactly `queries`."""
-    stacked = [stack(slices, queries=queries)]
-    return [_joined(stacked, lambda arrays, *_, r=r: arrays[0][r]) for r in range(len(slices))]
+def pad(batch: Batch, lengths: Lengths, *, queries: int) -> Batch:
+    """A replica's slice padded to the lengths of a step, what has an axis of Q to `queries`."""
+    counts = lengths._asdict()
+
+    def join(arrays: list[np.ndarray], fill: np.generic, counted: str) -> np.ndarray:
+        if counted == "queries":
+            return _padded(arrays, fill, queries)[0]
+        return _padded(arrays, fill, _rounded(counts[counted]))[0]
+
+    padded: Batch = _joined([batch], join)
+    return padded
+
+
+def _rounded(length: int) -> int:
+    return max(1, -(-length // ROUND_TO)) * ROUND_TO
+
+
+def _padded(arrays: list[np.ndarray], fill: np.generic, length: int) -> np.ndarray:
+    """Arrays of any lengths as one, padded to `length` or the longest."""
+    if not arrays[0].ndim:
+        return np.array(arrays, fill.dtype)
+    length = max(length, *map(len, arrays))
+    joined = np.full((len(arrays), length, *arrays[0].shape[1:]), fill)
+    for out, array in zip(joined, arrays, strict=True):
+        out[: len(array)] = array
+    return joined
 
 
 def _joined(
-    parts: Sequence[Any], join: Callable[..., Any], of: Any = Batch, of_queries: bool = False
+    parts: Sequence[Any], join: Callable[..., Any], of: Any = Batch, counted: str = ""
 ) -> Any:
-    """`join` of each field's arrays, what pads it, and whether it has an axis of Q."""
+    """`join` of each field's arrays, what pads it, and what its first axis counts."""
     first = parts[0]
     if isinstance(first, tuple):
-        of_queries = isinstance(first, QueryInputs)
+        counted = _COUNTED.get(type(first), "")
         fields = get_type_hints(type(first), include_extras=True).items()
-        columns = ((kind, [getattr(part, name) for part in parts]) for name, kind in fields)
-        return type(first)(*(_joined(each, join, kind, of_queries) for kind, each in columns))
+        return type(first)(
+            **{
+                name: _joined(
+                    [getattr(part, name) for part in parts],
+                    join,
+                    kind,
+                    # The items of histories are all that the batch names.
+                    "items" if (counted, name) == ("history", "items") else counted,
+                )
+                for name, kind in fields
+            }
+        )
     if isinstance(first, Mapping):
-        return {n: _joined([part[n] for part in parts], join, of, of_queries) for n in first}
-    return join([np.asarray(part) for part in parts], of.__metadata__[0], of_queries)
+        return {n: _joined([part[n] for part in parts], join, of, counted) for n in first}
+    return join([np.asarray(part) for part in parts], of.__metadata__[0], counted)

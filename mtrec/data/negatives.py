@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtrec.data.marks import ascending
 from mtrec.errors import UserError
 
 
@@ -241,11 +242,11 @@ class InBatch(Negatives):
         self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
     ) -> Pool:
         """See `Negatives`."""
-        moved = np.unique(targets[0])
+        moved = ascending(targets[0])
         if self.uniform:
             drawn = rng.choice(self._num_items, self.uniform, replace=False, shuffle=False) + 1
             moved = np.union1d(moved, drawn)
-        items = np.unique(np.concatenate([moved, *targets[1:]]))
+        items = ascending(np.concatenate([moved, *targets[1:]]))
         frozen = np.isin(items, moved, assume_unique=True, invert=True)
         items = items.astype(np.int32)
         if self.log_q_rate is not None:

@@ -22,6 +22,8 @@ _AT_ONCE = 1 << 20
 class Queries:
     """The queries of a batch. Entries are positions in the histories, owners are queries.
 
+    Owners ascend.
+
     Attributes:
         user: User row of each query, `[Q]`.
         first: Entry that its request begins with, `[Q]`; -1 for a user, who is no moment.
@@ -46,11 +48,11 @@ class Queries:
     had: np.ndarray
     had_owner: np.ndarray
 
-    def part(self, first: int, size: int) -> tuple["Queries", np.ndarray]:
+    def part(self, first: int, size: int) -> tuple["Queries", slice]:
         """The `size` queries from `first` on, and which of the targets are theirs."""
 
-        def mine(owner: np.ndarray) -> np.ndarray:
-            return (owner >= first) & (owner < first + size)
+        def mine(owner: np.ndarray) -> slice:
+            return slice(*np.searchsorted(owner, [first, first + size]))
 
         row, shown, had = mine(self.row_owner), mine(self.shown_owner), mine(self.had_owner)
         return Queries(

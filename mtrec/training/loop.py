@@ -254,10 +254,9 @@ class _Trainer:
     def _input(self, call: range) -> dict[int, Batch]:
         """The batches of a call, stacked, for each replica of this process."""
         epoch = self.state.epoch
-        steps = [self.batches.step(epoch, k) for k in call]
-        return {
-            r: stack([slices[r] for slices in steps]) for r in local_replicas(self.step.strategy)
-        }
+        mine = local_replicas(self.step.strategy)
+        steps = [self.batches.step(epoch, k, replicas=mine) for k in call]
+        return {r: stack(slices) for r, slices in zip(mine, zip(*steps, strict=True), strict=True)}
 
     def _take(self, call: range, batches: Mapping[int, Batch]) -> None:
         """Takes the steps of a call."""

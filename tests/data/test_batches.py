@@ -299,6 +299,20 @@ def test_any_number_of_replicas_shares_the_same_batch(data, batch_of, chronologi
 
 
 @variants
+def test_a_worker_s_own_slices_are_those_that_all_are_made_with(
+    data, batch_of, chronological, pool
+):
+    how = {"batch_of": batch_of, "chronological": chronological, "negatives": pool}
+    for step in range(3):
+        made = batches(data, num_replicas=4, **how).step(2, step)
+        own = batches(data, num_replicas=4, **how).step(2, step, replicas=[3, 1])
+        assert len(own) == 2
+        for first, second in zip((made[3], made[1]), own, strict=True):
+            for one, other in zip(*map(tf.nest.flatten, (first, second)), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@variants
 def test_a_step_asked_for_again_is_the_same(data, batch_of, chronological, pool):
     how = {"batch_of": batch_of, "chronological": chronological, "negatives": pool}
     source = batches(data, num_replicas=2, **how)

@@ -1,0 +1,26 @@
+"""Distinct item rows and their places against NumPy's own."""
+
+import numpy as np
+
+from mtrec.data.marks import Marks, Places, ascending
+
+
+def test_items_are_numbered_as_by_numpy_however_often_marks_were_used():
+    rng = np.random.default_rng(0)
+    marks = Marks(51)
+    for size in (0, 1, 30, 400):
+        items = rng.integers(0, 51, size).astype(np.int32)
+        expected, position = np.unique(items, return_inverse=True)
+        assert sorted(marks.distinct(items)) == expected.tolist()
+        found, place = marks.numbered(items)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(place, position)
+        np.testing.assert_array_equal(ascending(items), expected)
+
+
+def test_places_are_those_of_the_pool_that_is_asked_about():
+    places = Places(10)
+    one, other = np.array([2, 5, 9], np.int32), np.array([5], np.int32)
+    assert places.of(one, np.array([9, 3, 2])).tolist() == [2, -1, 0]
+    assert places.of(other, np.array([9, 5, 2])).tolist() == [-1, 0, -1]
+    assert places.of(one, np.array([5, 5])).tolist() == [1, 1]
