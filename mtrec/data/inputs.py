@@ -71,7 +71,7 @@ class QueryInputs(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Training rows; those of a query lie side by side and in time order."""
+    """Training rows, in the order of their queries, and those of a query in time order."""
 
     query: Ints  # [N] position of its query
     item: Ints  # [N] position of its target in `Batch.items`

@@ -59,6 +59,32 @@ def score_all(query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.reshape(scores, [-1, vectors, tf.shape(candidate)[0]]), axis=1)
 
 
+def score_all_gradients(
+    query: tf.Tensor, candidate: tf.Tensor, upstream: tf.Tensor, of_query: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradients of `score_all` in both, given that in its scores: `upstream * of_query`.
+
+    Args:
+        query: As there.
+        candidate: As there.
+        upstream: `[B, C]`.
+        of_query: `[B]`.
+    """
+    if len(query.shape) == 2:
+        # The factor of a query times its vector, since times its scores takes longer.
+        factor = of_query[:, tf.newaxis]
+        return (
+            factor * tf.matmul(upstream, candidate),  # [B, C] x [C, D] -> [B, D]
+            tf.matmul(upstream, factor * query, transpose_a=True),  # [C, B] x [B, D] -> [C, D]
+        )
+    with tf.GradientTape() as tape:
+        tape.watch((query, candidate))
+        scores = score_all(query, candidate)
+    upstream *= of_query[:, tf.newaxis]
+    found: tuple[tf.Tensor, tf.Tensor] = tape.gradient(scores, (query, candidate), upstream)
+    return found
+
+
 def score_all_in_numpy(query: np.ndarray, candidate: np.ndarray, out: np.ndarray) -> np.ndarray:
     """`score_all` of arrays into `out`, with no more than one of a pair's other scores beside."""
     if query.ndim == 2:

@@ -177,6 +177,8 @@ class ByOwn(Scored):
         return standing(row, row[items])
 
     def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+        if not len(asked):
+            return np.zeros((0, k), np.int64)
         values, best = top_k(np.stack([self.row(place) for place in asked.tolist()]), k)
         return np.where(values > 0, best, -1)
 

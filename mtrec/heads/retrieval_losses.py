@@ -9,6 +9,7 @@ from mtrec.distributed.strategy import all_gather, all_sum
 from mtrec.distributed.traffic import Sent, gathered, summed
 from mtrec.errors import UserError, require
 from mtrec.heads.head import Examples
+from mtrec.heads.log_sum_exp import log_sum_exp
 from mtrec.heads.max_similarity import score_all, score_pairs
 from mtrec.heads.score_blocks import BROUGHT, HAD, TARGET, Beside, in_blocks
 
@@ -216,44 +217,37 @@ class Softmax(RetrievalLoss):
         """See the class."""
         batch, query = examples.batch, tf.convert_to_tensor(examples.query) / temperature
         pool, ids, log_q = _whole(local, examples.pool, batch.pool.items, batch.pool.log_q)
-        lowest = query.dtype.min
+        lowest, beside = query.dtype.min, _beside(batch, local)
         bias = tf.where(ids == 0, lowest, -log_q if self.corrected else 0.0)
-        whole, beside, users = [pool], _beside(batch, local), batch.query.users
+        kind, size = beside.kind, tf.size(ids)
+        corrected = self.corrected & ((kind != TARGET) | (self.log_q_correction == "all"))
+        own = tf.where(corrected, -beside.log_q, 0.0) - tf.gather(bias, beside.place)
+        own = tf.where(kind == HAD, lowest, own)
+        candidate, users = pool, batch.query.users
         if self.same_tower:
             queries, all_users = _whole(local, examples.query, users)
-            whole.append(queries)
+            candidate = tf.concat([pool, queries], 0)
+            bias = tf.concat([bias, tf.where(all_users == 0, lowest, 0.0)], 0)
 
-        def cost(
-            first: tf.Tensor,
-            end: tf.Tensor,
-            query: tf.Tensor,
-            positive: tf.Tensor,
-            owner: tf.Tensor,
-            pool: tf.Tensor,
-            *queries: tf.Tensor,
-        ) -> tf.Tensor:
-            pairs, kind, own_log_q = beside.of(first, end)
-            corrected = self.corrected & ((kind != TARGET) | (self.log_q_correction == "all"))
-            own = tf.where(corrected, -own_log_q, 0.0) - tf.gather(bias, pairs[:, 1])
-            # Added, so that the gradient of all scores goes back as it is.
-            scores = tf.tensor_scatter_nd_add(
-                score_all(query, pool) + bias,  # [b, P]
-                pairs,
-                tf.where(kind == HAD, lowest, own),
-            )
+        def changed(scores: tf.Tensor, first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+            pairs, (added, kinds) = beside.of(first, end, own, kind)
+            scores = tf.tensor_scatter_nd_add(scores, pairs, added)
             if self.hardest is not None:
-                scores = _hardest(scores, tf.boolean_mask(pairs, kind == TARGET), self.hardest)
+                targets = tf.boolean_mask(pairs, kinds == TARGET)
+                best = _hardest(scores[:, :size], targets, self.hardest)
+                scores = tf.concat([best, scores[:, size:]], 1)
             if self.same_tower:
                 # Users that are trained on have a row above 0, even where their id is dropped.
-                out = (all_users == users[first:end, tf.newaxis]) | (all_users == 0)
-                others = tf.matmul(query, queries[0], transpose_b=True)  # [b, G]
-                scores = tf.concat([scores, tf.where(out, lowest, others)], axis=1)
-            return tf.gather(tf.reduce_logsumexp(scores, axis=1), owner) - positive
+                same = tf.where(all_users == users[first:end, tf.newaxis])
+                same += tf.constant([0, 1], tf.int64) * tf.cast(size, tf.int64)
+                out = tf.fill(tf.shape(same)[:1], lowest)
+                scores = tf.tensor_scatter_nd_update(scores, same, out)
+            return scores
 
         rows = batch.rows.query
-        score = _dots(query, examples.item, rows, batch.rows.item)
-        score -= batch.rows.log_q if self.log_q_correction == "all" else 0.0
-        return in_blocks(cost, query, score, rows, whole)
+        positive = _dots(query, examples.item, rows, batch.rows.item)
+        positive -= batch.rows.log_q if self.log_q_correction == "all" else 0.0
+        return tf.gather(log_sum_exp(query, candidate, bias, changed), rows) - positive
 
 
 def _check_hardest(hardest: int | None) -> None:
@@ -299,6 +293,8 @@ class _Pairwise(RetrievalLoss):
         pool, ids, log_q = _whole(local, examples.pool, batch.pool.items, batch.pool.log_q)
         weight = tf.exp(-log_q) if self.log_q_correction else tf.ones_like(log_q)
         weight, beside = tf.where(ids == 0, 0.0, weight), _beside(batch, local)
+        own = tf.exp(-beside.log_q) if self.log_q_correction else tf.ones_like(beside.log_q)
+        own = tf.where(beside.kind == BROUGHT, own, 0.0)
 
         def cost(
             first: tf.Tensor,
@@ -309,13 +305,9 @@ class _Pairwise(RetrievalLoss):
             pool: tf.Tensor,
         ) -> tf.Tensor:
             others = score_all(query, pool)  # [b, P]
-            pairs, kind, own_log_q = beside.of(first, end)
-            own = tf.exp(-own_log_q) if self.log_q_correction else tf.ones_like(own_log_q)
-            weights = tf.tensor_scatter_nd_update(
-                tf.broadcast_to(weight, tf.shape(others)),
-                pairs,
-                tf.where(kind == BROUGHT, own, 0.0),
-            )
+            pairs, (owns,) = beside.of(first, end, own)
+            weights = tf.broadcast_to(weight, tf.shape(others))
+            weights = tf.tensor_scatter_nd_update(weights, pairs, owns)
             if self.hardest is not None:
                 ranked = tf.stop_gradient(tf.where(weights > 0, others, others.dtype.min))
                 _, best = tf.math.top_k(ranked, tf.minimum(self.hardest, tf.shape(ranked)[1]))

@@ -41,13 +41,19 @@ def in_blocks(
         row_query: The query of each row, `[N]`.
         whole: What every query is scored with, `[P, D]` each.
     """
-    blocks = _Blocks(row_query, tf.shape(query)[0], tf.add_n([tf.shape(w)[0] for w in whole]))
-    row_index = tf.zeros([0], tf.int64)
+    queries = tf.shape(query)[0]
+    # A row is scored by itself.
+    rows_each = -(-tf.size(row_query) // tf.maximum(queries, 1))
+    blocks = Blocks(queries, rows_each * tf.add_n([tf.shape(w)[0] for w in whole]))
+
+    def rows_of(first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+        return tf.where((row_query >= first) & (row_query < end))[:, 0]
 
     @tf.custom_gradient
     def costs(query: tf.Tensor, positive: tf.Tensor, *whole: tf.Tensor) -> Any:
         def body(k: tf.Tensor, rows: Any, found: Any) -> tuple[Any, Any]:
-            first, end, mine = blocks.block(k)
+            first, end = blocks.of(k)
+            mine = rows_of(first, end)
             owner = tf.gather(row_query, mine) - first
             costed = cost(first, end, query[first:end], tf.gather(positive, mine), owner, *whole)
             return rows.write(k, mine), found.write(k, costed)
@@ -56,7 +62,8 @@ def in_blocks(
             def body(
                 k: tf.Tensor, rows: Any, of_query: Any, of_row: Any, *sums: tf.Tensor
             ) -> tuple[Any, ...]:
-                first, end, mine = blocks.block(k)
+                first, end = blocks.of(k)
+                mine = rows_of(first, end)
                 owner = tf.gather(row_query, mine) - first
                 part = query[first:end], tf.gather(positive, mine), *whole
                 with tf.GradientTape() as tape:
@@ -73,41 +80,54 @@ def in_blocks(
                 return rows.write(k, mine), *written, *added
 
             start = (
-                blocks.array(row_index),
-                blocks.array(query),
-                blocks.array(positive),
+                blocks.array(dtype=tf.int64),
+                blocks.array(*query.shape[1:]),
+                blocks.array(),
                 *map(tf.zeros_like, whole),
             )
             rows, of_query, of_row, *sums = blocks.loop(body, start)
-            return of_query.concat(), blocks.placed(of_row, rows), *sums
+            return of_query.concat(), _placed(of_row, rows), *sums
 
-        rows, found = blocks.loop(body, (blocks.array(row_index), blocks.array(positive)))
-        return blocks.placed(found, rows), gradients
+        rows, found = blocks.loop(body, (blocks.array(dtype=tf.int64), blocks.array()))
+        return _placed(found, rows), gradients
 
     return costs(query, positive, *whole)
 
 
-class _Blocks:
-    """Blocks of queries, one after the other."""
+def _placed(values: tf.TensorArray, rows: tf.TensorArray) -> tf.Tensor:
+    """Values of all rows in the rows' order, `[N]`."""
+    places = rows.concat()
+    return tf.scatter_nd(places[:, tf.newaxis], values.concat(), tf.shape(places, tf.int64))
 
-    def __init__(self, row_query: tf.Tensor, queries: tf.Tensor, width: tf.Tensor) -> None:
-        self._row_query, self._queries = row_query, queries
-        rows = -(-tf.size(row_query) // tf.maximum(queries, 1))  # some losses score row by row
+
+class Blocks:
+    """Blocks of queries, one after the other.
+
+    Args:
+        queries: How many queries there are.
+        scores: How many scores each has.
+    """
+
+    def __init__(self, queries: tf.Tensor, scores: tf.Tensor) -> None:
+        self._queries = queries
         at_once = SCORES_AT_ONCE["GPU" if tf.config.list_logical_devices("GPU") else "CPU"]
-        most = at_once // tf.maximum(width * rows, 1)
-        self._size = tf.clip_by_value(most, 1, tf.maximum(queries, 1))
+        self._size = tf.clip_by_value(at_once // tf.maximum(scores, 1), 1, tf.maximum(queries, 1))
         self._count = -(-queries // self._size)
 
-    def block(self, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The first query of a block, its end, and its rows."""
+    def of(self, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The first query of a block, and its end."""
         first = k * self._size
-        end = tf.minimum(first + self._size, self._queries)
-        return first, end, tf.where((self._row_query >= first) & (self._row_query < end))[:, 0]
+        return first, tf.minimum(first + self._size, self._queries)
 
-    def array(self, like: tf.Tensor) -> tf.TensorArray:
-        """Takes what is found of every block, of the kind of `like` and any length."""
-        shape = [None, *like.shape[1:]]
-        return tf.TensorArray(like.dtype, size=self._count, element_shape=shape, infer_shape=False)
+    def array(self, *shape: int | None, dtype: tf.DType = tf.float32) -> tf.TensorArray:
+        """Takes what is found of every block, numbers of any length and this shape behind it."""
+        return tf.TensorArray(
+            dtype,
+            size=self._count,
+            element_shape=[None, *shape],
+            infer_shape=False,
+            clear_after_read=False,
+        )
 
     def loop(self, body: Callable[..., Any], start: Any) -> Any:
         """What `body` makes of `start`, block after block."""
@@ -118,49 +138,54 @@ class _Blocks:
             parallel_iterations=1,
         )[1:]
 
-    def placed(self, values: tf.TensorArray, rows: tf.TensorArray) -> tf.Tensor:
-        """Values of all rows in the rows' order, `[N]`."""
-        places, size = rows.concat()[:, tf.newaxis], tf.size(self._row_query, tf.int64)
-        return tf.scatter_nd(places, values.concat(), size[tf.newaxis])
-
 
 class Beside:
-    """What is said of single pairs of a query and an item of the pool, block by block.
+    """What is said of single pairs of a query and an item of the pool, no pair twice.
 
     Args:
         batch: The batch, with the rows' kinds as of `mtrec.heads.retrieval_losses.kinds_of_rows`.
         replicas: How many replicas' slices the pool is made of.
+
+    Attributes:
+        place: The item's place in the whole pool, int64 `[n]`.
+        kind: What a pair is, one of the kinds above, `[n]`.
+        log_q: The item's log Q beside the query, `[n]`.
     """
 
     def __init__(self, batch: Batch, *, replicas: int) -> None:
-        self._batch = batch
-        self._replicas = replicas
-        # In order of the query, but for padding.
-        own = batch.own.query
-        self._own_query = tf.where(own >= 0, own, own.dtype.max)
+        rows, own = batch.rows, batch.own
+        said = tf.where((rows.kind > 0) & (rows.pool >= 0))[:, 0]
+        kind = tf.gather(rows.kind, said)
+        # Targets in order of their query; then own pairs in the same order, padding last.
+        own_query = tf.where(own.query >= 0, own.query, own.query.dtype.max)
+        self._halves = tf.gather(rows.query, said), own_query
+        self._query = tf.cast(tf.concat(self._halves, 0), tf.int64)
+        place = tf.cast(tf.concat([tf.gather(rows.pool, said), own.pool], 0), tf.int64)
+        # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
+        length = tf.size(batch.pool.items, tf.int64)
+        self.place = tf.maximum(place % replicas * length + place // replicas, 0)
+        self.kind = tf.concat([kind, tf.where(own.weight > 0, BROUGHT, HAD)], 0)
+        of_rows = tf.where(kind == BROUGHT, 0.0, tf.gather(rows.log_q, said))
+        self.log_q = tf.concat([of_rows, -tf.math.log(tf.maximum(own.weight, 1.0))], 0)
 
-    def of(self, first: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The pairs of the queries from `first` to before `end`.
+    def of(
+        self, first: tf.Tensor, end: tf.Tensor, *values: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The pairs of the queries from `first` to before `end`, m of them, and what they have.
+
+        Args:
+            first: See above.
+            end: See above.
+            values: A value for each pair, `[n]`, such as the attributes.
 
         Returns:
-            Places in the block and in the whole pool, `[n, 2]`, no pair twice; what the pairs are,
-            one of the kinds above, `[n]`; and the item's log Q beside the query, `[n]`.
+            Places in the block and in the whole pool, `[m, 2]`, and their values, `[m]` each.
         """
-        batch = self._batch
-        mine = (batch.rows.query >= first) & (batch.rows.query < end)
-        mine &= (batch.rows.kind > 0) & (batch.rows.pool >= 0)
-        row = tf.where(mine)[:, 0]
-        edges = tf.searchsorted(self._own_query, tf.stack([first, end]))
-        owned = tf.range(edges[0], edges[1])
-        kind = tf.gather(batch.rows.kind, row)
-        weight = tf.gather(batch.own.weight, owned)
-        owner = tf.concat(
-            [tf.gather(batch.rows.query, row), self._own_query[edges[0] : edges[1]]], 0
-        )
-        place = tf.concat([tf.gather(batch.rows.pool, row), tf.gather(batch.own.pool, owned)], 0)
-        # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
-        place = place % self._replicas * tf.shape(batch.pool.items)[0] + place // self._replicas
-        of_rows = tf.where(kind == BROUGHT, 0.0, tf.gather(batch.rows.log_q, row))
-        log_q = tf.concat([of_rows, -tf.math.log(tf.maximum(weight, 1.0))], 0)
-        kind = tf.concat([kind, tf.where(weight > 0, BROUGHT, HAD)], 0)
-        return tf.stack([owner - first, place], axis=1), kind, log_q
+        of_rows, of_own = (tf.searchsorted(half, tf.stack([first, end])) for half in self._halves)
+        of_own += tf.size(self._halves[0])
+
+        def cut(value: tf.Tensor) -> tf.Tensor:
+            return tf.concat([value[e[0] : e[1]] for e in (of_rows, of_own)], 0)
+
+        query = cut(self._query) - tf.cast(first, tf.int64)
+        return tf.stack([query, cut(self.place)], axis=1), [cut(value) for value in values]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter
-from types import UnionType
+from types import GenericAlias, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from hydra.utils import get_object
@@ -62,7 +62,7 @@ def _option(key: str, kind: Any, value: Any) -> Any:
         return typed(key, value)
     outer, inner = get_origin(kind), get_args(kind)
     if outer is Sequence and inner[0] in _PLAIN:
-        return as_kind(list[inner[0]], value, key)  # what OmegaConf has of that kind
+        return as_kind(GenericAlias(list, inner), value, key)  # what OmegaConf has of that kind
     if kind in _PLAIN or (outer in (Union, UnionType) and set(inner) <= {*_PLAIN}):
         return as_kind(kind, value, key)
     if isinstance(kind, type) and kind is not Parameter.empty and isinstance(value, _PLAIN):

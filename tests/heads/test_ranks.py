@@ -1,13 +1,14 @@
 """Ranks against plain counting, and the top k against sorting."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mtrec.heads import metrics
 from mtrec.heads.exact_search import top_k
-from mtrec.heads.ranks import places, standing
+from mtrec.heads.ranks import ByOwn, places, standing
 
 
 def rng():
@@ -153,3 +154,15 @@ def test_a_score_that_is_no_number_comes_last_in_the_top():
     scores = np.array([[1.0, np.nan, 3.0]] * 2, np.float32)
 
     assert top_k(scores, 3)[1].tolist() == [[2, 0, 1]] * 2
+
+
+def test_where_no_user_is_asked_anything_their_own_items_have_no_top():
+    held_out = SimpleNamespace(
+        dataset=SimpleNamespace(num_items=3),
+        known=SimpleNamespace(items=np.array([2])),
+        entries=lambda users: (np.array([0]), np.array([0])),
+    )
+    scored, known = ByOwn(held_out), [np.zeros(0, np.int64)]
+    scored.score(slice(0, 1))
+    assert scored.top(np.zeros(0, np.int64), known, 2).shape == (0, 2)
+    assert scored.top(np.zeros(1, np.int64), known, 2).tolist() == [[1, -1]]

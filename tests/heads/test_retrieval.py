@@ -11,7 +11,7 @@ from mtrec.data import inputs
 from mtrec.data.batches import Batches
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
-from mtrec.heads import retrieval_losses, score_blocks
+from mtrec.heads import log_sum_exp, retrieval_losses, score_blocks
 from mtrec.heads.head import Examples
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import Bpr, Hinge, ImplicitSquared, Softmax
@@ -197,9 +197,10 @@ def test_blocks_of_queries_cost_and_move_what_all_at_once_do(loss, batch_of, mon
     (batch,) = batches(data, pool="in_batch", batch_of=batch_of).step(1, 2)
     vectors_of = vectors(16, 1), vectors(31, 2)
     found = []
-    # Sixteen queries in one block, in blocks of several, and one by one.
+    # Sixteen queries in one block, in blocks of several, and one by one, with scores made again.
     for at_once in (2**20, 20_000 if batch_of == "users" else 2_000, 1):
         monkeypatch.setitem(score_blocks.SCORES_AT_ONCE, "CPU", at_once)
+        monkeypatch.setattr(log_sum_exp, "SCORES_KEPT", 0 if at_once == 1 else 2**20)
         query, catalogue = map(tf.Variable, vectors_of)
         with tf.GradientTape() as tape:
             losses = loss(examples(batch, query, catalogue), 0.7, local=False)
