@@ -76,7 +76,7 @@ def main(composed: "DictConfig") -> float | None:
 def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
     """Runs a job, and says in MLflow how it ended."""
     from mtrec.distributed import devices
-    from mtrec.jobs import resume
+    from mtrec.jobs import interrupts, resume
     from mtrec.jobs.ending import ending
     from mtrec.jobs.load import load
     from mtrec.tracking import run_data, run_dir, ui
@@ -116,8 +116,11 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
         with devices.visible(_gpus(config.cluster)):
             job(config, dataset, parts, directory, reporter)
         with progress.stage("MLflow's end"):
+            # A signal comes too late here: an end that it cut off would stand before its own.
+            interrupts.hold(True)
             tracker.finish("FINISHED")
             resume.mark_finished(directory)
+            interrupts.hold(False)
     print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
     if (directory / run_dir.INDEX).is_dir():
         print(f"ask: {called('recommend')} run=latest user_id=...")

@@ -2,7 +2,7 @@
 
 Each job is forked off a process that has imported the heavy libraries. What was stopped must say so
 in a sentence, with the exit status of its signal and within five seconds, and must leave MLflow's
-run KILLED; the last of each stage is then gone on with, to its end.
+run KILLED, or else have finished; the last of each stage is then gone on with, to its end.
 """
 
 import os
@@ -118,14 +118,15 @@ def main(moments, overrides):
                 status, text, took, _, _ = found
                 last = text.strip().splitlines()[-1]
                 killed = statuses(directory)
-                good = (
+                stopped = (
                     status == 128 + number
-                    and took is not None
-                    and took <= 5
                     and last.startswith(f"error: {signal.Signals(number).name}: ")
-                    and "Traceback" not in text
                     and set(killed) <= {"KILLED"}
                 )
+                # Nothing is left to stop there.
+                finished = stage == "MLflow's end" and (status, killed) == (0, ["FINISHED"])
+                good = stopped or finished
+                good = good and took is not None and took <= 5 and "Traceback" not in text
                 resumed = ""
                 if good and moment == moments - 1:
                     again, text, _, _, _ = forked(directory, *overrides)
