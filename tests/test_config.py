@@ -67,7 +67,7 @@ def test_every_choice_composes_and_what_it_names_can_be_made(choice: str) -> Non
 def test_every_file_belongs_to_a_group_or_a_command() -> None:
     folders = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml")}
     groups = {re.split("[=@/]", choice)[0] for choice in choices()}
-    commands = {path.name for path in CONF.glob("*.yaml")} | {"compare"}
+    commands = {path.name for path in CONF.glob("*.yaml")} | {"compare", "benchmark"}
     assert folders == groups | commands
 
 

@@ -166,6 +166,7 @@ def _shared_negatives(config: Config, heads: Mapping[str, Head]) -> Negatives | 
     return negatives
 
 
+@told_in_keys("balance")
 def balancer(config: Config, steps_per_epoch: int) -> Balancer:
     """The balancer, over the tasks that have a weight."""
     weights = {name: config.task.weights[name] for name in config.task.active()}

@@ -33,7 +33,7 @@ def test_a_worker_that_stands_still_is_ended_and_the_one_that_waits_for_it_is_no
     assert watched.verdict(0, WAITING) == ""
     verdict = watched.verdict(1, ASLEEP)
     assert "worker 1 has made no progress for 11 s" in verdict
-    assert "cluster.health_timeout_s=10" in verdict
+    assert "`health_timeout_s`=10" in verdict
     assert "sleep (head.py:2)" in verdict
     # The other goes on waiting until Ray ends it, which is not its fault.
     assert watched.verdict(0, WAITING) == ""

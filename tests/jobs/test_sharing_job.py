@@ -14,7 +14,7 @@ from mtrec.jobs.restore import load_run
 from mtrec.serving.index import ExactBuilder
 from mtrec.tracking import run_data, run_dir
 from mtrec.training import measured
-from mtrec.training.evaluate import embed_items, embed_users
+from mtrec.model.encode import embed_items, embed_users
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ def test_what_repeats_another_parameter_is_left_out_unless_it_differs():
     assert parameters(config) == {
         "seed": "3",
         "model.pooling": "Mean",
-        "task.select_by": "val/a/rmse",
         "train.select_by": "val/b/rmse",
         "data.features.query.shared.history": "History",
     }
