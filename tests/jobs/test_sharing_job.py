@@ -11,10 +11,10 @@ from small_config import SMALL, config_of
 from mtrec.jobs import stages, worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import load_run
+from mtrec.model.encode import embed_items, embed_users
 from mtrec.serving.index import ExactBuilder
 from mtrec.tracking import run_data, run_dir
 from mtrec.training import measured
-from mtrec.model.encode import embed_items, embed_users
 
 
 @pytest.mark.parametrize(
