@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "mtrec.data.batches": ["Batches"],
+    "mtrec.data.batching": ["Batching"],
     "mtrec.data.dataset": ["Dataset"],
     "mtrec.data.negatives": ["Catalogue", "InBatch"],
     "mtrec.data.schedule": ["Schedule"],

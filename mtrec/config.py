@@ -17,6 +17,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mtrec.data.batching import Batching
 from mtrec.data.schedule import Schedule
 from mtrec.data.split import KINDS, keep_ratings, split
 from mtrec.errors import UserError, require
@@ -88,27 +89,20 @@ class ModelConfig:
 
 
 @dataclass
-class TrainConfig(Schedule):
-    """How training goes: a schedule, and what `mtrec.data.batches.Batches` takes."""
+class TrainConfig(Schedule, Batching):
+    """How training goes: a schedule, and what batches are made of."""
 
-    global_batch: int
-    batch_of: str
     precision: str
-    history_share: float
-    chronological: bool
     resume: str
 
     def __post_init__(self) -> None:
         try:
-            super().__post_init__()
+            Schedule.__post_init__(self)
+            Batching.__post_init__(self)
         except UserError as error:
             raise UserError(re.sub(r"`(\w+)`", r"train.\1", str(error))) from error
-        require("train.global_batch", self.global_batch, least=1)
-        if self.batch_of not in ("users", "rows", "requests"):
-            raise UserError(f"train.batch_of must be users, rows or requests; got {self.batch_of}.")
         if self.precision not in ("float32", "tf32"):
             raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
-        require("train.history_share", self.history_share, least=0, below=1)
 
 
 @dataclass

@@ -5,7 +5,20 @@ from typing import get_type_hints
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.batches import Batches
+from mtrec.data.batching import Batching
 from mtrec.data.inputs import Batch, HistoryInputs, Own, PoolSlice, QueryInputs, Rows, Views
+
+
+def batches_of(data, rows, *, batch_of, global_batch, history_share, chronological, **others):
+    """The batches of rows to train on."""
+    how = Batching(
+        batch_of=batch_of,
+        global_batch=global_batch,
+        history_share=history_share,
+        chronological=chronological,
+    )
+    return Batches(data, rows, how, **others)
 
 
 def asked(users, items, owners, *, places=None, labels=None, **others):

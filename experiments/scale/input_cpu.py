@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from mtrec.data.batches import Batches
+from mtrec.data.batching import Batching
 from mtrec.data.dataset import Dataset
 from mtrec.data.negatives import InBatch
 
@@ -48,10 +49,7 @@ def main() -> None:
         batches = Batches(
             data,
             np.arange(ROWS),
-            batch_of="users",
-            global_batch=4096,
-            history_share=0.7,
-            chronological=False,
+            Batching(batch_of="users", global_batch=4096, history_share=0.7, chronological=False),
             negatives=InBatch(
                 uniform=0, past_batches=0, given=False, mined=0, local=False, log_q_rate=None
             ),

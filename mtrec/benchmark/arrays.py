@@ -69,10 +69,7 @@ def batches(data: Dataset, *, batch: int, seed: int, replicas: int = 1) -> Any:
     return mtrec.Batches(
         data,
         np.arange(len(data.interactions["user"])),
-        batch_of="rows",
-        global_batch=batch,
-        history_share=0.0,
-        chronological=False,
+        mtrec.Batching(batch_of="rows", global_batch=batch, history_share=0.0, chronological=False),
         negatives=negatives(),
         num_replicas=replicas,
         seed=seed,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtrec.data.batching import Batching
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.inputs import (
@@ -74,18 +75,7 @@ class Batches:
     Args:
         dataset: The data.
         fit: Row numbers of the interactions to train on.
-        batch_of: `users`: a query is a user with all their rows. `rows`: a query is one row.
-            `requests`: a query is a request, the targets are its rows with items that the user does
-            not have by then, of data with repeats all, and only what is strictly earlier is shown.
-            See `Dataset` for which rows are of one request.
-        global_batch: Queries in a batch over all replicas.
-        history_share: Probability that an item is shown as history, with all that the user did with
-            it. With `users`, the items not shown are the targets; with `rows`, the other items of
-            the row's user are thinned.
-        chronological: Whether only what is earlier than the targets is shown (by time, ties
-            excluded). With `users`, the targets are then all rows from a moment on with items that
-            the user does not have by then. Data with repeats must be shown so, and the targets are
-            all rows from that moment on.
+        batching: What a batch is made of.
         negatives: What the pool is made of; null if no head needs one.
         num_replicas: Replicas that share a batch.
         seed: Seed of all random choices.
@@ -107,30 +97,28 @@ class Batches:
         self,
         dataset: Dataset,
         fit: np.ndarray,
+        batching: Batching,
         *,
-        batch_of: str,
-        global_batch: int,
-        history_share: float,
-        chronological: bool,
         negatives: Negatives | None,
         num_replicas: int,
         seed: int,
         views: int = 0,
     ) -> None:
+        global_batch = batching.global_batch
         if global_batch % num_replicas:
             down = global_batch // num_replicas * num_replicas
             raise UserError(
                 f"`global_batch` must divide by the number of replicas ({num_replicas}); got "
                 f"{global_batch}. Set `global_batch`={down or num_replicas}."
             )
-        if dataset.repeats and not chronological and batch_of != "requests":
+        if dataset.repeats and not batching.chronological and batching.batch_of != "requests":
             raise UserError(
                 "`chronological` must be true with `repeats`, or what a user takes again would be "
                 "told by what they took later; got false. Set `chronological`=true."
             )
         self.histories = Histories.of_all(dataset, fit)
         self.known = self.histories if dataset.taken is None else Histories.of(dataset, fit)
-        self.batch_of = batch_of
+        self.batching = batching
         self.global_batch = global_batch
         self.num_replicas = num_replicas
         self.seed = seed
@@ -142,9 +130,9 @@ class Batches:
         self._units = Units(
             self.histories,
             self._time,
-            batch_of=batch_of,
-            history_share=history_share,
-            chronological=chronological,
+            batch_of=batching.batch_of,
+            history_share=batching.history_share,
+            chronological=batching.chronological,
             repeats=dataset.repeats,
             request=requests[rows]
             if (requests := dataset.interactions.get("request")) is not None

@@ -130,10 +130,7 @@ def batches(
     return Batches(
         dataset,
         fit,
-        batch_of=config.train.batch_of,
-        global_batch=config.train.global_batch,
-        history_share=config.train.history_share,
-        chronological=config.train.chronological,
+        config.train,
         negatives=_shared_negatives(config, heads),
         num_replicas=num_replicas,
         seed=config.seed,

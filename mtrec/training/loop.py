@@ -333,7 +333,7 @@ class _Due:
 
 
 def _check_context(model: Recommender, batches: Batches) -> None:
-    if model.query.contexts and batches.batch_of == "users":
+    if model.query.contexts and batches.batching.batch_of == "users":
         raise UserError(
             "`batch_of` must be requests or rows where a feature reads the context "
             f"({model.query.contexts[0]}), as a user is no moment; got users. "

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_batch import batches_of
 from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch, negatives
 
-from mtrec.data.batches import Batches
 from mtrec.data.inputs import ROUND_TO, stack
 from mtrec.errors import UserError
 
@@ -26,7 +26,7 @@ def batches(dataset, fit=None, **changed):
     }
     how |= changed
     how["negatives"] = negatives(how["negatives"])
-    return Batches(dataset, all_rows(dataset) if fit is None else fit, **how)
+    return batches_of(dataset, all_rows(dataset) if fit is None else fit, **how)
 
 
 def columns_of(dataset, rows=slice(None)):

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from small_batch import batches_of
 from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch
 
-from mtrec.data.batches import Batches
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
 
@@ -158,7 +158,7 @@ def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, b
     changed = dict(changed)
     repeats = changed.pop("most_repeats", 1)
     data = with_negatives(users_with_ties(most_repeats=repeats), share=0.5 / repeats)
-    source = Batches(
+    source = batches_of(
         data,
         all_rows(data),
         batch_of=batch_of,
@@ -189,7 +189,7 @@ def test_log_q_equals_the_frequency_over_many_batches(batch_of, chronological, b
 
 def test_the_short_batch_that_ends_an_epoch_has_a_log_q_of_its_own():
     data = users_with_ties()
-    source = Batches(
+    source = batches_of(
         data,
         all_rows(data),
         batch_of="users",

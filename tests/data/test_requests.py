@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_batch import batches_of
 from small_data import all_rows, written_out
 from small_negatives import in_batch
 
-from mtrec.data.batches import Batches
 from mtrec.data.requests import QueryColumns, earlier, numbers
 
 DAY = 86_400
@@ -28,7 +28,7 @@ def baskets(**more):
 def batches(data, **changed):
     how = {"global_batch": 16, "history_share": 0.9, "num_replicas": 1, "seed": 3}
     how |= {"batch_of": "requests", "chronological": False, "negatives": in_batch()} | changed
-    return Batches(data, all_rows(data), **how)
+    return batches_of(data, all_rows(data), **how)
 
 
 def epoch_of(source):

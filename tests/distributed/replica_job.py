@@ -10,11 +10,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from small_batch import batches_of
 from small_data import all_rows, planted
 from small_model import contrastive, implicit_squared, rating, recommender, softmax
 from small_negatives import negatives
 
-from mtrec.data.batches import Batches
 from mtrec.data.inputs import stack
 from mtrec.distributed.strategy import make_strategy
 from mtrec.training.balance import Uncertainty
@@ -78,7 +78,7 @@ def train(
             # It clips every step: the gradient of the global batch, not each replica's share.
             dense=keras.optimizers.Adam(0.01, epsilon=1e-3, clipnorm=0.1),
         )
-    batches = Batches(
+    batches = batches_of(
         dataset,
         fit,
         batch_of=batch_of,

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import as_tensors
+from small_batch import as_tensors, batches_of
 from small_data import all_rows, planted, with_negatives
 from small_negatives import in_batch
 
-from mtrec.data.batches import Batches
 from mtrec.heads.head import Examples
 from mtrec.heads.retrieval_losses import Bpr, ImplicitSquared, Softmax
 
@@ -37,7 +36,7 @@ def lists_for(source):
 
 def steps(data, *, batch_of, chronological, batch, epochs):
     """Batches of many epochs, and for each kind of negative which pairs are of it, `[Q, C + 1]`."""
-    source = Batches(
+    source = batches_of(
         data,
         all_rows(data),
         batch_of=batch_of,
@@ -85,7 +84,7 @@ def steps(data, *, batch_of, chronological, batch, epochs):
 
 def q_beside(data, query):
     """The probability that the other users bring an item, `[Q, C + 1]`; 50 are there."""
-    source = Batches(
+    source = batches_of(
         data,
         all_rows(data),
         batch_of="users",

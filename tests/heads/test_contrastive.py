@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import logsumexp
-from small_batch import as_tensors, written
+from small_batch import as_tensors, batches_of, written
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import SCHEMES, contrastive, implicit_squared, recommender
 
-from mtrec.data.batches import Batches
 from mtrec.errors import UserError
 from mtrec.heads.contrastive import Contrastive
 from mtrec.heads.head import Examples
@@ -171,7 +170,7 @@ def test_a_table_is_moved_only_by_the_view_that_shows_its_feature(data):
 
 
 def batches(dataset, *, views, num_replicas=1):
-    return Batches(
+    return batches_of(
         dataset,
         all_rows(dataset),
         batch_of="users",

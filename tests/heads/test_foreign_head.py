@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
+from small_batch import batches_of
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, recommender, softmax
 from small_negatives import in_batch
 
 import mtrec
-from mtrec.data.batches import Batches
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError
 from mtrec.heads.head import Report
@@ -178,7 +178,7 @@ def test_the_start_up_report_states_what_a_head_says_it_sends(trained):
 def mined(heads, negatives):
     data = planted()
     model = recommender(data, heads)
-    batches = Batches(
+    batches = batches_of(
         data,
         all_rows(data),
         batch_of="users",

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import as_tensors, with_fields
+from small_batch import as_tensors, batches_of, with_fields
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.data.batches import Batches
 from mtrec.data.inputs import stack
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
@@ -34,7 +33,7 @@ def batches(data, **changed):
         "num_replicas": 1,
         "seed": 3,
     }
-    return Batches(data, all_rows(data), **(how | changed))
+    return batches_of(data, all_rows(data), **(how | changed))
 
 
 def losses_of(heads, source, step=0):

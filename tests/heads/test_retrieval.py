@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import as_tensors, with_fields, written
+from small_batch import as_tensors, batches_of, with_fields, written
 from small_data import all_rows, planted, written_out
 from small_negatives import in_batch, negatives
 
 from mtrec.data import inputs
-from mtrec.data.batches import Batches
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
 from mtrec.heads import log_sum_exp, retrieval_losses, score_blocks
@@ -38,7 +37,9 @@ def batches(dataset, *, batch_of="users", pool="catalogue", **changed):
         "seed": 3,
     }
     how |= changed
-    return Batches(dataset, all_rows(dataset), batch_of=batch_of, negatives=negatives(pool), **how)
+    return batches_of(
+        dataset, all_rows(dataset), batch_of=batch_of, negatives=negatives(pool), **how
+    )
 
 
 def softmax(**changed):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hydra.utils import instantiate
+from small_batch import batches_of
 from small_config import config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.data.batches import Batches
 from mtrec.data.inputs import stack
 from mtrec.training.gradient_balance import CAGrad, ImtlG
 from mtrec.training.optimizers import LazyAdam
@@ -195,7 +195,7 @@ def job(method, *, rated):
     stars = data.interactions["rating"]
     stars[data.interactions["user"] > rated] = np.nan
     made = balancer(method, tuple(heads))
-    batches = Batches(
+    batches = batches_of(
         data,
         all_rows(data),
         batch_of="rows",

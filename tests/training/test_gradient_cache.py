@@ -6,13 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import as_tensors, asked, with_fields
+from small_batch import as_tensors, asked, batches_of, with_fields
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import rating, recommender, softmax
 from small_negatives import negatives
 
-from mtrec.data.batches import Batches
 from mtrec.data.inputs import stack
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.errors import UserError
@@ -27,8 +26,8 @@ from mtrec.training.step import Optimizers, Step
 STEPS = 4
 
 
-def batches_of(data):
-    return Batches(
+def batched(data):
+    return batches_of(
         data,
         all_rows(data),
         batch_of="users",
@@ -46,7 +45,7 @@ def trained(encode_at_once, *, balancer=Fixed, observe=False, **how):
     """Losses, weights and telemetry of a few steps from the same start."""
     data = planted()
     heads = {"softmax": softmax(), "rating": rating(layers=[5])}
-    model, batches, balancer = recommender(data, heads, **how), batches_of(data), balancer()
+    model, batches, balancer = recommender(data, heads, **how), batched(data), balancer()
     balancer.adapt({"softmax": 1.0, "rating": 0.2}, steps_per_epoch=3, seed=0)
     optimizers = Optimizers(
         tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
@@ -93,7 +92,7 @@ def test_tasks_are_balanced_by_the_gradients_of_the_whole_batch():
 def test_a_task_reaches_the_weights_that_it_reaches_in_the_whole_batch(scheme, at_once):
     data = planted()
     model = recommender(data, {"softmax": softmax(), "rating": rating()}, scheme=scheme)
-    (batch,) = batches_of(data).step(1, 0)
+    (batch,) = batched(data).step(1, 0)
     # Without most of the padding: outside a compiled function a chunk takes long.
     few = {"items": batch.items[:40], "pool_items": batch.pool.items[:40]}
     batch = as_tensors(with_fields(batch, **few))

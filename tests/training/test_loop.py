@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
-from small_batch import as_tensors, asked
+from small_batch import as_tensors, asked, batches_of
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
-from mtrec.data.batches import Batches
 from mtrec.data.inputs import stack
 from mtrec.data.schedule import Schedule
 from mtrec.errors import PreemptedError, UserError
@@ -60,7 +59,7 @@ class Job:
             dense=keras.optimizers.Adam(rate),
         )
         asked = [h.negatives for h in self.model.heads.values() if h.negatives is not None]
-        self.batches = Batches(
+        self.batches = batches_of(
             data,
             self.rows,
             batch_of=batch_of,

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import asked
+from small_batch import asked, batches_of
 from small_data import all_rows, planted, with_negatives, written_out
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
-from mtrec.data.batches import Batches
 from mtrec.data.columns import held
 from mtrec.training.mined_negatives import Miner
 
@@ -16,7 +15,7 @@ from mtrec.training.mined_negatives import Miner
 def mined(data, heads, fit):
     """What a search finds, and the model that it was made with."""
     model = recommender(data, heads, fit=fit)
-    batches = Batches(
+    batches = batches_of(
         data,
         fit,
         batch_of="users",

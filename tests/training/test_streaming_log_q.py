@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import as_tensors, written
+from small_batch import as_tensors, batches_of, written
 from small_data import all_rows, planted
 from small_negatives import in_batch
 
-from mtrec.data.batches import Batches
 from mtrec.training.streaming_log_q import StreamingLogQ
 
 
@@ -66,7 +65,7 @@ def data():
 
 
 def batches(data, **changed):
-    return Batches(
+    return batches_of(
         data,
         all_rows(data),
         batch_of="users",

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
+from small_batch import batches_of
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import recommender
 
-from mtrec.data.batches import Batches
 from mtrec.data.inputs import stack
 from mtrec.heads.head import Head, Report
 from mtrec.jobs import worker
@@ -47,7 +47,7 @@ def observed(signs, weights):
     """The telemetry of a first step, and how far it moved each table."""
     data = planted()
     model = recommender(data, {name: Product(sign) for name, sign in signs.items()})
-    batches = Batches(
+    batches = batches_of(
         data,
         all_rows(data),
         batch_of="users",
