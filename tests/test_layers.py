@@ -56,6 +56,16 @@ def test_every_room_has_a_layer() -> None:
     assert rooms - {"conf"} == set(LAYER)
 
 
+def test_the_map_in_the_docs_is_the_plan() -> None:
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8")
+    drawn = [line.split() for line in text.split("```text\n")[1].split("```")[0].splitlines()]
+    for (number, *words), (layer, rooms) in zip(
+        drawn, reversed(list(enumerate(LAYERS))), strict=True
+    ):
+        assert int(number) == layer
+        assert set(words[: len(rooms)]) == rooms
+
+
 def test_imports_stay_in_their_package_or_go_down() -> None:
     up = [
         f"{path} imports {room}"
