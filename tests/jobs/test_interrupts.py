@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -38,6 +39,7 @@ with interrupts.heard():
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)  # so that it is where it is to be interrupted
     process.send_signal(number)
     out, error = process.communicate(timeout=120)
     assert out.strip() == said
