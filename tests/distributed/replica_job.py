@@ -39,6 +39,8 @@ def uneven():
 # What the rating head has beside its MLP.
 STARS = {"plain": {}, "moving": {"moving_biases": 4, "cross": 2, "members": 2}}
 
+STEM = {"scheme": "stem", "pooling": "attention", "dropout": 0.5, "bins": 7}
+
 
 def train(
     strategy,
@@ -121,22 +123,17 @@ if __name__ == "__main__":
     local = make_strategy(replicas, use_gpu=False)
     assert local.num_replicas_in_sync == replicas
     jobs = [
-        ("in_batch", "rows", CAGrad(radius=0.5), {}),
-        ("streaming", "rows", Uncertainty(rate=0.01), {"same_tower": True, "stars": "moving"}),
-        ("mined", "rows", CAGrad(radius=0.5), {}),
-        ("catalogue", "users", Uncertainty(rate=0.01), {"bins": 7}),
+        ("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}),
+        ("catalogue", "users", Uncertainty(rate=0.01), STEM),
     ]
     if replicas < 4:
-        jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))
-        changes = [
-            {},
-            {"scheme": "stem"},
-            {"pooling": "attention", "dropout": 0.5},
-            # Six chunks of a batch's queries, or three of each replica's.
-            {"pooling": "transformer", "encode_at_once": 3},
-        ]
+        moving = {"same_tower": True, "stars": "moving"}
+        # Six chunks of a batch's queries, or three of each replica's.
+        chunks = {"pooling": "transformer", "encode_at_once": 3}
+        jobs.append(("streaming", "rows", Uncertainty(rate=0.01), moving))
+        jobs.append(("mined", "rows", CAGrad(radius=0.5), {}))
+        jobs.append(("catalogue", "users", Uncertainty(rate=0.01), chunks))
         jobs.append(("in_batch", "requests", CAGrad(radius=0.5), {"context": True}))
-        jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))
         found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, **how)
