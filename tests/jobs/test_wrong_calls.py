@@ -1,14 +1,10 @@
 """A wrong call ends with one sentence that says what to change, before it has cost anything."""
 
-import contextlib
-import importlib
-import io
 import os
 import shlex
-import sys
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+from in_process import called
 
 HEADER = "user_id,item_id,rating,timestamp"
 ROWS = [f"u{n % 7},i{n % 11},{n % 5 + 1},{1_600_000_000 + n * 1000}" for n in range(60)]
@@ -182,6 +178,7 @@ VALUES = [
         "launch cluster.max_failures=2",
         "cluster.max_failures must be left out with",
     ),
+    ("launch task=rating index=scann", "index must be left out where no head retrieves"),
     ("launch tracking.uri=folder", "tracking.uri must start with one of sqlite"),
     ("launch tracking.experiment=", "tracking.experiment must be a name; got nothing."),
     ("launch cluster=ray_local cluster.max_failures=-1", "cluster.max_failures must be at least 0"),
@@ -283,29 +280,14 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def call(place, monkeypatch):
-    """Calls a command in this process; returns its exit status and what it says on stderr."""
-
-    def called(words):
-        command, *arguments = shlex.split(words)
-        GlobalHydra.instance().clear()
-        monkeypatch.chdir(place)
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        monkeypatch.setattr(sys, "argv", [f"mtrec.{command}", *arguments])
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            try:
-                importlib.import_module(f"mtrec.{command}").main()
-            except SystemExit as ended:
-                return ended.code, said.getvalue()
-        return 0, said.getvalue()
-
-    return called
+def call(place):
+    """Calls a command in this process."""
+    return lambda words: called(*shlex.split(words), cwd=place)
 
 
-def assert_refused(found, sentence):
-    status, said = found
-    assert status == 1, said
+def assert_refused(done, sentence):
+    said = done.stderr
+    assert done.returncode == 1, said
     assert len(said.splitlines()) == 1, said
     assert said.startswith("error: ")
     assert sentence in said
