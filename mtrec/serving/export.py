@@ -24,6 +24,7 @@ from mtrec.serving.served import (
     new_users,
     of_requests,
 )
+from mtrec.tracking.records import model_record
 from mtrec.tracking.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL, OURS
 from mtrec.tracking.whole import replacing
 
@@ -131,7 +132,7 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
         return None
     manifest = run.directory / INDEX / MANIFEST
     tracker.log_file(manifest, INDEX)
-    return tracker.log_model(
+    record = model_record(
         name=f"{run.dataset.name} {' and '.join(run.model.heads)}",
         description=_description(run, index),
         code_path=Path(__file__).with_name("mlflow_model.py"),
@@ -143,6 +144,7 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
         input_example=_example(run),
         pip_requirements=_requirements(index),
     )
+    return tracker.log_model(record)
 
 
 def _description(run: Run, index: Index) -> str:
