@@ -309,7 +309,7 @@ def test_pairs_are_served_as_rows_after_the_training_are_judged(tmp_path):
     }
     run = random_run(tmp_path, heads, in_time_order=True)
     judge = Evaluator(run.dataset, known=run.parts.train, held_out=run.parts.test)
-    measured = judge.measure(run.model, slice(0, len(judge.held_out.users)), full=True)
+    measured = judge.measure(run.model, slice(0, len(judge.held_out.users)))
     owner, item, _ = heads["rating"].labelled(judge.held_out)
     export.save(run, None)
     found = loaded(tmp_path)["score_pairs"](
