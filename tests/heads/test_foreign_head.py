@@ -20,7 +20,7 @@ from mtrec.jobs import build, footprint, stages, worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
+from mtrec.serving.recommend import recommend
 from mtrec.tracking import run_dir
 from mtrec.training.mined_negatives import Miner
 

@@ -16,9 +16,9 @@ from mtrec.jobs.load import load
 from mtrec.jobs.restore import load_run
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.model.features import Categorical
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder, ScannBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.tracking import run_data, run_dir
 from mtrec.training.evaluate import evaluator_of

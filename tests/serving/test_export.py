@@ -21,9 +21,9 @@ from mtrec.heads.binary import Binary
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.rating import Rating
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder, ScannBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import Evaluator
 
