@@ -64,7 +64,6 @@ def test_the_experiment_reads_the_file_that_was_fetched(tmp_path, monkeypatch):
     assert data.users["AGE_GROUP"].tolist() == ["", "45-49", "45-49", "45-49", ""]
     assert set(data.items["PRODUCT_SUBCLASS"][1:].tolist()) == {110410, 110411}
     assert data.interactions["SALES_PRICE"].min() == 30
-    assert data.repeats
     days = data.interactions["timestamp"] // 86_400
     assert days.min() == np.datetime64("2000-11-01").astype(int)
     assert days[parts.test].min() >= days[parts.train].max()
