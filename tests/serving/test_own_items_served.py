@@ -20,12 +20,12 @@ from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.model.encode import embed_items, embed_queries
 from mtrec.model.own_items import OwnItems
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.answers.candidates import Best
 from mtrec.serving.answers.fuse import Formula
 from mtrec.serving.answers.pipeline import PLAIN
 from mtrec.serving.index import ExactBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import Evaluator
 
@@ -141,7 +141,7 @@ def test_held_out_requests_are_judged_as_they_would_be_answered(run):
     """The output of each held-out row is what is told of it, as of its request, by its history."""
     evaluator = Evaluator(run.dataset, known=run.parts.train, held_out=run.parts.test)
     held_out, head = evaluator.held_out, run.model.heads["rating"]
-    found = evaluator.measure(run.model, slice(0, len(held_out.users)), full=True)
+    found = evaluator.measure(run.model, slice(0, len(held_out.users)))
     candidate = embed_items(run.model, ITEMS)["rating"]
     for row in range(0, len(held_out.item), 7):
         place = held_out.owner[row]
