@@ -15,7 +15,7 @@ from mtrec.serving import run
 from mtrec.serving.answers.fuse import RankSum
 from mtrec.tracking import run_dir
 from mtrec.tracking.whole import write_text
-from mtrec.training.evaluate import SPLITS, evaluator_of, flat_metrics
+from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics
 from mtrec.training.loop import Metrics
 from mtrec.training.measured import Measured
 
@@ -41,11 +41,11 @@ def evaluate(
     """
     metrics: Metrics = {}
     for split in SPLITS:
-        evaluator = evaluator_of(split, trained.dataset, trained.parts)
+        evaluator = _evaluator(trained, split)
         if measured is None:
             reports = evaluator(trained.model, full=True)
         else:
-            reports = evaluator.report(measured[split], trained.model.heads, full=True)
+            reports = evaluator.report(measured[split], trained.model.heads)
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
     (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
@@ -54,6 +54,11 @@ def evaluate(
     per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
     run_dir.save_metrics(metrics, trained.directory)
     return metrics, reports
+
+
+def _evaluator(trained: run.Run, split: str) -> Evaluator:
+    known = trained.fitted if split == "val" else trained.known
+    return evaluator_of(split, trained.dataset, trained.parts, known=known)
 
 
 def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexing.Index:
@@ -82,7 +87,7 @@ def answer(trained: run.Run, index: indexing.Index) -> tuple[run.Run, Metrics]:
     Returns:
         The run with those weights, and `test/answer/<metric>`; see `mtrec.jobs.answers.measure`.
     """
-    parts = {s: evaluator_of(s, trained.dataset, trained.parts).held_out for s in SPLITS}
+    parts = {split: _evaluator(trained, split).held_out for split in SPLITS}
     chosen = answers.tuned(trained, index, parts["val"])
     if isinstance(chosen.answer.fuse, RankSum) and chosen is not trained:
         weights = dict(chosen.answer.fuse.weights)

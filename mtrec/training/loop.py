@@ -139,6 +139,7 @@ def fit(
             metrics = trainer.epoch(validate)
             if chief:
                 on_epoch(metrics)
+    state = trainer.state
     best = state.best(schedule.select_by)
     check_tells(schedule.select_by, best)
     from_chief(strategy, lambda: saved.select(int(best["step"])))
@@ -220,16 +221,15 @@ class _Trainer:
         with gathered(self.saved.variables):
             try:
                 metrics |= validate()
+                check_selectable(schedule.select_by, metrics)
+                metrics = from_chief(self.step.strategy, lambda: metrics)
+                self.state = State(state.epoch + 1, 0, [], [], [], [*state.history, metrics])
+                if self.miner and not self.done:
+                    self.miner.search()
             except PreemptedError:
+                self.state = state  # which has yet to be validated, and mined for
                 self._save()
                 raise
-            check_selectable(schedule.select_by, metrics)
-            metrics = from_chief(self.step.strategy, lambda: metrics)
-            state.history.append(metrics)
-            state.epoch, state.step = state.epoch + 1, 0
-            state.losses, state.weights, state.telemetry = [], [], []
-            if self.miner and not self.done:
-                self.miner.search()
             self._save()
         return metrics
 

@@ -30,7 +30,7 @@ JOB = (
 
 
 def recorded(measure, lines):
-    """`Evaluator.measure`, with a line for each call: the users whose queries it asks for."""
+    """A method of `Evaluator`, with a line for each call: the users whose queries it asks for."""
 
     def wrapped(self, model, *arguments, **keywords):
         asked = []
@@ -65,8 +65,10 @@ def judge(directory, devices, overrides):
     config = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
     run_dir.save_config(config, directory)
     judged, listener = [], Noting()
-    measure = recorded(evaluate.Evaluator.measure, judged)
-    with mock.patch.object(evaluate.Evaluator, "measure", measure):
+    made = {
+        name: recorded(getattr(evaluate.Evaluator, name), judged) for name in ("measure", "tally")
+    }
+    with mock.patch.multiple(evaluate.Evaluator, **made):
         worker.train(config, *load(config.data), directory, listener)
     rank = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {"index": 0})["index"]
     (directory / f"judged-{rank}.json").write_text(json.dumps(judged))

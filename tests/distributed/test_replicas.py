@@ -17,12 +17,13 @@ def replicas(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("catalogue users stem attention 0.5 7", (2, 4)),
-        ("catalogue users transformer 3", (2,)),
+        ("catalogue users stem attention 7", (2,)),
+        ("catalogue users transformer 0.5 3", (2,)),
         ("in_batch rows 3", (2, 4)),
         ("streaming rows True moving", (2,)),
         ("mined rows", (2,)),
         ("in_batch requests True", (2,)),
+        ("catalogue requests True", (2,)),
     ],
 )
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
