@@ -17,8 +17,8 @@ def workplace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(workplace):
-    status, text = ended(workplace, EPOCHS)
-    assert status == 0, text
+    job = Job(workplace, EPOCHS)
+    assert job.end() == 0, job.text
     return workplace / "run"
 
 
@@ -56,8 +56,8 @@ def test_a_job_that_is_refused_for_its_data_leaves_its_mlflow_run_as_it_was(pree
 
 def test_a_run_directory_goes_on_bit_for_bit_with_its_own_config(uninterrupted, preempted):
     cwd, _ = preempted
-    status, text = ended(cwd, EPOCHS, "train.resume=run")
-    assert status == 0, text
+    job = Job(cwd, EPOCHS, "train.resume=run")
+    assert job.end() == 0, job.text
     assert weights(cwd / "run") == weights(uninterrupted)
     assert mlflow_runs(cwd) == ["FINISHED"]
     assert logged(cwd) == logged(uninterrupted.parent)
@@ -73,13 +73,13 @@ def test_a_damaged_last_checkpoint_is_skipped_for_the_one_before(uninterrupted, 
     (data,) = last.glob("weights.data-*")
     os.truncate(data, data.stat().st_size // 2)
 
-    status, text = ended(tmp_path, EPOCHS)
-    assert status == 0, text
-    assert f"{last} is damaged; going back to the one before." in text
+    job = Job(tmp_path, EPOCHS)
+    assert job.end() == 0, job.text
+    assert f"{last} is damaged; going back to the one before." in job.text
     steps = int(before.name.removeprefix("step-"))
     # 150 users in batches of 30.
     done, more = divmod(steps, 5)
-    assert f"going on from a checkpoint: {done} epochs done, and {more} steps" in text
+    assert f"going on from a checkpoint: {done} epochs done, and {more} steps" in job.text
     assert len(weights(uninterrupted)) >= 2
     assert weights(tmp_path / "run") == weights(uninterrupted)
     assert mlflow_runs(tmp_path) == ["FINISHED"]
