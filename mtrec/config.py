@@ -11,7 +11,8 @@ from dataclasses import dataclass, make_dataclass
 from difflib import get_close_matches
 from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from hydra.utils import get_object
 from omegaconf import OmegaConf
@@ -379,6 +380,10 @@ def as_kind(kind: Any, value: Any, key: str) -> Any:
     """A value as OmegaConf takes it for a field of that type, or a `UserError`: 1 may be a text."""
     if kind is Parameter.empty:
         return value
+    kinds = get_args(kind) if isinstance(kind, UnionType) else ()
+    if str in kinds and list[str] in kinds:  # of which OmegaConf knows no union
+        optional = type(None) if type(None) in kinds else str
+        kind = list[str] if isinstance(value, list) else str | optional
     node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(node, {"value": value}))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mtrec.config import ClusterConfig, Config
-from mtrec.distributed import progress
+from mtrec.data import progress
 from mtrec.jobs.command import command, console, started_at
 from mtrec.jobs.keys import in_keys, told_in_keys
 from mtrec.libraries import called

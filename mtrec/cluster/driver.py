@@ -40,9 +40,9 @@ from mtrec.cluster import nodes, settings
 from mtrec.cluster.letters import Correspondent, Delivery
 from mtrec.cluster.mailbox import Mailbox
 from mtrec.config import ClusterConfig, Config
+from mtrec.data.progress import followed_by
 from mtrec.distributed import devices
 from mtrec.distributed.heartbeat import Heart
-from mtrec.distributed.progress import followed_by
 from mtrec.errors import PreemptedError, UserError, user_error
 from mtrec.libraries import import_tensorflow, quiet_libraries
 

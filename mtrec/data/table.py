@@ -27,9 +27,9 @@ _NO_RATING_SCALE = (0.0, 1.0)
 
 def load(
     *,
-    interactions: str,
-    items: str | None,
-    users: str | None,
+    interactions: str | list[str],
+    items: str | list[str] | None,
+    users: str | list[str] | None,
     user_key: str,
     item_key: str,
     rating: str | None,
@@ -58,8 +58,8 @@ def load(
     as float32 (an empty cell becomes NaN), lists and `bag_columns` as bags, all else as text. Users
     and items have the order of their files, or else of their first interaction.
 
-    A file may be a folder of files, a pattern such as `log/*.parquet`, or any of these at an
-    address that fsspec knows, such as `s3://bucket/log`; see `mtrec.data.files.Files.of`.
+    A file may be a folder of files, a pattern such as `log/*.parquet`, any of these at an address
+    that fsspec knows, such as `s3://bucket/log`, or a list of them: see `mtrec.data.files.Files`.
 
     Args:
         interactions: File with one row an interaction.
@@ -130,8 +130,9 @@ def load(
     return cached(cache_dir=cache_dir, key=key, build=build)
 
 
-def _name(path: str) -> str:
-    """What the data is called: the file or folder, or of a pattern the folder that it looks in."""
+def _name(paths: str | list[str]) -> str:
+    """What data is called: the first file or folder, or of a pattern the folder it looks in."""
+    path = paths if isinstance(paths, str) else paths[0]
     parts = [part for part in Path(path).parts if not set(part) & set("*?[")]
     return parts[-1].split(".")[0] if parts else "table"
 

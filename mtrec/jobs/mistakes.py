@@ -130,8 +130,8 @@ _COMPOSITION = (
     ),
     (
         r"(?:Sweep parameters|Ambiguous value for argument) '(.+?)'",
-        "several values are for a sweep; got {key}. Add --multirun, or quote the value if it is "
-        "one text.",
+        "several values are for a sweep; got {key}. Add --multirun, put a list in brackets, or "
+        "quote the value if it is one text.",
     ),
     (
         r"'(\S+?)' is specified more than once|Multiple values for (\S+)\.",

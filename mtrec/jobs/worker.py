@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Protocol
 
 from mtrec.config import Config
+from mtrec.data import progress
 from mtrec.data.dataset import Dataset
+from mtrec.data.progress import Follower
 from mtrec.data.split import Split
-from mtrec.distributed import progress
-from mtrec.distributed.progress import Follower
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, make_strategy, precision
 from mtrec.distributed.tables import tables_of

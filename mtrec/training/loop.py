@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.batches import Batches
 from mtrec.data.inputs import Batch, stack
 from mtrec.data.schedule import Schedule
-from mtrec.distributed import heartbeat, progress
+from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
