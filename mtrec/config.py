@@ -108,18 +108,20 @@ class TrainConfig(Schedule, Batching):
 
 @dataclass
 class EvaluateConfig:
-    """What is judged while training; at the end all held-out users are.
+    """How many held-out users are judged, drawn by the seed; null for all of them.
 
     Attributes:
-        users: Held-out users, drawn by the seed, that validation judges after each epoch; null for
-            all of them.
+        users: In validation after each epoch.
+        final_users: Of each part at the end.
     """
 
     users: int | None
+    final_users: int | None
 
     def __post_init__(self) -> None:
-        if self.users is not None and self.users < 1:
-            raise UserError(f"evaluate.users must be at least 1, or null; got {self.users}.")
+        for name, users in vars(self).items():
+            if users is not None and users < 1:
+                raise UserError(f"evaluate.{name} must be at least 1, or null; got {users}.")
 
 
 @dataclass

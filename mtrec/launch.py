@@ -185,11 +185,13 @@ def job(
     from mtrec.serving import export
     from mtrec.tracking import run_dir
     from mtrec.training import measured
+    from mtrec.training.evaluate import Sample
 
+    sample = Sample(config.evaluate.final_users, config.seed)
     with progress.stage("evaluation"):
         trained = restore_run(config, dataset, parts, directory)
         found = measured.load(directory / run_dir.MEASURED)
-        metrics, reports = stages.evaluate(trained, found)
+        metrics, reports = stages.evaluate(trained, found, sample)
     with progress.stage("figures"):
         reporter.evaluation(history, metrics, reports)
     index = None
@@ -198,7 +200,7 @@ def job(
             index = stages.index(trained, trained.retrieval, build.index_builder(config))
         reporter.index(index.manifest)
         with progress.stage("answer", unit="users"):
-            trained, metrics = stages.answer(trained, index)
+            trained, metrics = stages.answer(trained, index, sample)
         reporter.answer(metrics)
     with progress.stage("export"):
         signatures = stages.export(trained, index)

@@ -1,7 +1,6 @@
 """What every worker does: the strategy, the model and the data of its replicas, then training."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,13 +19,11 @@ from mtrec.jobs.keys import told_in_keys
 from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
-from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics, of_some_users
+from mtrec.training.evaluate import SPLITS, Evaluator, Sample, evaluator_of, flat_metrics
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
-_OF_A_SAMPLE = (
-    "validation after each epoch is of a sample of {:,} users (evaluate.users); at the end it is "
-    "of all"
-)
+_OF_A_SAMPLE = "validation after each epoch is of a sample of {:,} users (evaluate.users)"
+_AT_THE_END = "figures at the end are of a sample of {:,} users (evaluate.final_users)"
 
 
 class Listener(Follower, Protocol):
@@ -96,14 +93,18 @@ def train(
             on_resume=_announce(listener.say),
             stop=listener.should_stop,
         )
-    held_out = sum(len(rows) for rows in (parts.validation, parts.test))
+    sample = Sample(config.evaluate.final_users, config.seed)
+    judges = {split: evaluator_of(split, dataset, parts, sample) for split in SPLITS}
+    held_out = sum(len(judge.held_out.item) for judge in judges.values())
+    if is_chief(strategy) and held_out < len(parts.validation) + len(parts.test):
+        listener.say(_AT_THE_END.format(config.evaluate.final_users))
     with (
         progress.stage("ranking", total=held_out, unit="rows", stoppable=True),
         gathered(model.weights),
     ):
         found = {
-            split: evaluator_of(split, dataset, parts).measure_together(model, strategy, full=True)
-            for split in SPLITS
+            split: judge.measure_together(model, strategy, full=True)
+            for split, judge in judges.items()
         }
     # Training asks as well, but judging a large catalogue takes long.
     if from_chief(strategy, listener.should_stop):
@@ -119,9 +120,8 @@ def _validator(config: Config, run: Run) -> Evaluator:
     Raises:
         UserError: For what the answer of the run would be refused for at the end.
     """
-    users, parts = config.evaluate.users, run.parts
-    some = of_some_users(run.dataset, parts.validation, users=users, seed=config.seed)
-    evaluator = evaluator_of("val", run.dataset, replace(parts, validation=some))
+    sample = Sample(config.evaluate.users, config.seed)
+    evaluator = evaluator_of("val", run.dataset, run.parts, sample)
     answers.check(config, run, evaluator.held_out)
     return evaluator
 

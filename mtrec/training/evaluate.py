@@ -4,7 +4,7 @@ Each worker measures users of its own; the figures are made out of what all of t
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,22 @@ from mtrec.training.measured import Measured, joined, of_head
 SPLITS = ("val", "test")
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
+
+
+@dataclass(frozen=True)
+class Sample:
+    """So many held-out users, drawn evenly by the seed: all of them for None, or if there are less.
+
+    Attributes:
+        users: How many.
+        seed: The run's.
+    """
+
+    users: int | None
+    seed: int
+
+
+EVERYBODY = Sample(users=None, seed=0)
 
 
 class Evaluator:
@@ -157,28 +173,25 @@ class Evaluator:
         return flat
 
 
-def evaluator_of(split: str, dataset: Dataset, parts: Split) -> Evaluator:
-    """What judges a trained model on a split, `val` or `test`."""
+def evaluator_of(
+    split: str, dataset: Dataset, parts: Split, sample: Sample = EVERYBODY
+) -> Evaluator:
+    """What judges a trained model on a split, `val` or `test`, or on a sample of its users."""
     known, held_out = {
         "val": (parts.fit, parts.validation),
         "test": (parts.train, parts.test),
     }[split]
-    return Evaluator(dataset, known=known, held_out=held_out)
+    return Evaluator(dataset, known=known, held_out=of_some_users(dataset, held_out, sample))
 
 
-def of_some_users(
-    dataset: Dataset, rows: np.ndarray, *, users: int | None, seed: int
-) -> np.ndarray:
-    """Those of the interactions `rows` that are of so many users, drawn evenly by the seed.
-
-    Null, or as many as there are, is all of them.
-    """
+def of_some_users(dataset: Dataset, rows: np.ndarray, sample: Sample) -> np.ndarray:
+    """Those of the interactions `rows` that are of a sample of their users."""
     user = np.asarray(dataset.interactions["user"])[rows]
     there = np.unique(user)
-    if users is None or users >= len(there):
+    if sample.users is None or sample.users >= len(there):
         return rows
-    rng = np.random.default_rng(seed_for(seed, "validation users"))
-    return rows[np.isin(user, rng.choice(there, users, replace=False))]
+    rng = np.random.default_rng(seed_for(sample.seed, "validation users"))
+    return rows[np.isin(user, rng.choice(there, sample.users, replace=False))]
 
 
 def _check_finite(vectors: Mapping[str, np.ndarray]) -> None:

@@ -17,7 +17,7 @@ from mtrec.heads.retrieval_losses import ImplicitSquared
 from mtrec.model import encode
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.reports import per_user
-from mtrec.training.evaluate import Evaluator, flat_metrics, of_some_users
+from mtrec.training.evaluate import Evaluator, Sample, flat_metrics, of_some_users
 from mtrec.training.measured import joined
 
 
@@ -314,16 +314,16 @@ def test_a_share_asks_the_model_for_its_own_users_alone(split, scores):
 def test_a_sample_holds_all_rows_of_so_many_users_whatever_the_order_of_the_rows(split):
     data, _, held_out = split
     user = data.interactions["user"]
-    some = of_some_users(data, held_out, users=9, seed=1)
-    again = of_some_users(data, held_out[::-1], users=9, seed=1)
-    other = of_some_users(data, held_out, users=9, seed=2)
+    some = of_some_users(data, held_out, Sample(9, seed=1))
+    again = of_some_users(data, held_out[::-1], Sample(9, seed=1))
+    other = of_some_users(data, held_out, Sample(9, seed=2))
 
     assert len(set(user[some])) == len(set(user[other])) == 9
     assert sorted(some) == sorted(held_out[np.isin(held_out, again)])
     assert sorted(some) == [row for row in sorted(held_out) if user[row] in set(user[some])]
     assert set(user[some]) != set(user[other])
     for all_of_them in (None, 40, 1000):
-        kept = of_some_users(data, held_out, users=all_of_them, seed=1)
+        kept = of_some_users(data, held_out, Sample(all_of_them, seed=1))
         np.testing.assert_array_equal(kept, held_out)
 
 
