@@ -195,8 +195,7 @@ class TrackingConfig(StoreConfig):
     run_name: str | None
 
     def __post_init__(self) -> None:
-        if not self.experiment.strip():
-            raise UserError("tracking.experiment must be a name; got nothing. Give one.")
+        _check_name("tracking.experiment", self.experiment)
 
 
 @dataclass
@@ -303,6 +302,9 @@ class CompareConfig:
     output: str
     tracking: StoreConfig
 
+    def __post_init__(self) -> None:
+        _check_name("experiment", self.experiment)
+
 
 @dataclass
 class DiskConfig:
@@ -325,6 +327,11 @@ class DoctorConfig:
     disk: DiskConfig
     cluster: ClusterConfig
     tracking: StoreConfig
+
+
+def _check_name(key: str, name: str) -> None:
+    if not name.strip():
+        raise UserError(f"{key} must be a name; got nothing. Give one.")
 
 
 def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,15 +84,8 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
 
     config, directory = found.config, found.directory
     with ending(terminal, directory) as told:
-        cluster = config.cluster
-        # Several logical devices of the CPU must be made before anything else of TensorFlow.
-        if cluster.kind == "local" and (cluster.use_gpu or cluster.devices_per_worker in (None, 1)):
-            with devices.visible(_gpus(config.cluster)):
-                _import_tensorflow()
-            with progress.stage("check"):
-                from mtrec.jobs import build
-
-                build.check(config)
+        with devices.visible(_gpus(config.cluster)):
+            _check(config)
         # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
         with progress.stage("data", unit="rows"), devices.visible(_gpus(config.cluster)):
             dataset, parts = load(config.data)
@@ -125,6 +118,24 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
     if (directory / run_dir.INDEX).is_dir():
         print(f"ask: {called('recommend')} run=latest user_id=...")
     terminal.total()
+
+
+def _check(config: Config) -> None:
+    """Refuses before data is read what training would refuse after it."""
+    cluster = config.cluster
+    if cluster.kind == "local" and (cluster.use_gpu or cluster.devices_per_worker in (None, 1)):
+        _import_tensorflow()
+        with progress.stage("check"):
+            from mtrec.jobs import build
+
+            build.check(config)
+        return
+    # Several logical devices of the CPU must be made before anything else of TensorFlow, and while
+    # workers train, this process does without it.
+    with progress.stage("check"):
+        from mtrec.jobs import apart
+
+        apart.check(config)
 
 
 def _tracker(found: "Job") -> "Tracker":

@@ -274,7 +274,7 @@ def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
 def _next(chunks: _Chunks, option: str, path: str) -> tuple[Any, float] | None:
     with _reported(option, path):
         found = next(chunks, None)
-        return found and (plain(found[0]), found[1])
+        return found and (plain(found[0], option=option, path=path), found[1])
 
 
 @contextmanager
@@ -282,6 +282,8 @@ def _reported(option: str, path: str) -> Iterator[None]:
     """Says of which option and file an error is that comes of reading."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # file systems and compressions have errors of their own
         raise _unreadable(option, path, error) from error
 

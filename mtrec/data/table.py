@@ -99,6 +99,11 @@ def load(
     scale = None if rating_scale is None else _checked_scale(rating_scale)
     _check_labels(labels)
     _check_keys(user_key, item_key)
+    read = {"user_key": user_key, "item_key": item_key, "rating": rating, "negative": negative}
+    read |= {"timestamp": timestamp, "request": request}
+    named = {option: [name] for option, name in read.items() if name is not None}
+    owned = {"user_columns": user_columns, "item_columns": item_columns}
+    _check_told(owned, {**named, "labels": labels})
     sources = {"interactions": interactions, "items": items, "users": users}
     files = {
         name: Files.of(path, option=name) for name, path in sources.items() if path is not None
@@ -282,7 +287,7 @@ class _Preparation:
             found = {name: with_unknown(column) for name, column in found.items()}
         for name in self._options[f"{side}_columns"]:
             values = log.most_frequent(_owned(side, name), of=side, count=len(found[key]) - 1)
-            rows = plain(pa.table({name: values}))
+            rows = plain(pa.table({name: values}), option="interactions", path=self._log.path)
             owned = TableFile("interactions", self._log.path, [name], rows, first=0)
             found[name] = with_unknown(self._features(owned, without="")[name])
         for name, files in self._options[f"{side}_vectors"].items():
@@ -294,7 +299,8 @@ class _Preparation:
         """A column of the requests, given its distinct values and their numbers from 1, 0: none."""
         import pyarrow as pa
 
-        distinct = plain(pa.table({name: values[1:].arrow()}))
+        rows_of_text = pa.table({name: values[1:].arrow()})
+        distinct = plain(rows_of_text, option="interactions", path=self._log.path)
         found = TableFile("interactions", self._log.path, [name], distinct, first=0).feature(name)
         return with_unknown(found)[np.concatenate([[0], rows])]
 
@@ -338,6 +344,17 @@ def _check_labels(labels: Sequence[str]) -> None:
                 f"`labels` must not name a column {name!r}, as interactions have one of their "
                 "own. Rename it in the file."
             )
+
+
+def _check_told(owned: Mapping[str, Sequence[str]], read: Mapping[str, Sequence[str]]) -> None:
+    """Refuses what rows are known by, or heads learn, as a feature of who has the row."""
+    for option, columns in owned.items():
+        for other, names in read.items():
+            if both := sorted(set(columns) & set(names)):
+                raise UserError(
+                    f"`{option}` must not name what `{other}` does, of which features would tell; "
+                    f"got {both[0]!r} in both. Leave it out of one."
+                )
 
 
 def _check_owned(side: str, columns: Sequence[str]) -> None:

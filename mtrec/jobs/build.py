@@ -64,7 +64,7 @@ def check(config: Config) -> None:
     Raises:
         UserError: If the constructor of a part does, or two parts do not fit.
     """
-    if config.cluster.use_gpu:
+    if config.cluster.use_gpu and config.cluster.kind == "local":
         gpus(config.cluster.devices_per_worker)
     heads = _heads(config)
     Recommender(**{side: _tower(config, side) for side in ("query", "candidate")}, heads=heads)

@@ -115,7 +115,7 @@ class Terminal:
     def begin(self, stage: Stage) -> None:
         """Opens a stage within the one that is open."""
         self._bill()
-        self.last = stage.name
+        self._note(stage)
         self._open.append(_Open(stage, self._mark))
         self._show()
 
@@ -151,11 +151,17 @@ class Terminal:
             for stage, each in [(over.stage, took), *over.parts.items()]:
                 self.console.print(each.line(stage))
             self._said_at = time.monotonic()
+        self._note((self._open[-1] if self._open else over).stage)
         self._show()
 
     def should_stop(self) -> bool:
         """Whether SIGINT or SIGTERM came."""
         return interrupts.asked() is not None
+
+    def _note(self, stage: Stage) -> None:
+        """Notes which stage the job is in, up to the one in which it is to stop."""
+        if not self.should_stop():
+            self.last = stage.name
 
     def _bill(self) -> None:
         """Bills the time since the last change to the innermost stage."""

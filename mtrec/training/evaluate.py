@@ -195,12 +195,14 @@ def of_some_users(dataset: Dataset, rows: np.ndarray, sample: Sample) -> np.ndar
 
 
 def _check_finite(vectors: Mapping[str, np.ndarray]) -> None:
-    """Refuses vectors that training made useless, of which every figure would be NaN."""
+    """Refuses vectors that training made useless, of which every figure would be NaN or infinite."""
     for head, each in vectors.items():
-        if not np.isfinite(each).all():
+        largest = np.sqrt(np.finfo(np.float32).max / each.shape[-1])  # of products that are finite
+        if not (np.abs(each) < largest).all():
             raise UserError(
-                f"The vectors of the task {head!r} must be finite after training, and some are "
-                "not; lower `tables.learning_rate` or `dense.learning_rate`."
+                f"The vectors of the task {head!r} must be finite after training, and so must their "
+                "products, and some are not; lower `tables.learning_rate` or "
+                "`dense.learning_rate`."
             )
 
 

@@ -362,7 +362,7 @@ def check_selectable(metric: str | None, metrics: Metrics) -> None:
     raise UserError(
         f"`select_by` must be {rule} where validation holds out nothing that another head is "
         f"judged by, such as a positive row of an item that its user lacks; got {metric}. "
-        "Correct it, or set a larger `validation_share`."
+        "Correct it, set a larger `validation_share`, or `repeats`=true where users take items again."
     )
 
 
