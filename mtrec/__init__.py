@@ -41,7 +41,7 @@ _HOMES = {
     "mtrec.model.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],
     "mtrec.model.vectors": ["Vectors"],
     "mtrec.model.tower": ["Tower"],
-    "mtrec.notebook": ["fit", "open_run"],
+    "mtrec.jobs.notebook": ["fit", "open_run"],
     "mtrec.serving.answers.arrange": ["Arrange"],
     "mtrec.serving.answers.candidates": ["Best", "Newest", "Own", "Popular"],
     "mtrec.serving.answers.filter": ["Filter"],

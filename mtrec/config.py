@@ -126,7 +126,7 @@ class EvaluateConfig:
 
 @dataclass
 class ClusterConfig:
-    """Where training runs; see `mtrec.distributed.strategy`, and `mtrec.cluster` for `kind: ray`.
+    """Where training runs; see `mtrec.distributed.strategy`, for `kind: ray` `mtrec.jobs.cluster`.
 
     Attributes:
         kind: `local` for this process, `ray` for workers of a Ray cluster.

@@ -8,7 +8,7 @@ from pathlib import Path
 from mtrec.distributed import devices
 from mtrec.libraries import quiet_libraries
 
-sys.path += [str(Path(__file__).parent / folder) for folder in ("cluster", "distributed")]
+sys.path += [str(Path(__file__).parent / folder) for folder in ("jobs/cluster", "distributed")]
 quiet_libraries()
 # What jobs note of their runs is no business of the home.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp()

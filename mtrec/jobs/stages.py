@@ -15,7 +15,14 @@ from mtrec.serving import run
 from mtrec.serving.answers.fuse import RankSum
 from mtrec.tracking import run_dir
 from mtrec.tracking.whole import write_text
-from mtrec.training.evaluate import EVERYBODY, SPLITS, Sample, evaluator_of, flat_metrics
+from mtrec.training.evaluate import (
+    EVERYBODY,
+    SPLITS,
+    Evaluator,
+    Sample,
+    evaluator_of,
+    flat_metrics,
+)
 from mtrec.training.loop import Metrics
 from mtrec.training.measured import Measured
 
@@ -37,18 +44,18 @@ def evaluate(
         measured: What the workers that trained it measured of each split, which
             `mtrec.training.measured` reads; without it, the run's model is judged here, in this
             process.
-        sample: The users of each split that are judged, or were.
+        sample: The users of each split who are judged, or were.
 
     Returns:
         The metrics of both splits, and the report of each head on the test part.
     """
     metrics: Metrics = {}
     for split in SPLITS:
-        evaluator = evaluator_of(split, trained.dataset, trained.parts, sample)
+        evaluator = _evaluator(trained, split, sample)
         if measured is None:
             reports = evaluator(trained.model, full=True)
         else:
-            reports = evaluator.report(measured[split], trained.model.heads, full=True)
+            reports = evaluator.report(measured[split], trained.model.heads)
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
     (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
@@ -57,6 +64,11 @@ def evaluate(
     per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
     run_dir.save_metrics(metrics, trained.directory)
     return metrics, reports
+
+
+def _evaluator(trained: run.Run, split: str, sample: Sample) -> Evaluator:
+    known = trained.fitted if split == "val" else trained.known
+    return evaluator_of(split, trained.dataset, trained.parts, known=known, sample=sample)
 
 
 def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexing.Index:
@@ -87,15 +99,12 @@ def answer(
     Args:
         trained: The run.
         index: Its index.
-        sample: The users of each split that are answered.
+        sample: The users of each split who are answered.
 
     Returns:
         The run with those weights, and `test/answer/<metric>`; see `mtrec.jobs.answers.measure`.
     """
-    parts = {
-        split: evaluator_of(split, trained.dataset, trained.parts, sample).held_out
-        for split in SPLITS
-    }
+    parts = {split: _evaluator(trained, split, sample).held_out for split in SPLITS}
     chosen = answers.tuned(trained, index, parts["val"])
     if isinstance(chosen.answer.fuse, RankSum) and chosen is not trained:
         weights = dict(chosen.answer.fuse.weights)

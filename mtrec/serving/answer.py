@@ -1,6 +1,6 @@
 """What a trained model answers: the items of an `Answer`'s stages, with their scores and ratings.
 
-It is made of TensorFlow ops: `mtrec.recommend` runs them at once, the SavedModel holds them traced.
+It is made of TensorFlow ops: `recommend` runs them at once, the SavedModel holds them traced.
 Shapes: `Q` queries, `N` candidates of each, `k` items of an answer, `C` items.
 """
 

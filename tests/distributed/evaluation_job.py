@@ -29,7 +29,7 @@ JOB = (
 
 
 def recorded(measure, lines):
-    """`Evaluator.measure`, with a line for each call: the users whose queries it asks for."""
+    """A method of `Evaluator`, with a line for each call: the users whose queries it asks for."""
 
     def wrapped(self, model, *arguments, **keywords):
         asked = []
@@ -64,7 +64,8 @@ if __name__ == "__main__":
     config = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
     run_dir.save_config(config, Path(directory))
     judged, listener = [], Noting()
-    evaluate.Evaluator.measure = recorded(evaluate.Evaluator.measure, judged)
+    for name in ("measure", "tally"):
+        setattr(evaluate.Evaluator, name, recorded(getattr(evaluate.Evaluator, name), judged))
     worker.train(config, *load(config.data), Path(directory), listener)
     rank = json.loads(os.environ["TF_CONFIG"]).get("task", {"index": 0})["index"]
     (Path(directory) / f"judged-{rank}.json").write_text(json.dumps(judged))

@@ -118,7 +118,7 @@ def test_the_report_is_of_the_held_out_rows_that_carry_the_label():
     held_out = Evaluator(data, known=rows[:300], held_out=rows[300:]).held_out
     label = held_out.labels["rating"][np.isfinite(held_out.labels["rating"])]
     output = np.random.default_rng(0).normal(size=len(label))
-    report = made.report(held_out, {"output": output}, full=True)
+    report = made.report(held_out, {"output": output})
 
     positive = label >= 4
     assert report.metrics["auc"] == pytest.approx(roc_auc_score(positive, output))

@@ -15,12 +15,12 @@ from small_negatives import in_batch
 import mtrec
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError
-from mtrec.heads.head import Report
+from mtrec.heads.tally import PerUser
 from mtrec.jobs import build, footprint, stages, worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
+from mtrec.serving.recommend import recommend
 from mtrec.tracking import run_dir
 from mtrec.training.mined_negatives import Miner
 
@@ -59,8 +59,8 @@ class Taste(mtrec.Head):
     def measure(self, held_out, query, candidate, *, full):
         return {"lead": np.sum(query[held_out.owner] * candidate[held_out.item - 1], axis=1)}
 
-    def report(self, held_out, measured, *, full):
-        return Report(metrics={"lead": float(measured["lead"].mean())})
+    def per_user(self, held_out, measured):
+        return PerUser.summed(measured, held_out.owner, len(held_out.users))
 
 
 class Verdict(mtrec.Head):
@@ -84,12 +84,6 @@ class Verdict(mtrec.Head):
         error = self.score_pairs(*pairs, None, None, name="it")["it"] - batch.rows.labels["rating"]
         known = tf.math.is_finite(error)
         return tf.where(known, error, 0.0) ** 2, tf.where(known, batch.rows.weight, 0.0)
-
-    def measure(self, held_out, query, candidate, *, full):
-        return {}
-
-    def report(self, held_out, measured, *, full):
-        return Report(metrics={})
 
 
 OURS_LEFT_OUT = ("task.weights.retrieval=0", "task.weights.rating=0")

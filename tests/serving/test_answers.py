@@ -22,7 +22,6 @@ from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.jobs import answers, build, stages
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.answer import Answerer
 from mtrec.serving.answers.arrange import Arrange
@@ -32,6 +31,7 @@ from mtrec.serving.answers.filter import Filter
 from mtrec.serving.answers.fuse import FUNCTIONS, WEIGHTS, Formula, RankSum
 from mtrec.serving.answers.pipeline import PLAIN
 from mtrec.serving.index import ExactBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import evaluator_of
 

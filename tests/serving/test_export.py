@@ -21,9 +21,9 @@ from mtrec.heads.binary import Binary
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.rating import Rating
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder, ScannBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import Evaluator
 
@@ -309,7 +309,7 @@ def test_pairs_are_served_as_rows_after_the_training_are_judged(tmp_path):
     }
     run = random_run(tmp_path, heads, in_time_order=True)
     judge = Evaluator(run.dataset, known=run.parts.train, held_out=run.parts.test)
-    measured = judge.measure(run.model, slice(0, len(judge.held_out.users)), full=True)
+    measured = judge.measure(run.model, slice(0, len(judge.held_out.users)))
     owner, item, _ = heads["rating"].labelled(judge.held_out)
     export.save(run, None)
     found = loaded(tmp_path)["score_pairs"](

@@ -20,9 +20,9 @@ from mtrec.model.pooling import Sqrtn
 from mtrec.model.recommender import Recommender
 from mtrec.model.tower import Tower
 from mtrec.model.vectors import Vectors
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.tracking import mlflow_run
 from mtrec.tracking.records import model_record
