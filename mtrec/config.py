@@ -82,10 +82,10 @@ class ModelConfig:
                     f"Write model/{group}={chosen}."
                 )
         require("model.shard_above_mib", self.shard_above_mib, least=0)
-        if self.table_placement not in ("replicated", "sharded", "auto"):
+        how = self.table_placement
+        if how not in ("replicated", "sharded", "auto"):
             raise UserError(
-                "model.table_placement must be replicated, sharded or auto; "
-                f"got {self.table_placement}."
+                f"model.table_placement must be replicated, sharded or auto; got {how}."
             )
 
 
@@ -173,11 +173,8 @@ class ClusterConfig:
                 f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "
                 f"Add cluster=ray_local for workers on this machine."
             )
-        if self.devices_per_worker is not None and self.devices_per_worker < 1:
-            raise UserError(
-                "cluster.devices_per_worker must be at least 1, or null; "
-                f"got {self.devices_per_worker}."
-            )
+        if self.devices_per_worker is not None:
+            require("cluster.devices_per_worker", self.devices_per_worker, least=1)
 
 
 @dataclass
@@ -195,7 +192,8 @@ class TrackingConfig(StoreConfig):
     run_name: str | None
 
     def __post_init__(self) -> None:
-        _check_name("tracking.experiment", self.experiment)
+        if not self.experiment.strip():
+            raise UserError("tracking.experiment must be a name; got nothing. Give one.")
 
 
 @dataclass
@@ -303,7 +301,8 @@ class CompareConfig:
     tracking: StoreConfig
 
     def __post_init__(self) -> None:
-        _check_name("experiment", self.experiment)
+        if not self.experiment.strip():
+            raise UserError("experiment must be a name; got nothing. Give one.")
 
 
 @dataclass
@@ -327,11 +326,6 @@ class DoctorConfig:
     disk: DiskConfig
     cluster: ClusterConfig
     tracking: StoreConfig
-
-
-def _check_name(key: str, name: str) -> None:
-    if not name.strip():
-        raise UserError(f"{key} must be a name; got nothing. Give one.")
 
 
 def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:

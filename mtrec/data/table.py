@@ -14,6 +14,13 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.files import Files
 from mtrec.data.sorted_log import LackingIdError, SortedLog
 from mtrec.data.table_file import TableFile
+from mtrec.data.table_options import (
+    check_bags,
+    check_options,
+    check_owned,
+    check_title,
+    checked_scale,
+)
 from mtrec.data.validate import check, check_ids, check_times
 from mtrec.data.vector_files import read_vectors
 from mtrec.errors import UserError, require
@@ -96,18 +103,6 @@ def load(
         UserError: A file, a column or a cell is not as it must be; the message names it.
     """
     require("`memory_budget_mib`", memory_budget_mib, least=256)
-    scale = None if rating_scale is None else _checked_scale(rating_scale)
-    _check_labels(labels)
-    _check_keys(user_key, item_key)
-    read = {"user_key": user_key, "item_key": item_key, "rating": rating, "negative": negative}
-    read |= {"timestamp": timestamp, "request": request}
-    named = {option: [name] for option, name in read.items() if name is not None}
-    owned = {"user_columns": user_columns, "item_columns": item_columns}
-    _check_told(owned, {**named, "labels": labels})
-    sources = {"interactions": interactions, "items": items, "users": users}
-    files = {
-        name: Files.of(path, option=name) for name, path in sources.items() if path is not None
-    }
     options: dict[str, Any] = {
         "user_key": user_key,
         "item_key": item_key,
@@ -123,9 +118,14 @@ def load(
         "user_vectors": dict(user_vectors),
         "item_vectors": dict(item_vectors),
         "title": title,
-        "scale": scale,
+        "scale": None if rating_scale is None else checked_scale(rating_scale),
         "bag_columns": list(bag_columns),
         "bag_separator": bag_separator,
+    }
+    check_options(options)
+    sources = {"interactions": interactions, "items": items, "users": users}
+    files = {
+        name: Files.of(path, option=name) for name, path in sources.items() if path is not None
     }
     key = _key(_name(interactions), files, options)
 
@@ -182,9 +182,9 @@ class _Preparation:
             for side, key in self._keys.items()
         }
         for side, columns in known.items():
-            _check_owned(side, columns)
-        _check_bags(options["bag_columns"], [*known["item"], *known["user"]])
-        _check_title(options["title"], known["item"])
+            check_owned(side, columns)
+        check_bags(options["bag_columns"], [*known["item"], *known["user"]])
+        check_title(options["title"], known["item"])
         numbered = {"user": ["user"], "item": ["item"]}
         types: dict[str, Any] = {"user": np.int32, "item": np.int32, "rating": np.float32}
         types |= {"timestamp": np.int64, **dict.fromkeys(options["labels"], np.float32)}
@@ -327,69 +327,6 @@ class _Preparation:
 def _owned(side: str, name: str) -> str:
     """What a column that belongs to the users or items is called in the log, as no label is."""
     return f"{name} of the {side}"
-
-
-def _check_keys(user_key: str, item_key: str) -> None:
-    if user_key == item_key:
-        raise UserError(
-            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
-            "Correct one of them."
-        )
-
-
-def _check_labels(labels: Sequence[str]) -> None:
-    for name in (*Dataset.KEYS, "rating"):
-        if name in labels:
-            raise UserError(
-                f"`labels` must not name a column {name!r}, as interactions have one of their "
-                "own. Rename it in the file."
-            )
-
-
-def _check_told(owned: Mapping[str, Sequence[str]], read: Mapping[str, Sequence[str]]) -> None:
-    """Refuses what rows are known by, or heads learn, as a feature of who has the row."""
-    for option, columns in owned.items():
-        for other, names in read.items():
-            if both := sorted(set(columns) & set(names)):
-                raise UserError(
-                    f"`{option}` must not name what `{other}` does, of which features would tell; "
-                    f"got {both[0]!r} in both. Leave it out of one."
-                )
-
-
-def _check_owned(side: str, columns: Sequence[str]) -> None:
-    for name in columns:
-        if columns.count(name) > 1:
-            raise UserError(
-                f"`{side}_columns` must name columns that the {side}s have from nowhere else; "
-                f"they have {name!r} twice. Leave it out."
-            )
-
-
-def _check_bags(bag_columns: Sequence[str], known: Sequence[str]) -> None:
-    for name in bag_columns:
-        if name not in known:
-            raise UserError(
-                f"`bag_columns` must name columns of items or users; got {name!r}, they have "
-                f"{', '.join(known)}. Correct or remove it."
-            )
-
-
-def _check_title(title: str | None, columns: Sequence[str]) -> None:
-    if title is not None and title not in columns:
-        raise UserError(
-            f"`title` must name a column of the items; got {title!r}, they have "
-            f"{', '.join(columns)}. Set `title` to one of them."
-        )
-
-
-def _checked_scale(given: Sequence[float]) -> tuple[float, float]:
-    if len(given) != 2 or not given[0] < given[1]:
-        raise UserError(
-            f"`rating_scale` must be the lowest and the highest rating; got {list(given)}. "
-            "Set `rating_scale`=[1,5]."
-        )
-    return float(given[0]), float(given[1])
 
 
 def _observed_scale(ratings: np.ndarray) -> tuple[float, float]:
