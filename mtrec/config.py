@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
 from difflib import get_close_matches
+from functools import reduce
 from inspect import Parameter
+from operator import or_
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
@@ -38,12 +40,11 @@ class TaskConfig:
                 f"task.weights must name the heads {sorted(self.heads)}; "
                 f"got {sorted(self.weights)}."
             )
-        wrong = {name: w for name, w in self.weights.items() if not 0 <= w < float("inf")}
-        if wrong:
-            name, weight = next(iter(wrong.items()))
-            raise UserError(
-                f"task.weights.{name} must be a finite number of at least 0; got {weight}."
-            )
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise UserError(
+                    f"task.weights.{name} must be a finite number of at least 0; got {weight}."
+                )
         if not any(self.weights.values()):
             raise UserError("task.weights must not all be 0: there would be nothing to train.")
 
@@ -82,11 +83,9 @@ class ModelConfig:
                     f"Write model/{group}={chosen}."
                 )
         require("model.shard_above_mib", self.shard_above_mib, least=0)
-        how = self.table_placement
-        if how not in ("replicated", "sharded", "auto"):
-            raise UserError(
-                f"model.table_placement must be replicated, sharded or auto; got {how}."
-            )
+        rule = "model.table_placement must be replicated, sharded or auto"
+        if self.table_placement not in ("replicated", "sharded", "auto"):
+            raise UserError(f"{rule}; got {self.table_placement}.")
 
 
 @dataclass
@@ -383,10 +382,9 @@ def as_kind(kind: Any, value: Any, key: str) -> Any:
     """A value as OmegaConf takes it for a field of that type, or a `UserError`: 1 may be a text."""
     if kind is Parameter.empty:
         return value
-    kinds = get_args(kind) if isinstance(kind, UnionType) else ()
-    if str in kinds and list[str] in kinds:  # of which OmegaConf knows no union
-        optional = type(None) if type(None) in kinds else str
-        kind = list[str] if isinstance(value, list) else str | optional
+    kinds = set(get_args(kind)) if isinstance(kind, UnionType) else set()
+    if {str, list[str]} <= kinds:  # of which OmegaConf knows no union
+        kind = list[str] if isinstance(value, list) else reduce(or_, kinds - {list[str]})
     node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(node, {"value": value}))
