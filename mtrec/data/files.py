@@ -144,7 +144,10 @@ def _found(path: str, option: str) -> list[_Place]:
         else:
             found = sorted(system.glob(place))
     except Exception as error:  # file systems have errors of their own
-        raise _unreadable(option, path, error) from error
+        raise UserError(
+            f"`{option}` must be a path or an address that can be reached; {path} is not "
+            f"({_reason(error)}). Correct it, or install or start what it needs."
+        ) from error
     if not found:
         raise UserError(
             f"`{option}` must be CSV, Parquet or Arrow files; nothing is at {path}. "
@@ -289,11 +292,14 @@ def _reported(option: str, path: str) -> Iterator[None]:
 
 
 def _unreadable(option: str, path: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
     return UserError(
         f"`{option}` must be a CSV file in UTF-8, a Parquet or an Arrow file; {path} cannot be "
-        f"read ({reason}). Write it again, or set `{option}` to another file."
+        f"read ({_reason(error)}). Write it again, or set `{option}` to another file."
     )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _changes(info: dict[str, Any]) -> list[Any]:

@@ -168,7 +168,8 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
     near = near or difflib.get_close_matches(full, everywhere, n=1, cutoff=0.7)
     if near:
         return f"{full} is no option; got {got}. Did you mean {' or '.join(near)}?"
-    of = f"; {where.rstrip('.')} has {', '.join(k[len(where) :] for k in beside)}" if beside else ""
+    has = f"{where.rstrip('.')} has" if where else "there are"
+    of = f"; {has} {', '.join(k[len(where) :] for k in beside)}" if beside else ""
     return f"{full} is no option{of}; got {got}. {_SEE}"
 
 

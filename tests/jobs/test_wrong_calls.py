@@ -77,6 +77,7 @@ KEYS = [
     ("doctor disk.warn=3", "Did you mean disk.warn_gib?"),
     ("doctor output=3", "Did you mean outputs?"),
     ("prepare dat.x=3", "is no option"),
+    ("recommend zzz=x", "zzz is no option; there are run, user_id"),
 ]
 CHOICES = [
     ("launch data=movielens", "data must be one of movielens_100k, movielens_1m"),
@@ -235,6 +236,10 @@ PARTS = [
         "launch data.features.query.shared.history.dropout=x",
         "data.features.query.shared.history.dropout must be of the type float",
     ),
+    (
+        "launch task=retrieval train.select_by=val/rating/rmse",
+        "train.select_by must be val/<head>/<metric> of a head that is trained, retrieval, or null",
+    ),
     ("launch cluster.use_gpu=true", "cluster.use_gpu=true needs a GPU"),
     (
         "launch +optimizer.tables.clipnorm=1",
@@ -250,6 +255,7 @@ DATA = [
     ("data.interactions=[log.csv,./log.csv]", "data.interactions must name each file once; got"),
     ("data.interactions=log.csv,head.csv", "put a list in brackets"),
     ("'data.interactions=[head.csv,word.csv]'", "got 'good' in row 10 of"),
+    ("data.interactions=foo://bar/x.csv", "address that can be reached; foo://bar/x.csv is not"),
     ("data.interactions=nothing.csv", "data.interactions must be a CSV"),
     ("data.interactions=binary.parquet", "data.interactions must be a CSV"),
     ("data.interactions=head.csv", "must have interactions"),
