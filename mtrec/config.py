@@ -93,6 +93,7 @@ class TrainConfig(Schedule, Batching):
     """How training goes: a schedule, and what batches are made of."""
 
     precision: str
+    deterministic: bool
     resume: str
 
     def __post_init__(self) -> None:

@@ -11,7 +11,13 @@ from mtrec.data.split import Split
 from mtrec.distributed import progress
 from mtrec.distributed.progress import Follower
 from mtrec.distributed.sharded_tables import gathered
-from mtrec.distributed.strategy import from_chief, is_chief, make_strategy, precision
+from mtrec.distributed.strategy import (
+    determinism,
+    from_chief,
+    is_chief,
+    make_strategy,
+    precision,
+)
 from mtrec.distributed.tables import tables_of
 from mtrec.errors import PreemptedError
 from mtrec.jobs import answers, build
@@ -79,7 +85,8 @@ def train(
             reports = evaluator.report(found, model.heads, full=False)
             return flat_metrics(reports, "val") | evaluator.gates(model)
 
-    with precision(config.train.precision):
+    how = config.train
+    with precision(how.precision), determinism(deterministic=how.deterministic):
         if config.train.select_by is not None:  # refuses now what it would refuse after an epoch
             with gathered(model.weights):
                 check_tells(config.train.select_by, validate("first validation", part=False))
