@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mtrec.cluster import nodes
 from mtrec.config import ClusterConfig, DiskConfig, DoctorConfig
 from mtrec.errors import UserError
+from mtrec.jobs.cluster import nodes
 from mtrec.jobs.command import command
 
 LIBRARIES = ("tensorflow", "keras", "ray", "mlflow", "scann", "numpy")
@@ -215,7 +215,7 @@ def store(uri: str | None) -> Finding:
 
 def cluster(config: ClusterConfig, directory: Path) -> Finding:
     """The Ray cluster has room, and the nodes for workers share versions, storage and ports."""
-    from mtrec.cluster import driver
+    from mtrec.jobs.cluster import driver
 
     directory.mkdir(parents=True, exist_ok=True)
     found = driver.check(config, directory.resolve())

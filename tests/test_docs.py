@@ -27,7 +27,7 @@ from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.jobs.unused import refuse_unused
 from mtrec.model.features import Feature
-from mtrec.recommend import recommend
+from mtrec.serving.recommend import recommend
 from mtrec.tracking import run_dir
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "mtrec"
 # `mlflow_model.py` is the file that MLflow itself runs, without mtrec beside it.
 DOORS = {
-    "ray": {"cluster/driver.py"},
+    "ray": {"jobs/cluster/driver.py"},
     "mlflow": {
         "tracking/mlflow_client.py",
         "tracking/mlflow_run.py",
@@ -63,7 +63,7 @@ def test_importing_the_package_and_its_commands_loads_nothing_heavy() -> None:
 
 def test_what_drives_other_workers_is_loaded_without_tensorflow() -> None:
     modules = (
-        "cluster.driver, jobs.progress, jobs.resume, tracking.run_dir, tracking.mlflow_run, "
+        "jobs.cluster.driver, jobs.progress, jobs.resume, tracking.run_dir, tracking.mlflow_run, "
         "jobs.load, data.movielens"
     )
     code = (

@@ -1,6 +1,7 @@
 """Regression on a logarithm: how many, how much or how long."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -9,8 +10,9 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import Batch
 from mtrec.errors import UserError
 from mtrec.heads import metrics
-from mtrec.heads.head import HeldOut, PerUser, Report
+from mtrec.heads.head import HeldOut, Report
 from mtrec.heads.pair import PairHead, sliced
+from mtrec.heads.tally import PerUser, Tally
 
 
 class Amount(PairHead):
@@ -39,31 +41,44 @@ class Amount(PairHead):
         """The amount, in the units of the label, from 0 to the highest in training."""
         return {name: tf.math.expm1(tf.clip_by_value(output, 0.0, self.highest))}
 
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """Errors on the held-out interactions that carry the label.
+    def per_user(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> PerUser:
+        """Errors of the interactions that carry the label.
 
-        `rmsle` is the root mean square error of log(1 + amount), `mae` is in the label's units,
-        `xauc` is the share of pairs of rows in order.
+        `rmsle` is the root mean square error of log(1 + amount), `mae` is in the label's units.
         """
+        owner, _, truth = self.labelled(held_out)
+        return PerUser.summed(self._errors(self._told(measured), truth), owner, len(held_out.users))
+
+    def tally(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Tally:
+        """What `xauc`, the share of pairs of rows in order, is made of too."""
+        _, _, truth = self.labelled(held_out)
+        rows = {"output": self._told(measured), "truth": truth}
+        return Tally.of(self.per_user(held_out, measured), rows=rows)
+
+    def figures(self, tally: Tally) -> dict[str, float]:
+        """`rmsle`, `mae` and `xauc`."""
+        means = tally.means()
+        return means and means | {"xauc": metrics.xauc(tally.rows["output"], tally.rows["truth"])}
+
+    def report(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Report:
+        """Errors, beside those of the mean of training."""
+        report = super().report(held_out, measured)
         owner, item, truth = self.labelled(held_out)
         if not len(truth):
-            return Report(metrics={})
-        output = np.clip(measured["output"].astype(np.float64), 0, self.highest)
-        found = self._errors(output, truth)
-        if not full:
-            return Report(metrics=_means(found) | {"xauc": metrics.xauc(output, truth)})
-        mean = np.full(len(truth), self.train_mean)
-        alike = self._errors(mean, truth)
+            return report
+        output, mean = self._told(measured), np.full(len(truth), self.train_mean)
+        found, alike = self._errors(output, truth), self._errors(mean, truth)
         squared = found["rmsle"], alike["rmsle"]
-        return Report(
-            metrics=_means(found) | {"xauc": metrics.xauc(output, truth)},
+        return replace(
+            report,
             baseline=_means(alike) | {"xauc": metrics.xauc(mean, truth)},
             slices=sliced(held_out, owner, item, "rmsle", *squared, _root_of_mean),
             tables={"calibration": metrics.calibration(np.expm1(output), truth, bins=10)},
-            per_user=PerUser.summed(found, owner, len(held_out.users)),
         )
+
+    def _told(self, measured: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The logarithm that is predicted of each labelled interaction, within what occurs."""
+        return np.clip(measured["output"].astype(np.float64), 0, self.highest)
 
     def _errors(self, output: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
         """What each row adds to the totals, `[N]`."""

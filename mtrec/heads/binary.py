@@ -1,6 +1,7 @@
 """Binary classification: whether a user who takes an item will click, buy or like it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import Batch
 from mtrec.errors import UserError
 from mtrec.heads import metrics
-from mtrec.heads.head import HeldOut, PerUser, Report
+from mtrec.heads.head import HeldOut, Report
 from mtrec.heads.pair import PairHead, sliced
+from mtrec.heads.tally import PerUser, Tally
 
 
 class Binary(PairHead):
@@ -52,44 +54,67 @@ class Binary(PairHead):
         """The probability of a positive label."""
         return {name: tf.sigmoid(output)}
 
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """Metrics of the held-out interactions that carry the label.
+    def per_user(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> PerUser:
+        """`log_loss` in nats of the interactions that carry the label."""
+        owner, _, output, positive = self._rows(held_out, measured)
+        losses = {"log_loss": metrics.log_losses(output, positive)}
+        return PerUser.summed(losses, owner, len(held_out.users))
 
-        `log_loss` in nats and as `normalized_entropy`; `auc` over all rows and `grouped_auc`, see
-        `mtrec.heads.metrics`; `calibration`, the sum of probabilities over the positive rows.
-        """
-        owner, item, label = self.labelled(held_out)
-        if not len(label):
-            return Report(metrics={})
-        positive, output = label >= self.at_least, measured["output"].astype(np.float64)
-        losses = metrics.log_losses(output, positive)
-        found = _found(output, losses, positive, owner)
-        if not full:
-            return Report(metrics=found)
-        start = np.full(len(label), np.log(self.train_share / (1 - self.train_share)))
-        baseline = metrics.log_losses(start, positive)
-        probability = 1 / (1 + np.exp(-output))
-        return Report(
-            metrics=found,
-            baseline=_found(start, baseline, positive, owner),
-            slices=sliced(
-                held_out, owner, item, "log_loss", losses, baseline, lambda x: float(np.mean(x))
-            ),
-            tables={"calibration": metrics.calibration(probability, positive, bins=10)},
-            per_user=PerUser.summed({"log_loss": losses}, owner, len(held_out.users)),
+    def tally(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Tally:
+        """What each metric of `figures` is made of."""
+        owner, _, output, positive = self._rows(held_out, measured)
+        return Tally.of(
+            self.per_user(held_out, measured),
+            sums={
+                "positive": np.array([positive.sum(), np.sum(_probability(output))]),
+                "grouped_auc": metrics.grouped_auc_totals(output, positive, owner),
+            },
+            rows={"output": measured["output"], "positive": positive},
         )
 
+    def figures(self, tally: Tally) -> dict[str, float]:
+        """`log_loss`, also as `normalized_entropy`, areas under the curve, and `calibration`.
 
-def _found(
-    output: np.ndarray, losses: np.ndarray, positive: np.ndarray, owner: np.ndarray
-) -> dict[str, float]:
-    taken = int(positive.sum())
-    return {
-        "log_loss": float(losses.mean()),
-        "normalized_entropy": metrics.normalized_entropy(losses, positive),
-        "auc": metrics.auc(output, positive),
-        "grouped_auc": metrics.grouped_auc(output, positive, owner),
-        "calibration": float(np.sum(1 / (1 + np.exp(-output))) / taken) if taken else float("nan"),
-    }
+        `auc` is over all rows; see `mtrec.heads.metrics` for it and `grouped_auc`. `calibration` is
+        the sum of probabilities over the positive rows.
+        """
+        means = tally.means()
+        if not means:
+            return {}
+        output, positive = tally.rows["output"], tally.rows["positive"]
+        taken, expected = tally.sums["positive"]
+        total, rows = tally.sums["grouped_auc"]
+        return means | {
+            "normalized_entropy": metrics.normalized_entropy(means["log_loss"], positive),
+            "auc": metrics.auc(output, positive),
+            "grouped_auc": float(total / rows) if rows else float("nan"),
+            "calibration": float(expected / taken) if taken else float("nan"),
+        }
+
+    def report(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Report:
+        """The metrics, beside those of telling of all rows the share of training."""
+        report = super().report(held_out, measured)
+        owner, item, output, positive = self._rows(held_out, measured)
+        if not len(output):
+            return report
+        start = np.full(len(output), np.log(self.train_share / (1 - self.train_share)))
+        model, alike = (metrics.log_losses(told, positive) for told in (output, start))
+        return replace(
+            report,
+            baseline=self.figures(self.tally(held_out, {"output": start})),
+            slices=sliced(
+                held_out, owner, item, "log_loss", model, alike, lambda x: float(np.mean(x))
+            ),
+            tables={"calibration": metrics.calibration(_probability(output), positive, bins=10)},
+        )
+
+    def _rows(
+        self, held_out: HeldOut, measured: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Owner, item row, log odds and truth of the interactions that carry the label."""
+        owner, item, label = self.labelled(held_out)
+        return owner, item, measured["output"].astype(np.float64), label >= self.at_least
+
+
+def _probability(output: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-output))

@@ -1,7 +1,5 @@
 """Self-supervision: what some features show of an item is to tell it by what the others show."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import tensorflow as tf
 
@@ -10,7 +8,7 @@ from mtrec.data.inputs import Batch
 from mtrec.distributed.strategy import all_gather
 from mtrec.distributed.traffic import Sent, gathered
 from mtrec.errors import UserError, require
-from mtrec.heads.head import Examples, Head, HeldOut, Report, unit
+from mtrec.heads.head import Examples, Head, unit
 
 
 class Contrastive(Head):
@@ -59,15 +57,3 @@ class Contrastive(Head):
         scores = tf.where(all_gather(item) > 0, scores, scores.dtype.min)  # [V, R * V]
         own = tf.reduce_sum(one * other, axis=-1) / self.temperature
         return tf.reduce_logsumexp(scores, axis=-1) - own, tf.cast(item > 0, tf.float32)
-
-    def measure(
-        self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
-    ) -> dict[str, np.ndarray]:
-        """Nothing: no held-out interaction can judge it."""
-        return {}
-
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """No metrics: what it is worth shows in those of the other heads."""
-        return Report(metrics={})

@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
-from mtrec.data.inputs import Batch, QueryInputs
+from mtrec.data.inputs import Batch, PairInputs, QueryInputs
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.tables import unnumbered
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError
+from mtrec.heads.tally import PerUser, Tally
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class HeldOut:
         users: User row of each evaluated user, or of each request's, `[U]`, ascending.
         counts: How many of the known entries of that user are known, the oldest, `[U]`.
         requests: Row of the requests' table of each request, `[U]`, 0 for a user.
+        times: Seconds since 1970 of the first held-out interaction of each, `[U]`.
         owner: Position in `users` of each held-out interaction, `[H]`, ascending.
         item: Item row of each held-out interaction, `[H]`.
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
@@ -60,6 +62,7 @@ class HeldOut:
     users: np.ndarray
     counts: np.ndarray
     requests: np.ndarray
+    times: np.ndarray
     owner: np.ndarray
     item: np.ndarray
     labels: Mapping[str, np.ndarray]
@@ -71,8 +74,8 @@ class HeldOut:
 
     def inputs(self, users: slice | np.ndarray) -> QueryInputs:
         """What is known of some users, given by their positions, when they are asked about."""
-        own = self.users[users], self.known, self.counts[users], self.requests[users]
-        return QueryInputs.of(*own)
+        own = self.counts[users], self.requests[users], self.times[users]
+        return QueryInputs.of(self.users[users], self.known, *own)
 
     def entries(self, users: slice) -> tuple[np.ndarray, np.ndarray]:
         """Positions in `known` of what they have by then, and for each its owner from 0 on."""
@@ -86,6 +89,7 @@ class HeldOut:
             users=self.users[users],
             counts=self.counts[users],
             requests=self.requests[users],
+            times=self.times[users],
             owner=self.owner[rows] - users.start,
             item=self.item[rows],
             labels={name: values[rows] for name, values in self.labels.items()},
@@ -93,43 +97,6 @@ class HeldOut:
             new=self.new[rows],
             asked=self.asked[rows],
         )
-
-
-@dataclass(frozen=True)
-class PerUser:
-    """What each held-out user adds to a head's metrics, so that users can be drawn again.
-
-    A metric is the sum of its totals over the sum of the counts, or the root of that; see
-    `mtrec.heads.metrics.from_totals`. A mean over users has a count of 1 for each of them.
-
-    Attributes:
-        count: What the head counts of each user in `HeldOut.users`, `[U]`; 0 for a user whose rows
-            it cannot judge.
-        totals: Metric name to the sum over what was counted, `[U]`.
-    """
-
-    count: np.ndarray
-    totals: dict[str, np.ndarray]
-
-    @classmethod
-    def summed(
-        cls, values: Mapping[str, np.ndarray], owner: np.ndarray, num_users: int
-    ) -> "PerUser":
-        """Sums what was measured, `[N]` for each metric, over its owners, `[N]` in 0..U-1."""
-        return cls(
-            count=np.bincount(owner, minlength=num_users),
-            totals={
-                name: np.bincount(owner, weights=measured, minlength=num_users)
-                for name, measured in values.items()
-            },
-        )
-
-    def by_user(self, users: np.ndarray) -> "PerUser":
-        """Sums over those of one user each, given the user row of every request, `[U]`."""
-        _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
-        summed = PerUser.summed({"": self.count, **self.totals}, owner, len(counts))
-        count = summed.totals.pop("").astype(self.count.dtype)
-        return PerUser(count=count, totals=summed.totals)
 
 
 @dataclass(frozen=True)
@@ -181,6 +148,8 @@ class Head(keras.layers.Layer, ABC):
             indexed and recommended from; the first that has negatives too is mined with.
         rates: Whether what it serves of a pair is shown beside what is recommended, as `rating`.
             The first head that rates is.
+        before: Whether it asks what users did with items before, or will take again: batches then
+            have `Rows.before` and `Batch.again`.
 
     Raises:
         UserError: If the width is below 1, or the rate not above 0 and at most 1.
@@ -193,6 +162,7 @@ class Head(keras.layers.Layer, ABC):
     corrected: bool = True
     ranks: bool = False
     rates: bool = False
+    before: bool = False
 
     def __init__(self, *, dim: int | None, sampling_rate: float = 1.0) -> None:
         super().__init__(name=unnumbered(self))
@@ -266,8 +236,7 @@ class Head(keras.layers.Layer, ABC):
         self,
         query: tf.Tensor,
         candidate: tf.Tensor,
-        users: tf.Tensor,
-        items: tf.Tensor,
+        pairs: PairInputs,
         *,
         name: str,
     ) -> dict[str, tf.Tensor]:
@@ -276,8 +245,7 @@ class Head(keras.layers.Layer, ABC):
         Args:
             query: This head's query representations, `[N, D]` or `[N, K, D]`.
             candidate: This head's candidate representations, `[N, D]`.
-            users: User rows, `[N]`, 0 for one that is not known.
-            items: Item rows, `[N]`, 0 for one that is not known.
+            pairs: The pairs; rows of users and items are 0 where they are not known.
             name: What the head's prediction is served as.
 
         Returns:
@@ -306,11 +274,10 @@ class Head(keras.layers.Layer, ABC):
         weighting the tasks happen in one place, `mtrec.training.step`.
         """
 
-    @abstractmethod
     def measure(
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
     ) -> dict[str, np.ndarray]:
-        """What `report` needs to know of some of the held-out users.
+        """What is to be known of some of the held-out users; nothing by default.
 
         Workers measure users of their own. Along the first axis of every array the users, or what
         is counted of each, stand in their order, so that arrays of consecutive users are joined.
@@ -319,20 +286,41 @@ class Head(keras.layers.Layer, ABC):
             held_out: The interactions of those users.
             query: This head's query representations of those users, `[U, D]` or `[U, K, D]`.
             candidate: This head's representations of items 1..C, `[C, D]`; item row i is at i - 1.
-            full: Whether the report is to be full.
+            full: Whether it is for a report, and not for metrics alone.
 
         Returns:
             Arrays by name, the same names for any users.
         """
+        return {}
 
-    @abstractmethod
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """Metrics on held-out interactions; all else a report holds too where `full`.
+    def per_user(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> PerUser | None:
+        """What each of some held-out users adds to the metrics; nothing by default.
+
+        Args:
+            held_out: The interactions of those users.
+            measured: What was measured of them; see `measure`.
+        """
+        return None
+
+    def tally(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Tally:
+        """What is counted of some held-out users, to which that of others is added.
+
+        By default what `per_user` says; with metrics that are no means, what they are made of too.
+        """
+        return Tally.of(self.per_user(held_out, measured))
+
+    def figures(self, tally: Tally) -> dict[str, float]:
+        """The metrics by name, from the tally of all users; none of what was not counted."""
+        return tally.means()
+
+    def report(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Report:
+        """The metrics, and all else a report holds.
 
         Args:
             held_out: The interactions of all users.
-            measured: What was measured of all users; see `measure`.
-            full: Whether to report all.
+            measured: What was measured of all users, in full; see `measure`.
         """
+        return Report(
+            metrics=self.figures(self.tally(held_out, measured)),
+            per_user=self.per_user(held_out, measured),
+        )

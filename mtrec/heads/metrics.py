@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtrec.distributed import heartbeat, progress
+from mtrec.data import progress
+from mtrec.distributed import heartbeat
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
 FACTORIZED_AT = (1, 5, 10, 50, 100)
 LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "rmsle", "loss", "log_loss", "normalized_entropy")
+# Follows the name of a metric: half of its interval, where users are a sample.
+MARGIN = "_margin"
 # Metrics that are the root of a mean.
 ROOTS = ("rmse", "rmse_clipped", "rmsle")
 
@@ -45,7 +48,7 @@ def chunks(total: int, size: int, unit: str = "users") -> Iterator[slice]:
     """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat.
 
     Raises:
-        PreemptedError: See `mtrec.distributed.progress.advance`, which is told of each.
+        PreemptedError: See `mtrec.data.progress.advance`, which is told of each.
     """
     for start in range(0, total, size):
         stop = min(start + size, total)
@@ -84,12 +87,13 @@ def ranking(ranks_: np.ndarray, owner: np.ndarray, num_users: int) -> dict[str, 
     return result
 
 
-def factorized_top_k(ranks_: np.ndarray) -> dict[str, float]:
-    """Share of held-out interactions in the top k of the whole catalogue, nothing excluded.
+def factorized_hits(ranks_: np.ndarray) -> np.ndarray:
+    """How many held-out interactions are in the top k of the whole catalogue, nothing excluded.
 
-    This is TensorFlow Recommenders' `FactorizedTopK`; ranks are among all candidates.
+    Their share is TensorFlow Recommenders' `FactorizedTopK`; ranks are among all candidates. A
+    number for each k of `FACTORIZED_AT`.
     """
-    return {f"factorized_top_{k}": float(np.mean(ranks_ < k)) for k in FACTORIZED_AT}
+    return np.array([np.count_nonzero(ranks_ < k) for k in FACTORIZED_AT])
 
 
 def row_errors(raw: np.ndarray, clipped: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,9 +128,15 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def grouped_auc(scores: np.ndarray, positive: np.ndarray, owner: np.ndarray) -> float:
-    """Mean AUC of the users with rows of both kinds, each weighing as much as they have rows.
+    """The mean of what `grouped_auc_totals` sums; NaN without such a user."""
+    total, rows = grouped_auc_totals(scores, positive, owner)
+    return float(total / rows) if rows else float("nan")
 
-    NaN without such a user (Zhu et al., Optimized Cost per Click, KDD 2017).
+
+def grouped_auc_totals(scores: np.ndarray, positive: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """AUC of the users with rows of both kinds, each times their rows, and those rows, summed.
+
+    Zhu et al., Optimized Cost per Click, KDD 2017.
 
     Args:
         scores: Of each row, `[N]`.
@@ -145,12 +155,10 @@ def grouped_auc(scores: np.ndarray, positive: np.ndarray, owner: np.ndarray) -> 
     won = np.bincount(of, place * positive) - number * (number - 1) / 2
     pairs = number * (count - number)
     both = pairs > 0
-    if not both.any():
-        return float("nan")
-    return float(np.average(won[both] / pairs[both], weights=count[both]))
+    return np.array([np.sum(won[both] / pairs[both] * count[both]), count[both].sum()])
 
 
-def normalized_entropy(losses: np.ndarray, positive: np.ndarray) -> float:
+def normalized_entropy(losses: np.ndarray | float, positive: np.ndarray) -> float:
     """Mean cross-entropy over that of telling the rows' own share of positive ones of each.
 
     1 says nothing of a row; NaN without a row of either kind (He et al., ADKDD 2014).

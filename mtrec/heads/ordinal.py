@@ -12,8 +12,9 @@ from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.errors import UserError
 from mtrec.heads import metrics
-from mtrec.heads.head import HeldOut, PerUser, Report
+from mtrec.heads.head import HeldOut, Report
 from mtrec.heads.rating import Rating
+from mtrec.heads.tally import PerUser, Tally
 
 # More steps than this are a quantity to regress on.
 MOST_LEVELS = 100
@@ -115,31 +116,44 @@ class Ordinal(Rating):
         found = {"output": mean, "spread": spread, "log_loss": cost[:, 0]}
         return {name: values.numpy() for name, values in found.items()}
 
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """The errors of `Rating`, and how well the spread tells them; the baseline tells all alike.
+    def per_user(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> PerUser:
+        """The errors of `Rating`, and `log_loss` in nats."""
+        errors = super().per_user(held_out, measured)
+        owner, _, _ = self.labelled(held_out)
+        losses = {"log_loss": measured["log_loss"]}
+        summed = PerUser.summed(losses, owner, len(held_out.users))
+        return replace(errors, totals=errors.totals | summed.totals)
 
-        `log_loss` is in nats. `spread_ratio` is the root mean square of errors over spreads: 1
-        where they are as large as foretold, above where the head is too sure.
+    def tally(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Tally:
+        """What `spread_ratio` is made of too."""
+        _, _, truth = self.labelled(held_out)
+        squares = _squared_ratios(measured["output"] - truth, measured["spread"])
+        sums = {"spread_ratio": np.array([squares.sum(), len(squares)])}
+        return Tally.of(self.per_user(held_out, measured), sums=sums)
+
+    def figures(self, tally: Tally) -> dict[str, float]:
+        """The errors, and how well the spread tells them.
+
+        `spread_ratio` is the root mean square of errors over spreads: 1 where they are as large as
+        foretold, above where the head is too sure.
         """
-        report = super().report(held_out, measured, full=full)
-        owner, _, truth = self.labelled(held_out)
+        means, (squares, rows) = tally.means(), tally.sums["spread_ratio"]
+        return means and means | {"spread_ratio": float(np.sqrt(squares / rows))}
+
+    def report(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Report:
+        """What `Rating` reports, and how well the spread tells the errors; a baseline's is one."""
+        report = super().report(held_out, measured)
+        _, _, truth = self.labelled(held_out)
         if not len(truth):
             return report
-        losses, spread = measured["log_loss"], measured["spread"]
-        error = measured["output"] - truth
-        report = replace(report, metrics=report.metrics | _found(losses, error, spread))
-        if report.per_user is None:
-            return report
         alike = -np.log(self.train_shares)[self._level(truth)]
-        error_alike = self.train_shares @ self.levels - truth
-        summed = PerUser.summed({"log_loss": losses}, owner, len(held_out.users))
+        squares = _squared_ratios(self.train_shares @ self.levels - truth, self._spread_of_all())
+        error = measured["output"] - truth
         return replace(
             report,
-            baseline=report.baseline | _found(alike, error_alike, self._spread_of_all()),
-            tables=report.tables | {"spread": metrics.spread(spread, error, bins=10)},
-            per_user=replace(report.per_user, totals=report.per_user.totals | summed.totals),
+            baseline=report.baseline
+            | {"log_loss": float(alike.mean()), "spread_ratio": float(np.sqrt(squares.mean()))},
+            tables=report.tables | {"spread": metrics.spread(measured["spread"], error, bins=10)},
         )
 
     def _level(self, label: np.ndarray) -> np.ndarray:
@@ -151,9 +165,6 @@ class Ordinal(Rating):
         return np.sqrt(self.train_shares @ (self.levels - mean) ** 2)
 
 
-def _found(losses: np.ndarray, error: np.ndarray, spread: np.ndarray) -> dict[str, float]:
-    ratio = error / np.maximum(spread, 1e-6)
-    return {
-        "log_loss": float(losses.mean(dtype=np.float64)),
-        "spread_ratio": float(np.sqrt(np.mean(ratio**2, dtype=np.float64))),
-    }
+def _squared_ratios(error: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Squares of errors over spreads, `[N]`."""
+    return np.square(error / np.maximum(spread, 1e-6), dtype=np.float64)

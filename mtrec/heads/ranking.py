@@ -1,6 +1,7 @@
 """Listwise ranking: in what order a user will like the items they take."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -8,8 +9,9 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import Batch
 from mtrec.heads import metrics, slices
-from mtrec.heads.head import HeldOut, PerUser, Report
+from mtrec.heads.head import HeldOut, Report
 from mtrec.heads.pair import PairHead
+from mtrec.heads.tally import PerUser
 
 
 class Ranking(PairHead):
@@ -38,40 +40,32 @@ class Ranking(PairHead):
         """The output."""
         return {name: output}
 
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """How well the held-out items of each user are ordered by their labels.
+    def per_user(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> PerUser:
+        """How well the items of each user with two labels that differ are ordered by them."""
+        owner, _, label = self.labelled(held_out)
+        found = metrics.graded_ranking(measured["output"], label, owner, len(held_out.users))
+        return PerUser(count=found.pop("count"), totals=found)
 
-        NDCG and the share of pairs in order are means over the users with two labels that differ.
-        The baseline orders items by popularity.
-        """
-        owner, item, label = self.labelled(held_out)
-        if not len(label):
-            return Report(metrics={})
-        num_users = len(held_out.users)
-        found = metrics.graded_ranking(measured["output"], label, owner, num_users)
-        if not found["count"].any():
-            return Report(metrics={})
-        if not full:
-            return Report(metrics=_means(found))
+    def report(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Report:
+        """The metrics, beside those of items by popularity."""
+        report = super().report(held_out, measured)
+        if not report.metrics:
+            return report
+        _, item, _ = self.labelled(held_out)
         popularity = np.bincount(held_out.known.items, minlength=held_out.dataset.num_items + 1)
-        popular = metrics.graded_ranking(popularity[item], label, owner, num_users)
-        judged = found["count"] > 0
-        model, baseline = (each["pairs_in_order"][judged] for each in (found, popular))
+        by_popularity = {"output": popularity[item]}
+        found, popular = (self.per_user(held_out, told) for told in (measured, by_popularity))
+        judged = found.count > 0
+        model, baseline = (each.totals["pairs_in_order"][judged] for each in (found, popular))
         groups = slices.user_groups(held_out.dataset, held_out.known, held_out.users[judged])
-        return Report(
-            metrics=_means(found),
-            baseline=_means(popular),
+        return replace(
+            report,
+            baseline=self.figures(self.tally(held_out, by_popularity)),
             slices=[
                 row
                 for name, group in groups.items()
                 for row in slices.by_group(name, group, "pairs_in_order", model, baseline, np.mean)
             ],
-            per_user=PerUser(
-                count=found["count"],
-                totals={name: values for name, values in found.items() if name != "count"},
-            ),
         )
 
 
@@ -85,8 +79,3 @@ def _log_softmax(
     total = tf.math.unsorted_segment_sum(known * tf.exp(shifted), owner, queries)
     total = tf.gather(tf.where(total > 0, total, 1.0), owner)
     return tf.where(known > 0, shifted - tf.math.log(total), 0.0)
-
-
-def _means(found: Mapping[str, np.ndarray]) -> dict[str, float]:
-    count = found["count"].sum()
-    return {name: float(v.sum() / count) for name, v in found.items() if name != "count"}

@@ -1,6 +1,7 @@
 """Rating regression: how well a user will like an item they take."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -8,8 +9,9 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import Batch
 from mtrec.heads import metrics
-from mtrec.heads.head import HeldOut, PerUser, Report
+from mtrec.heads.head import HeldOut, Report
 from mtrec.heads.pair import PairHead, sliced
+from mtrec.heads.tally import PerUser
 
 
 class Rating(PairHead):
@@ -33,23 +35,27 @@ class Rating(PairHead):
         """The output, within the scale."""
         return {name: tf.clip_by_value(output, self.low, self.high)}
 
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """Errors on the held-out interactions that carry the label."""
+    def per_user(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> PerUser:
+        """Errors of the interactions that carry the label."""
+        owner, _, truth = self.labelled(held_out)
+        errors = metrics.row_errors(*self._told(measured), truth)
+        return PerUser.summed(errors, owner, len(held_out.users))
+
+    def _told(self, measured: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """What is predicted of each labelled interaction, and the same within the scale."""
+        return measured["output"], np.clip(measured["output"], self.low, self.high)
+
+    def report(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Report:
+        """Errors, beside those of the mean of training."""
+        report = super().report(held_out, measured)
         owner, item, truth = self.labelled(held_out)
         if not len(truth):
-            return Report(metrics={})
-        raw = measured["output"]
-        clipped = np.clip(raw, self.low, self.high)
-        found = metrics.rating_errors(raw, clipped, truth)
-        if not full:
-            return Report(metrics=found)
-        of_rows = metrics.row_errors(raw, clipped, truth)
+            return report
+        _, clipped = self._told(measured)
         mean = np.full_like(truth, self.train_mean)
         errors = (np.square(clipped - truth), np.square(mean - truth))
-        return Report(
-            metrics=found,
+        return replace(
+            report,
             baseline=metrics.rating_errors(mean, mean, truth),
             slices=sliced(held_out, owner, item, "rmse", *errors, _root_of_mean),
             tables={
@@ -58,7 +64,6 @@ class Rating(PairHead):
                     clipped, truth, low=self.low, high=self.high, bins=20
                 ),
             },
-            per_user=PerUser.summed(of_rows, owner, len(held_out.users)),
         )
 
 

@@ -1,7 +1,7 @@
 """Retrieval: which items a user will choose, out of the whole catalogue."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,16 @@ from mtrec.data.negatives import Negatives
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
-from mtrec.heads.head import Examples, Head, HeldOut, PerUser, Report, unit
+from mtrec.heads.head import Examples, Head, HeldOut, Report, unit
 from mtrec.heads.ranks import ByModel, ByOwn, ByPopularity, rank_all
 from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows, once_a_pair
+from mtrec.heads.tally import PerUser, Tally
 
 # Before the names of what the baselines were measured to do.
 _POPULAR, _OWN = "popular_", "own_"
 # Metrics that are told of new and of repeated items apart.
 _APART = ("recall_at_10", "ndcg_at_10")
+_KINDS = ("new", "repeat")
 
 
 class Retrieval(Head):
@@ -195,32 +197,68 @@ class Retrieval(Head):
                 measured[f"{_OWN}ranks"] = rank_all(held_out, ByOwn(held_out))["ranks"]
         return measured
 
-    def report(
-        self, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, full: bool
-    ) -> Report:
-        """Ranking metrics, means over users, beside those of the most popular items.
+    def per_user(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> PerUser:
+        """Ranking metrics of the users who ask for an item; see `mtrec.heads.metrics.ranking`."""
+        return _per_user(self.positive(held_out), measured["ranks"])
+
+    def tally(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Tally:
+        """What each metric of `figures` is made of."""
+        held_out = self.positive(held_out)
+        num_items = held_out.dataset.num_items
+        recommended = measured["top"][measured["top"] > 0]
+        share = slices.popularity(held_out.known, num_items) / held_out.dataset.num_users
+        sums = {
+            "recommended": np.bincount(recommended, minlength=num_items + 1),
+            "popularity": share[recommended].sum(),
+            "factorized": metrics.factorized_hits(measured["ranks_of_all"]),
+            "held out": np.array(len(measured["ranks_of_all"])),
+        }
+        if held_out.dataset.repeats:
+            for kind, asked in _apart(held_out).items():
+                ranks = measured["ranks"][asked[held_out.asked]]
+                found = _per_user(replace(held_out, asked=asked), ranks)
+                for name in _APART:
+                    sums[f"{kind}_{name}"] = np.array([found.totals[name].sum(), found.count.sum()])
+        return Tally.of(_per_user(held_out, measured["ranks"]), sums=sums)
+
+    def figures(self, tally: Tally) -> dict[str, float]:
+        """Ranking metrics, means over users, and what is recommended; none where nothing is asked.
 
         Of data with repeats, recall and NDCG at 10 of new items and of repeated ones apart too,
         means over the users that have such a target: how much of it the one list holds (Li et al.
         2023, A Next Basket Recommendation Reality Check, arXiv:2109.14233).
         """
+        means, sums = tally.means(), tally.sums
+        if not means:
+            return {}
+        apart = {f"{kind}_{name}" for kind in _KINDS for name in _APART} & sums.keys()
+        recommended = sums["recommended"]
+        hits = zip(metrics.FACTORIZED_AT, sums["factorized"], strict=True)
+        return {
+            **means,
+            **{n: float(sums[n][0] / sums[n][1]) for n in sorted(apart) if sums[n][1]},
+            "coverage_at_10": np.count_nonzero(recommended) / (len(recommended) - 1),
+            "popularity_at_10": float(sums["popularity"] / recommended.sum()),
+            **{f"factorized_top_{k}": float(found / sums["held out"]) for k, found in hits},
+        }
+
+    def report(self, held_out: HeldOut, measured: Mapping[str, np.ndarray]) -> Report:
+        """The metrics, beside those of the most popular items."""
+        report = super().report(held_out, measured)
+        if not report.metrics:
+            return report
+        popular = {
+            name.removeprefix(_POPULAR): values
+            for name, values in measured.items()
+            if name.startswith(_POPULAR)
+        }
+        baseline = self.figures(self.tally(held_out, popular))
         held_out = self.positive(held_out)
-        if not held_out.asked.any():
-            return Report(metrics={})
-        found = _Ranked.of(held_out, measured, prefix="")
-        if not full:
-            return Report(metrics=found.averages())
-        popular = _Ranked.of(held_out, measured, prefix=_POPULAR)
-        baseline = popular.averages()
         if held_out.dataset.repeats:
-            own = metrics.ranking(measured[f"{_OWN}ranks"], found.owner, len(found.users))
-            baseline |= {f"{_OWN}{name}": float(own[name].mean()) for name in _APART}
-        return Report(
-            metrics=found.averages(),
-            baseline=baseline,
-            slices=_slices(held_out, found, popular),
-            per_user=PerUser.summed(found.per_user(), found.users, len(held_out.users)),
-        )
+            own = _per_user(held_out, measured[f"{_OWN}ranks"])
+            baseline |= {f"{_OWN}{n}": own.totals[n].sum() / own.count.sum() for n in _APART}
+        rows = _slices(held_out, measured["ranks"], popular["ranks"])
+        return replace(report, baseline=baseline, slices=rows)
 
     def positive(self, held_out: HeldOut) -> HeldOut:
         """The interactions, the first positive one of a user with an item being asked for."""
@@ -254,62 +292,33 @@ def with_taken(dataset: Dataset, heads: Mapping[str, Head]) -> Dataset:
     return replace(dataset, taken=np.any(found, axis=0)) if found else dataset
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    """Ranks of the held-out items that are asked for, and what was recommended instead of them."""
-
-    users: np.ndarray  # positions in held_out.users of those who ask for an item, [V]
-    owner: np.ndarray  # position in `users` of each item that is asked for, [H]
-    ranks: np.ndarray  # rank among the items that may be recommended, [H]
-    apart: dict[str, np.ndarray]  # which of them are new, and which repeats; of data with repeats
-    ranks_of_all: np.ndarray  # rank of every held-out item in the whole catalogue
-    beyond: dict[str, float]  # coverage and popularity of the recommended items
-
-    @classmethod
-    def of(cls, held_out: HeldOut, measured: Mapping[str, np.ndarray], *, prefix: str) -> "_Ranked":
-        """From what `Retrieval.measure` measured under names that begin with `prefix`."""
-        num_items = held_out.dataset.num_items
-        top = measured[f"{prefix}top"]
-        recommended = top[top > 0]
-        share = slices.popularity(held_out.known, num_items) / held_out.dataset.num_users
-        users, owner = np.unique(held_out.owner[held_out.asked], return_inverse=True)
-        new = held_out.new[held_out.asked]
-        return cls(
-            apart={"new": new, "repeat": ~new} if held_out.dataset.repeats else {},
-            users=users,
-            owner=owner,
-            ranks=measured[f"{prefix}ranks"],
-            ranks_of_all=measured[f"{prefix}ranks_of_all"],
-            beyond={
-                "coverage_at_10": len(np.unique(recommended)) / num_items,
-                "popularity_at_10": float(share[recommended].mean()),
-            },
-        )
-
-    def per_user(self) -> dict[str, np.ndarray]:
-        return metrics.ranking(self.ranks, self.owner, len(self.users))
-
-    def averages(self) -> dict[str, float]:
-        averages = {name: float(values.mean()) for name, values in self.per_user().items()}
-        for kind, rows in self.apart.items():
-            users, owner = np.unique(self.owner[rows], return_inverse=True)
-            if len(users):
-                found = metrics.ranking(self.ranks[rows], owner, len(users))
-                averages |= {f"{kind}_{name}": float(found[name].mean()) for name in _APART}
-        return averages | self.beyond | metrics.factorized_top_k(self.ranks_of_all)
+def _per_user(held_out: HeldOut, ranks: np.ndarray) -> PerUser:
+    """Ranking metrics of each user, given the ranks of what is asked for."""
+    users, owner = np.unique(held_out.owner[held_out.asked], return_inverse=True)
+    found = metrics.ranking(ranks, owner, len(users))
+    return PerUser.summed(found, users, len(held_out.users))
 
 
-def _slices(held_out: HeldOut, found: _Ranked, popular: _Ranked) -> list[dict[str, Any]]:
+def _apart(held_out: HeldOut) -> dict[str, np.ndarray]:
+    """Which of the interactions are asked for and are new, and which repeat."""
+    return dict(
+        zip(_KINDS, (held_out.asked & held_out.new, held_out.asked & ~held_out.new), strict=True)
+    )
+
+
+def _slices(held_out: HeldOut, ranks: np.ndarray, popular: np.ndarray) -> list[dict[str, Any]]:
     """Recall in the top 10 by group of users (averaged over users) and of items (over items)."""
-    users = held_out.users[found.users]
+    found, baseline = (_per_user(held_out, each) for each in (ranks, popular))
+    asks = found.count > 0
+    users = held_out.users[asks]
     groups = slices.user_groups(held_out.dataset, held_out.known, users)
-    model, baseline = (r.per_user()["recall_at_10"] for r in (found, popular))
+    model, simple = (each.totals["recall_at_10"][asks] for each in (found, baseline))
     rows = [
         row
         for name, group in groups.items()
-        for row in slices.by_group(name, group, "recall_at_10", model, baseline, np.mean)
+        for row in slices.by_group(name, group, "recall_at_10", model, simple, np.mean)
     ]
     items = slices.item_groups(held_out.known, held_out.dataset.num_items)
     group = items[held_out.item[held_out.asked]]
-    hits = found.ranks < 10, popular.ranks < 10
+    hits = ranks < 10, popular < 10
     return slices.by_group("items", group, "recall_at_10", *hits, np.mean) + rows

@@ -9,6 +9,7 @@ from rich.table import Table
 from mtrec.data.dataset import Dataset
 from mtrec.data.facts import facts_of
 from mtrec.data.split import Split
+from mtrec.heads.metrics import MARGIN
 from mtrec.jobs.terminal import Terminal
 from mtrec.reports import data_page, figures
 from mtrec.tracking.notes import commands_note, results_note
@@ -167,8 +168,11 @@ def _epoch_line(metrics: "Metrics", epochs: int) -> str:
             head = key.split("/")[1]
             parts.append(f"{head} loss {loss:.4f}")
             for name in SHOWN_EACH_EPOCH:
-                if f"val/{head}/{name}" in metrics:
-                    parts.append(f"val {name} {metrics[f'val/{head}/{name}']:.4f}")
+                key = f"val/{head}/{name}"
+                if key in metrics:
+                    margin = metrics.get(f"{key}{MARGIN}")
+                    within = "" if margin is None else f" ± {margin:.4f}"
+                    parts.append(f"val {name} {metrics[key]:.4f}{within}")
     return "  ".join([*parts, f"{metrics['train/seconds']:.1f} s"])
 
 

@@ -1,14 +1,16 @@
 """Evaluation on held-out interactions: the whole catalogue, exact, every head.
 
-Each worker measures users of its own; the figures are made out of what all of them measured.
+Each worker measures users of its own, in blocks. The metrics are made of sums over users, so that
+nothing of a single user travels between workers.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.columns import Columns
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
@@ -17,15 +19,48 @@ from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError
+from mtrec.heads import metrics
 from mtrec.heads.head import Head, HeldOut, Report
+from mtrec.heads.tally import Tally, joined, packed, unpacked
 from mtrec.model.encode import embed_items, embed_queries
 from mtrec.model.recommender import Recommender
-from mtrec.training.measured import Measured, joined, of_head
+from mtrec.training import measured
+from mtrec.training.measured import Measured, of_head
 
 # The parts of a run's data that its figures are of.
 SPLITS = ("val", "test")
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
+# Users whose vectors are held, and who are measured before the sums are added to.
+USERS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Sample:
+    """So many held-out users, drawn evenly by the seed: all of them for None, or if there are less.
+
+    Attributes:
+        users: How many.
+        seed: The run's.
+    """
+
+    users: int | None
+    seed: int
+
+    def of(self, dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, int | None]:
+        """The interactions of `rows` that are of the sample, and of how many users it was drawn.
+
+        That is None where all are in it.
+        """
+        user = np.asarray(dataset.interactions["user"])[rows]
+        there = np.unique(user)
+        if self.users is None or self.users >= len(there):
+            return rows, None
+        rng = np.random.default_rng(seed_for(self.seed, "validation users"))
+        return rows[np.isin(user, rng.choice(there, self.users, replace=False))], len(there)
+
+
+EVERYBODY = Sample(users=None, seed=0)
 
 
 class Evaluator:
@@ -33,9 +68,11 @@ class Evaluator:
 
     Args:
         dataset: The data.
-        known: Rows the model may know of each user: what users have by them forms the histories
-            and, but for data with repeats, is masked.
+        known: What the model may know of each user: rows, what users have by them forming the
+            histories, or those histories. But for data with repeats, it is masked.
         held_out: Rows to judge it on.
+        population: The users that those of `held_out` were drawn from, for the margins of metrics;
+            null where they are all.
 
     Attributes:
         held_out: Those rows, by user.
@@ -43,18 +80,27 @@ class Evaluator:
 
     held_out: HeldOut
 
-    def __init__(self, dataset: Dataset, *, known: np.ndarray, held_out: np.ndarray) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        known: np.ndarray | Histories,
+        held_out: np.ndarray,
+        population: int | None = None,
+    ) -> None:
+        self.population = population
         columns = {name: np.asarray(c)[held_out] for name, c in dataset.interactions.items()}
-        histories = Histories.of(dataset, known)
+        histories = known if isinstance(known, Histories) else Histories.of(dataset, known)
         order, owner = _queries(columns, by_request=dataset.by_request)
         user, time, item = (columns[name][order] for name in ("user", "timestamp", "item"))
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         users, requests = user[first], np.zeros(len(first), np.int32)
+        times = np.minimum.reduceat(time, first) if len(first) else time
         counts = histories.offsets[users + 1] - histories.offsets[users]
-        if dataset.by_request:
-            times = np.asarray(dataset.interactions["timestamp"])[histories.rows]
+        if dataset.by_request or dataset.repeats:
             owners = np.repeat(np.arange(dataset.num_users + 1), np.diff(histories.offsets))
-            counts = earlier((owners, times), (users, time[first]))
+            counts = earlier((owners, histories.times), (users, times))
+        if dataset.by_request:
             requests = (held_out[order[first]] + 1).astype(np.int32)
         entries, owners = histories.entries(users, counts)
         width = dataset.num_items + 1
@@ -64,6 +110,7 @@ class Evaluator:
             users=users,
             counts=counts,
             requests=requests,
+            times=times.astype(np.int64),
             owner=owner,
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},
@@ -75,50 +122,92 @@ class Evaluator:
         )
 
     def __call__(self, model: Recommender, *, full: bool) -> dict[str, Report]:
-        """The report of each head, all of it measured in this process; see `Head.report`."""
+        """The report of each head, or its metrics alone, all of it measured in this process."""
         (everybody,) = self.shares(1)
-        return self.report(self.measure(model, everybody, full=full), model.heads, full=full)
+        if full:
+            return self.report(self.measure(model, everybody), model.heads)
+        return self._metrics(model.heads, self.tally(model, everybody))
 
     def shares(self, workers: int) -> list[slice]:
         """The users that each worker measures, as positions: equally many, in their order."""
         total = len(self.held_out.users)
         return [slice(total * w // workers, total * (w + 1) // workers) for w in range(workers)]
 
-    def measure(self, model: Recommender, users: slice, *, full: bool) -> Measured:
-        """What each head measures on the users of a share, nothing if it has none."""
-        if users.start == users.stop:
-            return {}
-        mine = self.held_out.of(users)
-        query = embed_queries(model, mine.inputs, len(mine.users))
-        candidate = embed_items(model, mine.dataset.num_items)
-        for vectors in (query, candidate):
-            _check_finite(vectors)
-        return {
-            f"{name}/{kind}": values
-            for name, head in model.heads.items()
-            for kind, values in head.measure(mine, query[name], candidate[name], full=full).items()
-        }
+    def measure(self, model: Recommender, users: slice) -> Measured:
+        """What each head measures in full on the users of a share, nothing if it has none."""
+        return measured.joined(
+            [
+                {f"{head}/{kind}": v for head, found in block.items() for kind, v in found.items()}
+                for _, block in self._blocks(model, users, full=True)
+            ]
+        )
 
-    def measure_together(
-        self, model: Recommender, strategy: tf.distribute.Strategy, *, full: bool
-    ) -> Measured:
-        """What the workers measured, each on its share of the users; all of them call this.
+    def tally(self, model: Recommender, users: slice) -> dict[str, Tally]:
+        """What each head counts of the users of a share, nothing if it has none."""
+        return joined(
+            [
+                {name: model.heads[name].tally(mine, found) for name, found in block.items()}
+                for mine, block in self._blocks(model, users, full=False)
+            ]
+        )
+
+    def _blocks(
+        self, model: Recommender, users: slice, *, full: bool
+    ) -> Iterator[tuple[HeldOut, dict[str, dict[str, np.ndarray]]]]:
+        """Some users at a time, and what each head measures of them."""
+        total = users.stop - users.start
+        if not total:
+            return
+        candidate = embed_items(model, self.held_out.dataset.num_items)
+        _check_finite(candidate)
+        for part in metrics.chunks(total, USERS_AT_ONCE):
+            mine = self.held_out.of(slice(users.start + part.start, users.start + part.stop))
+            with progress.quietly():
+                query = embed_queries(model, mine.inputs, len(mine.users))
+                _check_finite(query)
+                found = {
+                    name: head.measure(mine, query[name], candidate[name], full=full)
+                    for name, head in model.heads.items()
+                }
+            yield mine, found
+
+    def metrics_together(
+        self, model: Recommender, strategy: tf.distribute.Strategy
+    ) -> dict[str, Report]:
+        """The metrics of each head, of all workers' shares of the users; all of them call this.
 
         Raises:
             UserError: On every worker, if a vector is not finite on one, or a head raises it.
+            PreemptedError: Likewise, if one is to stop.
         """
         users = self.shares(num_workers(strategy))[worker_number(strategy)]
-        return joined(from_workers(strategy, lambda: self.measure(model, users, full=full)))
+        parts = from_workers(strategy, lambda: packed(self.tally(model, users)))
+        return self._metrics(model.heads, joined([unpacked(part) for part in parts]))
 
-    def report(
-        self, measured: Measured, heads: Mapping[str, Head], *, full: bool
+    def _metrics(
+        self, heads: Mapping[str, Head], tallies: Mapping[str, Tally]
     ) -> dict[str, Report]:
+        found = {}
+        for name, head in heads.items():
+            if name not in tallies:  # nobody is held out
+                found[name] = Report(metrics={})
+                continue
+            figures = head.figures(tallies[name])
+            if self.population is not None:
+                figures |= {
+                    f"{metric}{metrics.MARGIN}": moments.margin(metric, self.population)
+                    for metric, moments in tallies[name].moments.items()
+                }
+            found[name] = Report(metrics=figures)
+        return found
+
+    def report(self, measured: Measured, heads: Mapping[str, Head]) -> dict[str, Report]:
         """The report of each head, from what was measured of all users; see `Head.report`.
 
         What each user adds is summed over their requests.
         """
         found = {
-            name: head.report(self.held_out, of_head(measured, name), full=full)
+            name: head.report(self.held_out, of_head(measured, name)) if measured else Report({})
             for name, head in heads.items()
         }
         if not self.held_out.dataset.by_request:
@@ -157,37 +246,41 @@ class Evaluator:
         return flat
 
 
-def evaluator_of(split: str, dataset: Dataset, parts: Split) -> Evaluator:
-    """What judges a trained model on a split, `val` or `test`."""
-    known, held_out = {
+def evaluator_of(
+    split: str,
+    dataset: Dataset,
+    parts: Split,
+    *,
+    known: Histories | None = None,
+    sample: Sample = EVERYBODY,
+) -> Evaluator:
+    """What judges a trained model on a split, `val` or `test`.
+
+    Args:
+        split: The split.
+        dataset: The data.
+        parts: Its parts.
+        known: What users have by the rows of `fit`, or for the test of `train`, if that is there.
+        sample: The users who are judged.
+    """
+    rows, held_out = {
         "val": (parts.fit, parts.validation),
         "test": (parts.train, parts.test),
     }[split]
-    return Evaluator(dataset, known=known, held_out=held_out)
-
-
-def of_some_users(
-    dataset: Dataset, rows: np.ndarray, *, users: int | None, seed: int
-) -> np.ndarray:
-    """Those of the interactions `rows` that are of so many users, drawn evenly by the seed.
-
-    Null, or as many as there are, is all of them.
-    """
-    user = np.asarray(dataset.interactions["user"])[rows]
-    there = np.unique(user)
-    if users is None or users >= len(there):
-        return rows
-    rng = np.random.default_rng(seed_for(seed, "validation users"))
-    return rows[np.isin(user, rng.choice(there, users, replace=False))]
+    judged, population = sample.of(dataset, held_out)
+    known_rows = rows if known is None else known
+    return Evaluator(dataset, known=known_rows, held_out=judged, population=population)
 
 
 def _check_finite(vectors: Mapping[str, np.ndarray]) -> None:
-    """Refuses vectors that training made useless, of which every figure would be NaN."""
+    """Refuses vectors that training made useless, of which figures would be NaN or infinite."""
     for head, each in vectors.items():
-        if not np.isfinite(each).all():
+        largest = np.sqrt(np.finfo(np.float32).max / each.shape[-1])  # whose products are finite
+        if not (np.abs(each) < largest).all():
             raise UserError(
-                f"The vectors of the task {head!r} must be finite after training, and some are "
-                "not; lower `tables.learning_rate` or `dense.learning_rate`."
+                f"The vectors of the task {head!r} must be finite after training, and so must "
+                "their products, and some are not; lower `tables.learning_rate` or "
+                "`dense.learning_rate`."
             )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.batches import Batches
 from mtrec.data.schedule import Schedule
-from mtrec.distributed import heartbeat, progress
+from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
@@ -139,6 +140,7 @@ def fit(
             metrics = trainer.epoch(validate)
             if chief:
                 on_epoch(metrics)
+    state = trainer.state
     best = state.best(schedule.select_by)
     check_tells(schedule.select_by, best)
     from_chief(strategy, lambda: saved.select(int(best["step"])))
@@ -220,16 +222,15 @@ class _Trainer:
         with gathered(self.saved.variables):
             try:
                 metrics |= validate()
+                check_selectable(schedule.select_by, metrics)
+                metrics = from_chief(self.step.strategy, lambda: metrics)
+                self.state = State(state.epoch + 1, 0, [], [], [], [*state.history, metrics])
+                if self.miner and not self.done:
+                    self.miner.search()
             except PreemptedError:
+                self.state = state  # which has yet to be validated, and mined for
                 self._save()
                 raise
-            check_selectable(schedule.select_by, metrics)
-            metrics = from_chief(self.step.strategy, lambda: metrics)
-            state.history.append(metrics)
-            state.epoch, state.step = state.epoch + 1, 0
-            state.losses, state.weights, state.telemetry = [], [], []
-            if self.miner and not self.done:
-                self.miner.search()
             self._save()
         return metrics
 
@@ -361,7 +362,8 @@ def check_selectable(metric: str | None, metrics: Metrics) -> None:
     raise UserError(
         f"`select_by` must be {rule} where validation holds out nothing that another head is "
         f"judged by, such as a positive row of an item that its user lacks; got {metric}. "
-        "Correct it, or set a larger `validation_share`."
+        "Correct it, set a larger `validation_share`, or `repeats`=true where users take items "
+        "again."
     )
 
 

@@ -1,9 +1,9 @@
 """What heads measured on held-out users: arrays named `<head>/<name>`, joined and kept.
 
-The run directory's `measured/` has a file for each split.
+The run directory's `measured/` has a file for each split of each worker.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,17 +28,22 @@ def of_head(measured: Measured, head: str) -> dict[str, np.ndarray]:
     }
 
 
-def save(measured: Mapping[str, Measured], directory: Path) -> None:
-    """Writes what was measured of each split."""
+def clear(directory: Path) -> None:
+    """Makes the directory, without what was written there before."""
     directory.mkdir(exist_ok=True)
-    for split, arrays in measured.items():
-        np.savez(directory / f"{split}.npz", **arrays)  # type: ignore[arg-type]
+    for path in directory.glob("*.npz"):
+        path.unlink()
+
+
+def save(found: Measured, directory: Path, *, split: str, worker: int) -> None:
+    """Writes what a worker measured of a split; the users of workers are in their order."""
+    np.savez(directory / f"{split}-{worker:06d}.npz", **found)  # type: ignore[arg-type]
 
 
 def load(directory: Path) -> dict[str, Measured]:
-    """Reads what was measured of each split."""
-    measured = {}
-    for path in directory.glob("*.npz"):
+    """Reads what all workers measured of each split."""
+    parts: dict[str, list[Measured]] = {}
+    for path in sorted(directory.glob("*.npz")):
         with np.load(path) as arrays:
-            measured[path.stem] = dict(arrays)
-    return measured
+            parts.setdefault(path.stem.split("-")[0], []).append(dict(arrays))
+    return {split: joined(each) for split, each in parts.items()}

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.batches import Batches
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.errors import UserError
@@ -55,12 +56,16 @@ class Miner:
     def search(self) -> None:
         """Mines anew with the model as it is; all workers call this.
 
+        Raises:
+            PreemptedError: If the job is to stop; nothing is mined then.
+
         Where tables are sharded among several workers, call it within `gathered`.
         """
         workers, mine = num_workers(self._strategy), worker_number(self._strategy)
         total = len(self._users)
         users = self._users[total * mine // workers : total * (mine + 1) // workers]
-        found = from_workers(self._strategy, lambda: {"mined": self._best(users)})
+        with progress.stage("mining", total=total, unit="users", part=True, stoppable=True):
+            found = from_workers(self._strategy, lambda: {"mined": self._best(users)})
         lists = np.zeros(self.lists.shape, np.int32)
         lists[self._users] = np.concatenate([part["mined"] for part in found])
         self.lists.assign(lists)
@@ -78,7 +83,8 @@ class Miner:
         items = np.asarray(head.embed(items))
         best = np.zeros((len(users), k), np.int32)
         for part in metrics.chunks(len(users), USERS_AT_ONCE):
-            query = embed_users(self._model, users[part], self._batches.known)[self._ranks]
+            with progress.quietly():
+                query = embed_users(self._model, users[part], self._batches.known)[self._ranks]
             out = [taken - 1 for taken in self._batches.not_to_mine(users[part])]
             scores, places = exact_top_k(items, np.asarray(head.embed(query)), k, exclude=out)
             best[part] = np.where(np.isfinite(scores), places + 1, 0)

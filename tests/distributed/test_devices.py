@@ -9,11 +9,10 @@ from silent import Silent
 from small_config import SMALL, config_of
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
-from mtrec import launch
-from mtrec.cluster import driver, settings
 from mtrec.distributed import devices, strategy
 from mtrec.errors import UserError
-from mtrec.jobs import footprint, worker
+from mtrec.jobs import footprint, main_job, worker
+from mtrec.jobs.cluster import driver, settings
 from mtrec.jobs.load import load
 from mtrec.libraries import import_tensorflow
 
@@ -69,7 +68,7 @@ def test_tensorflow_sees_so_many_gpus_and_takes_memory_as_it_needs_it(
     ],
 )
 def test_the_process_of_the_command_sees_the_gpus_that_its_cluster_names(cluster, gpus):
-    assert launch._gpus(config_of(*cluster).cluster) == gpus
+    assert main_job._gpus(config_of(*cluster).cluster) == gpus
 
 
 @pytest.mark.parametrize(("use_gpu", "seen"), [(False, ""), (True, "3")])

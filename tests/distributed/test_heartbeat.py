@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import tensorflow as tf
 
-from mtrec.cluster.mailbox import Mailbox
 from mtrec.distributed import heartbeat
 from mtrec.distributed.heartbeat import Heart, Pulse, Vigil
 from mtrec.heads import metrics
+from mtrec.jobs.cluster.mailbox import Mailbox
 
 MOVING = Pulse(silent_s=0.5, idle_s=0.5, in_tensorflow=False, place="_call (train.py:1)")
 ASLEEP = replace(MOVING, silent_s=11.0, idle_s=11.0, place="sleep (head.py:2)")

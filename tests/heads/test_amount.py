@@ -46,7 +46,7 @@ def test_the_report_is_in_logarithms_and_in_units():
     held_out = Evaluator(data, known=np.array([0]), held_out=np.array([1, 2, 3])).held_out
     made = head(data)
     # User 2's rows: 9 was told as 4, and 3 as 3.
-    report = made.report(held_out, {"output": np.log([5.0, 4.0])}, full=True)
+    report = made.report(held_out, {"output": np.log([5.0, 4.0])})
     assert report.metrics["mae"] == pytest.approx(2.5)
     assert report.metrics["rmsle"] == pytest.approx(np.log(2) / np.sqrt(2))
     assert (report.metrics["xauc"], report.baseline["xauc"]) == (1, 0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
-from small_batch import batches_of
+from small_batch import batches_of, pairs_of
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, recommender, softmax
@@ -15,12 +15,12 @@ from small_negatives import in_batch
 import mtrec
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError
-from mtrec.heads.head import Report
+from mtrec.heads.tally import PerUser
 from mtrec.jobs import build, footprint, stages, worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
+from mtrec.serving.recommend import recommend
 from mtrec.tracking import run_dir
 from mtrec.training.mined_negatives import Miner
 
@@ -59,8 +59,8 @@ class Taste(mtrec.Head):
     def measure(self, held_out, query, candidate, *, full):
         return {"lead": np.sum(query[held_out.owner] * candidate[held_out.item - 1], axis=1)}
 
-    def report(self, held_out, measured, *, full):
-        return Report(metrics={"lead": float(measured["lead"].mean())})
+    def per_user(self, held_out, measured):
+        return PerUser.summed(measured, held_out.owner, len(held_out.users))
 
 
 class Verdict(mtrec.Head):
@@ -71,7 +71,7 @@ class Verdict(mtrec.Head):
     def adapt(self, dataset, fit, *, name, seed):
         pass
 
-    def score_pairs(self, query, candidate, users, items, *, name):
+    def score_pairs(self, query, candidate, pairs, *, name):
         verdict = 3 + tf.reduce_sum(query * candidate, axis=1)
         return {name: verdict, f"{name}_sure": tf.norm(query, axis=1)}
 
@@ -81,15 +81,9 @@ class Verdict(mtrec.Head):
             tf.gather(examples.query, batch.rows.query),
             tf.gather(examples.item, batch.rows.item),
         )
-        error = self.score_pairs(*pairs, None, None, name="it")["it"] - batch.rows.labels["rating"]
+        error = self.score_pairs(*pairs, None, name="it")["it"] - batch.rows.labels["rating"]
         known = tf.math.is_finite(error)
         return tf.where(known, error, 0.0) ** 2, tf.where(known, batch.rows.weight, 0.0)
-
-    def measure(self, held_out, query, candidate, *, full):
-        return {}
-
-    def report(self, held_out, measured, *, full):
-        return Report(metrics={})
 
 
 OURS_LEFT_OUT = ("task.weights.retrieval=0", "task.weights.rating=0")
@@ -225,5 +219,7 @@ def test_a_head_that_says_nothing_has_no_say():
     assert silent.taken(planted(), name="liked") is None
     assert silent.sends({}, width=2, replicas=4) == []
     said = implicit_squared()
-    nothing = mtrec.Head.score_pairs(said, *[tf.zeros((1, 2))] * 2, [1], [1], name="retrieval")
+    nothing = mtrec.Head.score_pairs(
+        said, *[tf.zeros((1, 2))] * 2, pairs_of([1], [1]), name="retrieval"
+    )
     assert nothing == {}

@@ -16,9 +16,9 @@ from mtrec.jobs.load import load
 from mtrec.jobs.restore import load_run
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.model.features import Categorical
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder, ScannBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.tracking import run_data, run_dir
 from mtrec.training.evaluate import evaluator_of
@@ -123,7 +123,7 @@ def embedded(several, users):
 
 def test_ranks_are_those_of_the_best_vector(several):
     judge = evaluator_of("test", several.dataset, several.parts)
-    measured = judge.measure(several.model, judge.shares(1)[0], full=False)
+    measured = judge.measure(several.model, judge.shares(1)[0])
     held_out = judge.held_out
     query, items = embedded(several, held_out.users)
     above, level = [], []
@@ -152,7 +152,7 @@ def test_what_is_served_is_ranked_as_it_was_measured(several, kind):
     served = tf.saved_model.load(str(several.directory / run_dir.MODEL)).signatures
 
     judge = evaluator_of("test", several.dataset, several.parts)
-    measured = judge.measure(several.model, judge.shares(1)[0], full=False)
+    measured = judge.measure(several.model, judge.shares(1)[0])
     held_out = judge.held_out
     users = held_out.users[np.unique(held_out.owner[held_out.new])]
     ids = tf.constant(users.astype(str))

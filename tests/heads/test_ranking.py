@@ -106,7 +106,7 @@ def test_users_whose_labels_are_alike_are_not_judged():
     held_out = Evaluator(data, known=rows[:300], held_out=rows[300:]).held_out
     label = held_out.labels["rating"]
     known = np.isfinite(label)
-    report = head(data).report(held_out, {"output": label[known]}, full=True)
+    report = head(data).report(held_out, {"output": label[known]})
 
     assert report.metrics == {"ndcg_at_10": 1.0, "pairs_in_order": 1.0}
     owner = held_out.owner[known]

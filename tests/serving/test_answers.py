@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from small_batch import pairs_of
 from small_config import SMALL, config_of
 from small_data import planted, written_out
 from small_model import rating, recommender, softmax
@@ -22,7 +23,6 @@ from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.jobs import answers, build, stages
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.answer import Answerer
 from mtrec.serving.answers.arrange import Arrange
@@ -32,6 +32,7 @@ from mtrec.serving.answers.filter import Filter
 from mtrec.serving.answers.fuse import FUNCTIONS, WEIGHTS, Formula, RankSum
 from mtrec.serving.answers.pipeline import PLAIN
 from mtrec.serving.index import ExactBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import evaluator_of
 
@@ -94,8 +95,7 @@ def told_of_all(run, user):
     stars = heads["rating"].score_pairs(
         np.tile(query["rating"], (ITEMS, 1)),
         candidate["rating"],
-        np.full(ITEMS, user),
-        items,
+        pairs_of(np.full(ITEMS, user), items),
         name="rating",
     )["rating"]
     return score, np.asarray(stars), vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

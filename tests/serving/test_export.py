@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from small_batch import pairs_of
 from small_data import planted
 from small_model import implicit_squared, rating, recommender, softmax
 from tensorflow.core.protobuf import saved_model_pb2
@@ -21,9 +22,9 @@ from mtrec.heads.binary import Binary
 from mtrec.heads.ordinal import Ordinal
 from mtrec.heads.rating import Rating
 from mtrec.model.encode import embed_items, embed_users
-from mtrec.recommend import recommend
 from mtrec.serving import export
 from mtrec.serving.index import ExactBuilder, ScannBuilder
+from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import Evaluator
 
@@ -67,8 +68,7 @@ def truth(run, users, k):
         run.model.heads["rating"].score_pairs(
             np.tile(query["rating"][row], (k, 1)),
             candidate["rating"][items[row] - 1],
-            np.full(k, user),
-            items[row],
+            pairs_of(np.full(k, user), items[row]),
             name="stars",
         )["stars"]
         for row, user in enumerate(users)
@@ -168,7 +168,7 @@ def test_a_fresh_process_scores_pairs_as_the_model_does(served):
     embedded = [np.asarray(heads["retrieval"].embed(v["retrieval"])) for v in (query, candidate)]
     scores = (embedded[0] * embedded[1]).sum(axis=1)
     np.testing.assert_allclose(results["score_pairs_score"], scores, rtol=1e-4, atol=1e-6)
-    pairs = query["rating"], candidate["rating"], ASKED, PAIRED
+    pairs = query["rating"], candidate["rating"], pairs_of(ASKED, PAIRED)
     ratings = heads["rating"].score_pairs(*pairs, name="stars")["stars"]
     np.testing.assert_allclose(results["score_pairs_rating"], ratings, rtol=1e-4)
     np.testing.assert_array_equal(results["score_pairs_known"], (ASKED > 0) & (PAIRED > 0))
@@ -309,7 +309,7 @@ def test_pairs_are_served_as_rows_after_the_training_are_judged(tmp_path):
     }
     run = random_run(tmp_path, heads, in_time_order=True)
     judge = Evaluator(run.dataset, known=run.parts.train, held_out=run.parts.test)
-    measured = judge.measure(run.model, slice(0, len(judge.held_out.users)), full=True)
+    measured = judge.measure(run.model, slice(0, len(judge.held_out.users)))
     owner, item, _ = heads["rating"].labelled(judge.held_out)
     export.save(run, None)
     found = loaded(tmp_path)["score_pairs"](
@@ -420,8 +420,8 @@ class Notebook:
         assert path.is_file()
         self.files[path.name] = artifact_dir
 
-    def log_model(self, **model):
-        assert all(path.exists() for path in model["artifacts"].values())
+    def log_model(self, model):
+        assert all(Path(path).exists() for path in model["artifacts"].values())
         self.models.append(model)
 
 

@@ -11,7 +11,7 @@ from mtrec.errors import UserError
 from mtrec.jobs import build, stages
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import load_run
-from mtrec.recommend import recommend
+from mtrec.serving.recommend import recommend
 from mtrec.tracking import run_data, run_dir
 from mtrec.training.checkpoint import Checkpoints
 

@@ -6,18 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from silent import Silent
 from small_data import all_rows, planted, written_out
 from small_model import implicit_squared, rating, recommender, softmax
 
+from mtrec.data import progress
+from mtrec.data.histories import Histories
 from mtrec.data.negatives import Catalogue
+from mtrec.errors import PreemptedError
 from mtrec.heads import metrics
 from mtrec.heads.ranks import ByOwn
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared
+from mtrec.heads.tally import packed
 from mtrec.model import encode
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.reports import per_user
-from mtrec.training.evaluate import Evaluator, flat_metrics, of_some_users
+from mtrec.training import evaluate
+from mtrec.training.evaluate import Evaluator, Sample, flat_metrics
 from mtrec.training.measured import joined
 
 
@@ -252,8 +258,8 @@ def test_ties_are_broken_alike_in_chunks_of_any_size(split, monkeypatch, size):
 
 def in_shares(evaluator, model, workers):
     """Each worker's measurements, and the reports that are made of them."""
-    parts = [evaluator.measure(model, s, full=True) for s in evaluator.shares(workers)]
-    return parts, evaluator.report(joined(parts), model.heads, full=True)
+    parts = [evaluator.measure(model, s) for s in evaluator.shares(workers)]
+    return parts, evaluator.report(joined(parts), model.heads)
 
 
 def assert_same_report(found, expected):
@@ -302,7 +308,7 @@ def test_a_share_asks_the_model_for_its_own_users_alone(split, scores):
     asked = []
     for share in evaluator.shares(3):
         model = Scores(scores)
-        found = evaluator.measure(model, share, full=False)
+        found = evaluator.measure(model, share)
         asked.append([user for user, _ in model.asked])
         mine = np.isin(data.interactions["user"][held_out], asked[-1])
         assert len(found["retrieval/ranks_of_all"]) == mine.sum()
@@ -314,16 +320,18 @@ def test_a_share_asks_the_model_for_its_own_users_alone(split, scores):
 def test_a_sample_holds_all_rows_of_so_many_users_whatever_the_order_of_the_rows(split):
     data, _, held_out = split
     user = data.interactions["user"]
-    some = of_some_users(data, held_out, users=9, seed=1)
-    again = of_some_users(data, held_out[::-1], users=9, seed=1)
-    other = of_some_users(data, held_out, users=9, seed=2)
+    some, population = Sample(9, seed=1).of(data, held_out)
+    again, _ = Sample(9, seed=1).of(data, held_out[::-1])
+    other, _ = Sample(9, seed=2).of(data, held_out)
 
-    assert len(set(user[some])) == len(set(user[other])) == 9
+    assert (len(set(user[some])), population) == (9, len(set(user[held_out])))
+    assert len(set(user[other])) == 9
     assert sorted(some) == sorted(held_out[np.isin(held_out, again)])
     assert sorted(some) == [row for row in sorted(held_out) if user[row] in set(user[some])]
     assert set(user[some]) != set(user[other])
     for all_of_them in (None, 40, 1000):
-        kept = of_some_users(data, held_out, users=all_of_them, seed=1)
+        kept, population = Sample(all_of_them, seed=1).of(data, held_out)
+        assert population is None
         np.testing.assert_array_equal(kept, held_out)
 
 
@@ -537,10 +545,8 @@ def test_a_request_is_judged_with_what_was_known_before_it():
     assert found.per_user.count.tolist() == [2, 1]
     assert found.per_user.totals["mrr"].tolist() == [1.5, 1.0]
     # Two workers find the same.
-    parts = [evaluator.measure(model, users, full=True) for users in evaluator.shares(2)]
-    assert evaluator.report(joined(parts), model.heads, full=True)["retrieval"].metrics == (
-        found.metrics
-    )
+    parts = [evaluator.measure(model, users) for users in evaluator.shares(2)]
+    assert evaluator.report(joined(parts), model.heads)["retrieval"].metrics == (found.metrics)
 
 
 def test_rows_of_a_basket_are_one_query_known_by_its_first_row():
@@ -553,3 +559,93 @@ def test_rows_of_a_basket_are_one_query_known_by_its_first_row():
     assert held_out.requests.tolist() == [3, 2]
     assert held_out.owner.tolist() == [0, 1, 1]
     assert held_out.item.tolist() == [3, 2, 4]
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_blocks_of_any_size_give_the_figures_of_one(split, scores, monkeypatch, at_once):
+    data, known, held_out = split
+    heads = {"implicit": implicit_squared(), "rating": rating()}
+    model = recommender(data, heads, fit=known)
+    judge = Evaluator(data, known=known, held_out=held_out)
+    expected = [judge(model, full=full) for full in (False, True)]
+    monkeypatch.setattr(evaluate, "USERS_AT_ONCE", at_once)
+    found = [judge(model, full=full) for full in (False, True)]
+
+    for name in heads:
+        assert found[0][name].metrics == pytest.approx(expected[0][name].metrics, abs=1e-6)
+        assert found[0][name].metrics == pytest.approx(found[1][name].metrics, abs=1e-6)
+        assert_same_report(found[1][name], expected[1][name])
+
+
+def test_what_travels_of_ranks_and_ratings_does_not_grow_with_the_users(split):
+    data, known, held_out = split
+    heads = {"implicit": implicit_squared(), "rating": rating()}
+    model = recommender(data, heads, fit=known)
+    judge = Evaluator(data, known=known, held_out=held_out)
+    few, many = (packed(judge.tally(model, slice(0, users))) for users in (3, 40))
+
+    assert few.keys() == many.keys()
+    assert [v.size for v in few.values()] == [v.size for v in many.values()]
+    items = data.num_items
+    assert max(v.size for v in many.values()) == items + 1
+
+
+def test_histories_that_are_there_are_not_made_again(split):
+    data, known, held_out = split
+    there = Histories.of(data, known)
+    judge = Evaluator(data, known=there, held_out=held_out)
+    other = Evaluator(data, known=known, held_out=held_out)
+
+    assert judge.held_out.known is there
+    np.testing.assert_array_equal(judge.held_out.new, other.held_out.new)
+
+
+def test_an_evaluation_that_is_to_stop_ends_within_a_block(split, scores):
+    data, known, held_out = split
+
+    class Asks(Silent):
+        asked = 0
+
+        def should_stop(self):
+            self.asked += 1
+            return self.asked == 2
+
+    model = Scores(scores)
+    judge = Evaluator(data, known=known, held_out=held_out)
+    with (
+        progress.followed_by(Asks()),
+        pytest.raises(PreemptedError, match="stopped during it"),
+        progress.stage("it", stoppable=True),
+    ):
+        judge(model, full=False)
+
+
+def test_the_users_are_counted_once_however_much_is_done_for_them(split, scores, monkeypatch):
+    data, known, held_out = split
+    told = []
+
+    class Notes(Silent):
+        def advance(self, done, total, unit):
+            told.append((done, total, unit))
+
+    monkeypatch.setattr(evaluate, "USERS_AT_ONCE", 30)
+    judge = Evaluator(data, known=known, held_out=held_out)
+    with progress.followed_by(Notes()), progress.stage("it"):
+        judge(Scores(scores), full=False)
+    users = len(judge.held_out.users)
+    assert told == [(80, 80, "items"), (30, users, "users"), (users, users, "users")]
+
+
+def test_the_margin_of_a_sample_is_told_beside_each_mean(split, scores):
+    data, known, held_out = split
+    some, population = Sample(9, seed=1).of(data, held_out)
+    judge = Evaluator(data, known=known, held_out=some, population=population)
+    found = judge(Scores(scores), full=False)["retrieval"].metrics
+    recall = judge(Scores(scores), full=True)["retrieval"].per_user.totals["recall_at_10"]
+
+    left_out = 1 - 9 / 40
+    margin = 1.96 * recall.std(ddof=1) / 3 * math.sqrt(left_out)
+    assert len(recall) == 9
+    assert margin > 0
+    assert found["recall_at_10_margin"] == pytest.approx(margin)
+    assert "coverage_at_10_margin" not in found

@@ -15,6 +15,7 @@ from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
+from mtrec.data import progress
 from mtrec.data.schedule import Schedule
 from mtrec.errors import PreemptedError, UserError
 from mtrec.heads.head import Examples
@@ -424,6 +425,31 @@ def test_a_job_goes_on_with_what_was_mined_for_its_epoch(data, tmp_path, stopped
     assert_same(weights_of(second.model), weights_of(straight.model))
 
 
+def test_a_job_that_is_stopped_while_it_mines_validates_and_mines_when_it_goes_on(data, tmp_path):
+    straight = Job(data, **mining())
+    history = straight.fit(tmp_path / "straight", [0.1, 0.2])
+    cut, validated = Job(data, **mining()), []
+
+    class StopsInMining(Silent):
+        def should_stop(self):
+            return len(validated) == 2
+
+    def validate():
+        validated.append(0.1 * (len(validated) + 1))
+        return {"val/score": validated[-1]}
+
+    with (
+        progress.followed_by(StopsInMining()),
+        pytest.raises(PreemptedError, match="stopped during mining"),
+    ):
+        cut.fit(tmp_path / "cut", validate=validate)
+    second = Job(data, **mining())
+    found = second.fit(tmp_path / "cut", [0.2])
+
+    assert_same(weights_of(second.model), weights_of(straight.model))
+    assert [m["val/score"] for m in found] == [m["val/score"] for m in history]
+
+
 def test_items_are_mined_for_every_epoch_but_the_first(data, tmp_path):
     weights, pools = {}, {}
     for mined in (0, 3):
@@ -495,7 +521,10 @@ def test_a_job_that_is_stopped_while_it_is_judged_is_judged_when_it_goes_on(tmp_
 
     (metrics,) = worker.train(config, dataset, parts, tmp_path, Silent())
     assert metrics["epoch"] == 1
-    assert {path.name for path in (tmp_path / "measured").iterdir()} == {"val.npz", "test.npz"}
+    assert {path.name for path in (tmp_path / "measured").iterdir()} == {
+        "val-000000.npz",
+        "test-000000.npz",
+    }
 
 
 def built(*overrides):

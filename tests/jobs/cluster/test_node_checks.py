@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from mtrec.cluster import nodes
+from mtrec.jobs.cluster import nodes
 
 TOKEN = "42"
 

@@ -50,6 +50,7 @@ class Follower(Protocol):
 
 
 _follower: Follower | None = None
+_quiet = False
 # The stages that are open, each with the bytes at its peak so far.
 _open: list[tuple[Stage, int]] = []
 
@@ -92,6 +93,20 @@ def stage(
         follower.end(peak)
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Inside, `advance` tells nobody, as it is of a part of what the caller advances by.
+
+    It still ends a stage that is to stop.
+    """
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
 def advance(done: float, total: float, unit: str) -> None:
     """Tells the follower how far the innermost stage has come with what it does now.
 
@@ -100,7 +115,8 @@ def advance(done: float, total: float, unit: str) -> None:
     """
     if _follower is None or not _open:
         return
-    _follower.advance(done, total, unit)
+    if not _quiet:
+        _follower.advance(done, total, unit)
     innermost, _ = _open[-1]
     if innermost.stoppable and _follower.should_stop():
         raise PreemptedError(f"stopped during {innermost.name}")

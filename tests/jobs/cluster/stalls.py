@@ -1,6 +1,6 @@
 """A worker stalls or fails alone in each of three places: what the job does, and how soon.
 
-`python tests/cluster/stalls.py` prints a line for each of the six cases.
+`python tests/jobs/cluster/stalls.py` prints a line for each of the six cases.
 """
 
 import os

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -47,7 +46,7 @@ def fit(
     Raises:
         UserError: If a frame or an option is not as it must be.
     """
-    from mtrec import launch
+    from mtrec.jobs import main_job
     from mtrec.jobs.composed import composed
 
     place = Path(directory or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}").resolve()
@@ -57,24 +56,26 @@ def fit(
     given = [_override(name, value) for name, value in (files | columns).items()]
     asked = ["data=table", *given, "train.resume=never", f"hydra.run.dir={place}", *overrides]
     with composed(asked, place) as config:
-        # What the command runs, of which it makes sentences and exit statuses.
-        inspect.unwrap(launch.main)(config)
+        main_job.run(config)
     return TrainedRun(place)
 
 
-def open_run(run: str | Path = "latest", *, uri: str | None = None) -> "TrainedRun":
+def open_run(
+    run: str | Path = "latest", *, uri: str | None = None, trusted: Sequence[str] = ()
+) -> "TrainedRun":
     """What a job left.
 
     Args:
         run: A run directory, an MLflow run id or `latest`; see `mtrec.tracking.finished.find_run`.
         uri: See `mtrec.tracking.store.resolve_uri`.
+        trusted: The packages, beside mtrec, whose classes its config may name.
 
     Raises:
         UserError: If there is no such run.
     """
     from mtrec.tracking import finished
 
-    return TrainedRun(finished.find_run(str(run), uri=uri))
+    return TrainedRun(finished.find_run(str(run), uri=uri), trusted)
 
 
 @final
@@ -83,21 +84,33 @@ class TrainedRun:
 
     Attributes:
         directory: The run directory.
-        metrics: Its metrics by name, `test/rating/rmse`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, trusted: Sequence[str] = ()) -> None:
+        self.directory = directory
+        self._trusted = trusted
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The metrics by name, `test/rating/rmse`."""
         from mtrec.tracking import run_dir
 
-        self.directory = directory
-        self.metrics = run_dir.load_metrics(directory)
+        return run_dir.load_metrics(self.directory)
 
     @cached_property
     def run(self) -> "Run":
-        """The data, its split and the model."""
+        """The data, its split and the model.
+
+        Raises:
+            UserError: If its config names a class of no package that is trusted, or what the run
+                needs is missing or damaged.
+        """
+        from mtrec.libraries import import_tensorflow
+
+        import_tensorflow()
         from mtrec.jobs.restore import load_run
 
-        return load_run(self.directory)
+        return load_run(self.directory, trusted=self._trusted)
 
     @cached_property
     def index(self) -> "Index":
@@ -125,10 +138,10 @@ class TrainedRun:
         features: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> "pd.DataFrame":
-        """The best items for a user, one a row; see `mtrec.recommend`."""
+        """The best items for a user, one a row; see `mtrec.serving.recommend`."""
         import pandas as pd
 
-        from mtrec.recommend import recommend
+        from mtrec.serving.recommend import recommend
 
         found = recommend(
             self.run,

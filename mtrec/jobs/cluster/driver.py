@@ -36,14 +36,14 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mtrec.cluster import nodes, settings
-from mtrec.cluster.letters import Correspondent, Delivery
-from mtrec.cluster.mailbox import Mailbox
 from mtrec.config import ClusterConfig, Config
+from mtrec.data.progress import followed_by
 from mtrec.distributed import devices
 from mtrec.distributed.heartbeat import Heart
-from mtrec.distributed.progress import followed_by
 from mtrec.errors import PreemptedError, UserError, user_error
+from mtrec.jobs.cluster import nodes, settings
+from mtrec.jobs.cluster.letters import Correspondent, Delivery
+from mtrec.jobs.cluster.mailbox import Mailbox
 from mtrec.libraries import import_tensorflow, quiet_libraries
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pytest
 from small_config import config_of
 
-from mtrec.cluster import settings
+from mtrec.jobs.cluster import settings
 
 
 @pytest.mark.parametrize("seconds", [10, 12, 60, 600])

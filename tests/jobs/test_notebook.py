@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 import mtrec
-from mtrec import notebook
 from mtrec.errors import UserError
+from mtrec.jobs import notebook
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "extending.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 EXAMPLE = re.search(r"```python\n(import pandas.*?)```", PAGE.read_text(), re.DOTALL)[1]
 
 
