@@ -43,7 +43,7 @@ def pack(batches: Sequence[Batch]) -> Packed:
     ends = np.cumsum(words).tolist()
     for f, first, end in zip(order, [0, *ends], ends, strict=False):
         for out, array in zip(numbers[:, first:end].view(fills[f].dtype), fields[f], strict=True):
-            out[: np.size(array)] = array
+            out[: np.size(array)] = np.ravel(array)
             out[np.size(array) :] = fills[f]
     of_kinds = [
         sum(n for f, n in zip(order, words, strict=True) if fills[f].dtype == kind)
@@ -78,10 +78,10 @@ def unpack(numbers: tf.Tensor, sizes: tf.Tensor, like: Batch) -> Batch:
     ]
     found += tf.split(reals, lengths, num=real)
     places = np.argsort(_order(fills))
-    scalar = [np.ndim(array) == 0 for array in tf.nest.flatten(like)]
+    shapes = [np.shape(array) for array in tf.nest.flatten(like)]
     flat = [
-        tf.reshape(found[p], []) if alone else found[p]
-        for p, alone in zip(places, scalar, strict=True)
+        found[p] if len(shape) == 1 else tf.reshape(found[p], [-1, *shape[1:]] if shape else [])
+        for p, shape in zip(places, shapes, strict=True)
     ]
     unpacked: Batch = tf.nest.pack_sequence_as(like, flat)
     return unpacked

@@ -51,6 +51,23 @@ def test_every_step_is_unpacked_as_it_was_and_padded_to_the_longest(steps):
             assert len(tensor) == max(longest)
             np.testing.assert_array_equal(tensor[: len(array)], array)
             np.testing.assert_array_equal(
-                tensor[len(array) :], np.full(len(tensor) - len(array), fill)
+                tensor[len(array) :], np.full((len(tensor) - len(array), *array.shape[1:]), fill)
             )
     assert found.rows.time.numpy().max() >= LATE
+
+
+def test_rows_of_several_numbers_are_unpacked_as_rows(steps):
+    rng = np.random.default_rng(0)
+
+    def told(step, count):
+        labels = {"told": rng.random((count, 3), np.float32)}
+        return step._replace(rows=step.rows._replace(labels=labels))
+
+    given = [told(step, count) for step, count in zip(steps, (5, 2, 4), strict=True)]
+    packed = pack(given)
+    for row, step in zip(packed.numbers, given, strict=True):
+        found = unpack(tf.constant(row), tf.constant(packed.sizes), packed.like)
+        expected = step.rows.labels["told"]
+        assert found.rows.labels["told"].shape == (5, 3)
+        np.testing.assert_array_equal(found.rows.labels["told"][: len(expected)], expected)
+        assert np.isnan(found.rows.labels["told"][len(expected) :]).all()
