@@ -43,6 +43,21 @@ def plain(rows: Any, *, option: str, path: str) -> Any:
     return rows.cast(pa.schema([(field.name, of(field)) for field in rows.schema]))
 
 
+def decoded(rows: Any) -> Any:
+    """Columns of dictionaries, as categories are, as their values: text as large strings."""
+    import pyarrow as pa
+
+    def of(column: Any) -> Any:
+        if not pa.types.is_dictionary(column.type):
+            return column
+        kind = column.type.value_type
+        kind = pa.large_string() if pa.types.is_string_view(kind) else kind
+        chunks = [c.dictionary.cast(kind).take(c.indices) for c in column.chunks]
+        return pa.chunked_array(chunks, kind)
+
+    return pa.table([of(column) for column in rows.columns], rows.column_names)
+
+
 def together(schemas: Sequence[Any], *, option: str) -> Any:
     """One schema for all rows: a column has a type that all of its own can be, such as text.
 
