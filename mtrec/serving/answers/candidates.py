@@ -159,8 +159,7 @@ class Newest(Source):
     def ready(self, known: Known) -> Finder:
         """What gives all users the same items."""
         since = np.full(len(known.kept) + 1, np.iinfo(np.int64).max)
-        times = np.asarray(known.dataset.interactions["timestamp"])[known.histories.rows]
-        np.minimum.at(since, known.histories.items, times.astype(np.int64))
+        np.minimum.at(since, known.histories.items, known.histories.times)
         return _of_all(since[1:], self.count, known.kept)
 
 
