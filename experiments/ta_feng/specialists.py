@@ -58,7 +58,7 @@ class Log:
         return sp.csr_matrix((weights.astype(np.float32), places), shape=self.shape)
 
     def popularity(self, half_life: float | None) -> np.ndarray:
-        """Share of the purchases that is of each item, `[C]`; half as much a half-life (days) ago."""
+        """Share of the purchases that is of each item; a half-life (days) ago half as much."""
         weights = np.ones(len(self.age)) if half_life is None else 0.5 ** (self.age / half_life)
         counts = np.bincount(self.item, weights, self.shape[1])
         return (counts / counts.sum()).astype(np.float32)
@@ -73,7 +73,7 @@ def popularity(log: Log, *, half_life: float | None) -> Scorer:
 def own(log: Log, *, half_life: float | None, fill: float | None) -> Scorer:
     """In how many baskets a customer had it, and among equals and after them what is popular.
 
-    GP-TopFreq (Li et al. 2023, A Next Basket Recommendation Reality Check), with half-lives of both.
+    GP-TopFreq (Li et al. 2023, A Next Basket Recommendation Reality Check), with half-lives (days).
     """
     decayed = None if half_life is None else 0.5 ** (log.age / half_life)
     counts, shares = log.matrix(decayed), log.popularity(fill)
@@ -280,9 +280,7 @@ def log_of(data: Any, known: np.ndarray, held_out: np.ndarray) -> Log:
     return Log(*once, shape=(data.num_users + 1, data.num_items))
 
 
-def compared(
-    runs: list[Path], theirs: Mapping[str, Mapping[str, tuple]], ids: np.ndarray
-) -> None:
+def compared(runs: list[Path], theirs: Mapping[str, Mapping[str, tuple]], ids: np.ndarray) -> None:
     """Prints what the runs' answers reach, and their differences to each specialist."""
     import pandas as pd
 
