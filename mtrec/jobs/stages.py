@@ -14,7 +14,14 @@ from mtrec.serving import index as indexing
 from mtrec.serving import run
 from mtrec.tracking import run_dir
 from mtrec.tracking.whole import write_text
-from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics
+from mtrec.training.evaluate import (
+    EVERYBODY,
+    SPLITS,
+    Evaluator,
+    Sample,
+    evaluator_of,
+    flat_metrics,
+)
 from mtrec.training.loop import Metrics
 from mtrec.training.measured import Measured
 
@@ -23,7 +30,9 @@ MOST_QUERIES = 1024
 
 
 def evaluate(
-    trained: run.Run, measured: Mapping[str, Measured] | None = None
+    trained: run.Run,
+    measured: Mapping[str, Measured] | None = None,
+    sample: Sample = EVERYBODY,
 ) -> tuple[Metrics, dict[str, Report]]:
     """Looks at the test part, once.
 
@@ -34,13 +43,14 @@ def evaluate(
         measured: What the workers that trained it measured of each split, which
             `mtrec.training.measured` reads; without it, the run's model is judged here, in this
             process.
+        sample: The users of each split who are judged, or were.
 
     Returns:
         The metrics of both splits, and the report of each head on the test part.
     """
     metrics: Metrics = {}
     for split in SPLITS:
-        evaluator = _evaluator(trained, split)
+        evaluator = _evaluator(trained, split, sample)
         if measured is None:
             reports = evaluator(trained.model, full=True)
         else:
@@ -59,9 +69,9 @@ def _save_users(trained: run.Run, reports: Mapping[str, Report], evaluator: Eval
     per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
 
 
-def _evaluator(trained: run.Run, split: str) -> Evaluator:
+def _evaluator(trained: run.Run, split: str, sample: Sample) -> Evaluator:
     known = trained.fitted if split == "val" else trained.known
-    return evaluator_of(split, trained.dataset, trained.parts, known=known)
+    return evaluator_of(split, trained.dataset, trained.parts, known=known, sample=sample)
 
 
 def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexing.Index:
@@ -82,20 +92,27 @@ def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexi
     return built
 
 
-def answer(trained: run.Run, index: indexing.Index) -> tuple[run.Run, Metrics]:
+def answer(
+    trained: run.Run, index: indexing.Index, sample: Sample = EVERYBODY
+) -> tuple[run.Run, Metrics]:
     """Chooses the weights of answers that are to be chosen, and looks at what answers reach.
 
     Adds to `metrics.json` and `evaluation_users.parquet`, and writes `answer.json` where weights
     were chosen.
 
+    Args:
+        trained: The run.
+        index: Its index.
+        sample: The users of each split who are answered.
+
     Returns:
         The run with those weights, and `test/answer/<metric>`; see `mtrec.jobs.answers.measure`.
     """
-    chosen = answers.tuned(trained, index, _evaluator(trained, "val").held_out)
+    chosen = answers.tuned(trained, index, _evaluator(trained, "val", sample).held_out)
     if chosen.answer.fuse and chosen is not trained:
         weights = dict(chosen.answer.fuse.weights)
         write_text(trained.directory / run_dir.WEIGHTS, json.dumps(weights) + "\n")
-    test = _evaluator(trained, "test")
+    test = _evaluator(trained, "test", sample)
     reports = answers.measure(chosen, index, test.held_out)
     _save_users(trained, reports, test)
     metrics = flat_metrics(reports, "test")

@@ -27,8 +27,8 @@ def save(reports: "Mapping[str, Report]", user_ids: np.ndarray, path: Path) -> N
     import pandas as pd
 
     table = pd.DataFrame({"user": user_ids})
-    if path.is_file():
-        table = pd.read_parquet(path)
+    if path.is_file() and table["user"].equals((there := pd.read_parquet(path))["user"]):
+        table = there
     columns: dict[str, np.ndarray] = {}
     for head, report in reports.items():
         if report.per_user is not None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.batches import Batches
 from mtrec.data.inputs import Batch, stack
 from mtrec.data.schedule import Schedule
-from mtrec.distributed import heartbeat, progress
+from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
@@ -361,7 +362,8 @@ def check_selectable(metric: str | None, metrics: Metrics) -> None:
     raise UserError(
         f"`select_by` must be {rule} where validation holds out nothing that another head is "
         f"judged by, such as a positive row of an item that its user lacks; got {metric}. "
-        "Correct it, or set a larger `validation_share`."
+        "Correct it, set a larger `validation_share`, or `repeats`=true where users take items "
+        "again."
     )
 
 

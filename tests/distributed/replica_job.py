@@ -128,24 +128,17 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas, use_gpu=False)
     assert local.num_replicas_in_sync == replicas
-    jobs = [
-        ("in_batch", "rows", CAGrad(radius=0.5), {}),
-        ("streaming", "rows", Uncertainty(rate=0.01), {"same_tower": True, "stars": "moving"}),
-        ("mined", "rows", CAGrad(radius=0.5), {}),
-        ("catalogue", "users", Uncertainty(rate=0.01), {"bins": 7}),
-    ]
+    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3})]
     if replicas < 4:
-        jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))
-        changes = [
-            {},
-            {"scheme": "stem"},
-            {"pooling": "attention", "dropout": 0.5},
-            # Six chunks of a batch's queries, or three of each replica's.
-            {"pooling": "transformer", "encode_at_once": 3},
-        ]
+        moving = {"same_tower": True, "stars": "moving"}
+        stem = {"scheme": "stem", "pooling": "attention", "bins": 7}
+        # Six chunks of a batch's queries, or three of each replica's.
+        chunks = {"pooling": "transformer", "dropout": 0.5, "encode_at_once": 3}
+        jobs.append(("streaming", "rows", Uncertainty(rate=0.01), moving))
+        jobs.append(("mined", "rows", CAGrad(radius=0.5), {}))
+        jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in (stem, chunks)]
         jobs.append(("in_batch", "requests", CAGrad(radius=0.5), {"context": True}))
         jobs.append(("catalogue", "requests", CAGrad(radius=0.5), {"own": True}))
-        jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))
         found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, **how)

@@ -254,12 +254,12 @@ def test_of_data_with_repeats_answers_are_judged_by_new_and_by_repeated_items_to
     assert reports.keys() == {"answer", "answer/new", "answer/repeat"}
     for name, report in reports.items():
         shares = np.full(len(held_out.users), np.nan)
-        for place, user in enumerate(held_out.users):
+        for place in range(len(held_out.users)):
             mine = held_out.owner == place
             kind = {"answer": mine, "answer/new": held_out.new, "answer/repeat": ~held_out.new}
             items = np.unique(held_out.item[mine & kind[name]])
             if len(items):
-                inputs = QueryInputs.of(np.array([user]), held_out.known)
+                inputs = held_out.inputs(np.array([place]))
                 told = Answerer(again, index, traced=False).stages(inputs, 10).answered
                 shares[place] = np.isin(items, told).mean()
         asked = np.isfinite(shares)

@@ -15,9 +15,9 @@ from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
+from mtrec.data import progress
 from mtrec.data.inputs import stack
 from mtrec.data.schedule import Schedule
-from mtrec.distributed import progress
 from mtrec.errors import PreemptedError, UserError
 from mtrec.heads.head import Examples
 from mtrec.jobs import build, worker

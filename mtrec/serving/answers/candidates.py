@@ -65,6 +65,20 @@ class Source(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountedSource(Source):
+    """A source of a number of candidates.
+
+    Args:
+        count: How many.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        require("`count`", self.count, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Best(Source):
     """The items of the index that the retrieval head scores highest.
 
@@ -86,18 +100,8 @@ class Best(Source):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Own(Source):
-    """The items that a user has most often, of equally frequent ones the latest first.
-
-    Args:
-        count: How many.
-    """
-
-    count: int
-
-    def __post_init__(self) -> None:
-        require("`count`", self.count, least=1)
+class Own(CountedSource):
+    """The items that a user has most often, of equally frequent ones the latest first."""
 
     def ready(self, known: Known) -> Finder:
         """What counts the items of histories."""
@@ -125,18 +129,8 @@ def most_frequent(history: HistoryInputs, users: tf.Tensor, own: Own) -> tf.Tens
     return tf.scatter_nd(where, items, shape)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForAll(Source):
-    """A source that gives all users the same items; its values may be fused, by the source's name.
-
-    Args:
-        count: How many.
-    """
-
-    count: int
-
-    def __post_init__(self) -> None:
-        require("`count`", self.count, least=1)
+class ForAll(CountedSource):
+    """A source that gives all users the same items, and whose values may be fused by its name."""
 
     @abstractmethod
     def values(self, known: Known) -> np.ndarray:
@@ -177,7 +171,6 @@ class Popular(ForAll):
         return (counts / max(weights.sum(), 1e-9)).astype(np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Newest(ForAll):
     """The items that were first taken last; those that nobody took are the newest.
 

@@ -113,10 +113,8 @@ class Formula(Fusion):
         """What the formula names, but for its weights."""
         return self._expression.names - set(self.weights)
 
-    @tf.autograph.experimental.do_not_convert
     def combined(self, prepared: Mapping[str, Any], weights: Mapping[str, float]) -> Any:
         """The formula's value."""
-        # What walks through the formula is no code for AutoGraph, which does not know `match`.
         return self._expression.value({**prepared, **weights})
 
 
