@@ -15,7 +15,6 @@ from small_data import all_rows, planted
 from small_model import contrastive, implicit_squared, rating, recommender, repeat, softmax
 from small_negatives import negatives
 
-from mtrec.data.inputs import stack
 from mtrec.distributed.strategy import make_strategy
 from mtrec.heads.binary import Binary
 from mtrec.heads.given import Product, Transfer
@@ -25,6 +24,7 @@ from mtrec.training.evaluate import Evaluator, flat_metrics
 from mtrec.training.gradient_balance import CAGrad
 from mtrec.training.mined_negatives import Miner
 from mtrec.training.optimizers import LazyAdam
+from mtrec.training.packed import pack
 from mtrec.training.step import Optimizers, Step
 from mtrec.training.streaming_log_q import StreamingLogQ
 
@@ -119,7 +119,7 @@ def train(
         if miner and epoch and not k:
             miner.search()
         slices = enumerate(batches.step(epoch + 1, k))
-        losses.append(step({replica: stack([part]) for replica, part in slices}).losses[0])
+        losses.append(step({replica: pack([part]) for replica, part in slices}).losses[0])
     evaluator = Evaluator(dataset, known=fit, held_out=held_out)
     weights = model.weights + balancer.weights + (log_q.weights if log_q else [])
     copies = [strategy.experimental_local_results(w.value) for w in weights]

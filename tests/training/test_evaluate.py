@@ -521,7 +521,7 @@ def test_of_own_items_taken_equally_often_the_latest_comes_first():
     own = ByOwn(held_out)
     own.score(slice(0, 1))
 
-    assert own.top(np.array([0]), [np.zeros(0, int)], 4).tolist() == [[0, 1, 2, -1]]
+    assert own.top(slice(0, 1), np.array([0]), [np.zeros(0, int)], 4).tolist() == [[0, 1, 2, -1]]
     assert own.standing(0, np.array([0, 2])) == pytest.approx(np.array([[0, 2], [1, 1]]))
 
 
