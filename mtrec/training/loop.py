@@ -216,7 +216,7 @@ class _Trainer:
                 if stop or (due and state.step < steps):
                     self._save()
                 if stop:
-                    raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
+                    raise PreemptedError(f"stopped during training, saved after {self.steps_done} steps")
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
         with gathered(self.saved.variables):
