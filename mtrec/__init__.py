@@ -19,6 +19,7 @@ _HOMES = {
     "mtrec.heads.amount": ["Amount"],
     "mtrec.heads.binary": ["Binary"],
     "mtrec.heads.contrastive": ["Contrastive"],
+    "mtrec.heads.given": ["Product", "Transfer"],
     "mtrec.heads.head": ["Head"],
     "mtrec.heads.ordinal": ["Ordinal"],
     "mtrec.heads.pair": ["PairHead"],
@@ -60,7 +61,7 @@ _HOMES = {
     ],
     "mtrec.training.evaluate": ["Evaluator", "flat_metrics"],
     "mtrec.training.gradient_balance": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
-    "mtrec.training.optimizers": ["LazyAdam", "RowWiseAdagrad"],
+    "mtrec.training.optimizers": ["Adam", "LazyAdam", "RowWiseAdagrad"],
     "mtrec.training.step": ["Optimizers"],
     "mtrec.training.streaming_log_q": ["StreamingLogQ"],
 }

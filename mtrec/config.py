@@ -61,8 +61,7 @@ class ModelConfig:
         table_placement: `replicated` keeps embedding tables and their optimizer's slots on every
             replica, `sharded` divides their rows among the replicas, `auto` shards the large ones.
         shard_above_mib: The size above which `auto` shards a table, in MiB without its slots.
-        query: See `mtrec.model.tower.Tower`.
-        candidate: See `mtrec.model.tower.Tower`.
+        query, candidate: See `mtrec.model.tower.Tower`.
         sharing: What the heads share in the tower of either name; see `mtrec.model.sharing`.
         pooling: How a history's items become one vector; see `mtrec.model.pooling`.
     """
@@ -93,6 +92,7 @@ class TrainConfig(Schedule, Batching):
     """How training goes: a schedule, and what batches are made of."""
 
     precision: str
+    deterministic: bool
     resume: str
 
     def __post_init__(self) -> None:

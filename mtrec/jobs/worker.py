@@ -16,6 +16,7 @@ from mtrec.data.progress import Follower
 from mtrec.data.split import Split
 from mtrec.distributed.sharded_tables import gathered
 from mtrec.distributed.strategy import (
+    determinism,
     from_chief,
     from_workers,
     is_chief,
@@ -68,7 +69,8 @@ def train(
     cluster = config.cluster
     strategy = make_strategy(cluster.devices_per_worker, use_gpu=cluster.use_gpu)
     listener.say(placement(strategy, config.train.precision))
-    with precision(config.train.precision):
+    how = config.train
+    with precision(how.precision), determinism(deterministic=how.deterministic):
         history, run, known = _fit(config, dataset, parts, directory, strategy, listener)
     # Training asks after each of its calls, and blocks of users do.
     if from_chief(strategy, listener.should_stop):

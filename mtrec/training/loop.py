@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from mtrec.data import progress
 from mtrec.data.batches import Batches
-from mtrec.data.inputs import Batch, stack
 from mtrec.data.schedule import Schedule
 from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import gathered
@@ -23,6 +22,7 @@ from mtrec.training.ahead import made_ahead
 from mtrec.training.balance import Balancer
 from mtrec.training.checkpoint import Checkpoints
 from mtrec.training.mined_negatives import Miner
+from mtrec.training.packed import Packed, pack
 from mtrec.training.step import Optimizers, Step
 from mtrec.training.streaming_log_q import StreamingLogQ
 
@@ -252,14 +252,14 @@ class _Trainer:
         every = self.schedule.telemetry_every or 1
         return every - ((self.state.epoch - 1) * self.batches.steps_per_epoch + step) % every
 
-    def _input(self, call: range) -> dict[int, Batch]:
-        """The batches of a call, stacked, for each replica of this process."""
+    def _input(self, call: range) -> dict[int, Packed]:
+        """The batches of a call, packed, for each replica of this process."""
         epoch = self.state.epoch
         mine = local_replicas(self.step.strategy)
         steps = [self.batches.step(epoch, k, replicas=mine) for k in call]
-        return {r: stack(slices) for r, slices in zip(mine, zip(*steps, strict=True), strict=True)}
+        return {r: pack(slices) for r, slices in zip(mine, zip(*steps, strict=True), strict=True)}
 
-    def _take(self, call: range, batches: Mapping[int, Batch]) -> None:
+    def _take(self, call: range, batches: Mapping[int, Packed]) -> None:
         """Takes the steps of a call."""
         state = self.state
         observed = self.schedule.telemetry_every

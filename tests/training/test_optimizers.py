@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtrec.training.optimizers import LazyAdam, RowWiseAdagrad, sum_by_row
+from mtrec.training.optimizers import Adam, LazyAdam, RowWiseAdagrad, sum_by_row
 
 ROWS, WIDTH, LR, EPSILON = 12, 3, 0.1, 1e-8
 
@@ -263,3 +263,26 @@ def test_two_replicas_equal_one_with_the_whole_batch(tmp_path):
         assert two[make.__name__].shape[0] == 2
         for copy in two[make.__name__]:
             np.testing.assert_allclose(copy, table.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_dense_weights_move_as_under_the_adam_of_keras_to_the_bit(amsgrad):
+    rng = np.random.default_rng(0)
+    shapes, options = [(3, 2), (4,), ()], {"epsilon": 1e-6, "clipnorm": 0.5, "amsgrad": amsgrad}
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 30)
+    found = []
+    for kind in (Adam, keras.optimizers.Adam):
+        weights = [keras.Variable(np.ones(shape, np.float32)) for shape in shapes]
+        optimizer = kind(schedule, **options)
+        optimizer.build(weights)
+        found.append((weights, tf.function(optimizer.apply)))
+    for _ in range(20):
+        gradients = [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
+        for _, apply in found:
+            apply(gradients)
+        for ours, theirs in zip(*(weights for weights, _ in found), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    counts = [
+        len(apply.get_concrete_function(gradients).graph.get_operations()) for _, apply in found
+    ]
+    assert counts[0] < counts[1]
