@@ -15,7 +15,7 @@ from mtrec.data.histories import Histories
 from mtrec.data.split import Split
 from mtrec.distributed import progress
 from mtrec.distributed.progress import Follower
-from mtrec.distributed.sharded_tables import gathered
+from mtrec.distributed.sharded_tables import readable
 from mtrec.distributed.strategy import (
     from_chief,
     from_workers,
@@ -33,6 +33,7 @@ from mtrec.jobs.keys import told_in_keys
 from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
+from mtrec.training.checkpoint import READABLE
 from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics, of_some_users
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
@@ -111,7 +112,7 @@ def _fit(
             return flat_metrics(reports, "val") | evaluator.gates(model)
 
     if config.train.select_by is not None:  # refuses now what it would refuse after an epoch
-        with gathered(model.weights):
+        with readable(tables_of(model), directory / run_dir.CHECKPOINTS / READABLE):
             check_tells(config.train.select_by, validate("first validation", part=False))
     history = fit(
         model,
@@ -148,7 +149,7 @@ def _judge(run: Run, strategy: tf.distribute.Strategy, known: Histories) -> None
 
     with (
         progress.stage("ranking", total=held_out, unit="rows", stoppable=True),
-        gathered(run.model.weights),
+        readable(tables_of(run.model), run.directory / run_dir.CHECKPOINTS / READABLE),
     ):
         from_chief(strategy, lambda: measured.clear(directory))
         for split in SPLITS:

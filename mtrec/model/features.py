@@ -18,7 +18,7 @@ import tensorflow as tf
 from mtrec.data.columns import Bags, Column, Ragged, Texts, first_text
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import normal_rows, seed_for, twin, unnumbered
+from mtrec.distributed.tables import NormalRows, seed_for, twin, unnumbered
 from mtrec.errors import UserError, require
 from mtrec.model.bags import BagRows, mean, unknown_where
 from mtrec.model.pooling import Pooling
@@ -118,7 +118,8 @@ class _Lookup(Feature):
 
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
         """Makes the table."""
-        values = normal_rows(self.num_rows, dim, stddev=stddev, seed=seed_for(seed, name))
+        known = np.arange(self.num_rows) > 0
+        values = NormalRows(known, dim=dim, stddev=stddev, seed=seed_for(seed, name))
         self.table = make_table(values, name=name.replace("/", "_"))
         self.built = True
 
