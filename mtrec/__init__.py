@@ -24,6 +24,7 @@ _HOMES = {
     "mtrec.heads.pair": ["PairHead"],
     "mtrec.heads.ranking": ["Ranking"],
     "mtrec.heads.rating": ["Rating"],
+    "mtrec.heads.repeat": ["Repeat"],
     "mtrec.heads.retrieval": ["Retrieval", "with_taken"],
     "mtrec.heads.retrieval_losses": ["Bpr", "Hinge", "ImplicitSquared", "Softmax"],
     "mtrec.model.features": [
@@ -36,6 +37,7 @@ _HOMES = {
         "Timestamp",
     ],
     "mtrec.model.labelled_history": ["LabelledHistory"],
+    "mtrec.model.own_items": ["OwnItems"],
     "mtrec.model.pooling": ["Attention", "Mean", "Pooling", "Sqrtn", "Transformer"],
     "mtrec.model.recommender": ["Recommender"],
     "mtrec.model.sharing": ["MMoE", "PLE", "STEM", "SharedBottom", "Sharing"],

@@ -7,7 +7,16 @@ import tensorflow as tf
 
 from mtrec.data.batches import Batches
 from mtrec.data.batching import Batching
-from mtrec.data.inputs import Batch, HistoryInputs, Own, PoolSlice, QueryInputs, Rows, Views
+from mtrec.data.inputs import (
+    Batch,
+    HistoryInputs,
+    Own,
+    PairInputs,
+    PoolSlice,
+    QueryInputs,
+    Rows,
+    Views,
+)
 
 
 def batches_of(data, rows, *, batch_of, global_batch, history_share, chronological, **others):
@@ -25,6 +34,13 @@ def asked(users, items, owners, *, places=None, labels=None, **others):
     """Queries of users with item rows side by side; `owners` says whose each is."""
     history = HistoryInputs(items, owners, places, labels or {})
     return QueryInputs(users, history, **others)
+
+
+def pairs_of(users, items, **others):
+    """Pairs of user and item rows, of users without a history."""
+    users, none = np.asarray(users, np.int32), np.zeros(0, np.int32)
+    queries = asked(users, none, none, **others)
+    return PairInputs(queries, np.arange(len(users), dtype=np.int32), np.asarray(items, np.int32))
 
 
 def with_fields(batch, **changed):

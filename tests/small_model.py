@@ -5,9 +5,11 @@ from small_negatives import negatives
 
 from mtrec.heads.contrastive import Contrastive
 from mtrec.heads.rating import Rating
+from mtrec.heads.repeat import Repeat
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared, Softmax
 from mtrec.model.features import Categorical, Hashed, History
+from mtrec.model.own_items import OwnItems
 from mtrec.model.pooling import Attention, Sqrtn, Transformer
 from mtrec.model.recommender import Recommender
 from mtrec.model.sharing import PLE, STEM, MMoE, SharedBottom
@@ -31,6 +33,12 @@ def softmax(*, pool="in_batch", dim=None, same_tower=False, **changed):
 def rating(*, dim=4, members=1, layers=(), **more):
     """A rating head."""
     return Rating(label="rating", dim=dim, members=members, layers=layers, l2=0.05, **more)
+
+
+def repeat(*, dim=4, members=2, units=4):
+    """A head that tells what is taken again."""
+    own = {"own": OwnItems(units=units)}
+    return Repeat(dim=dim, members=members, layers=[], l2=0.05, features=own)
 
 
 def contrastive(*, dim=None, items=24):

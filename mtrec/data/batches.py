@@ -26,6 +26,7 @@ from mtrec.data.inputs import (
 )
 from mtrec.data.marks import Marks, Places
 from mtrec.data.negatives import Negatives, Pool
+from mtrec.data.own_items import OwnItems
 from mtrec.data.units import Brings, Queries, Units
 from mtrec.errors import UserError
 
@@ -55,6 +56,7 @@ class _Share:
         embeds: What the replica embeds of it.
         own: Their own items of the pool, by item row.
         views: Its items to compare views of.
+        again: The place in what is shown of each item that a query may take again.
         items: The item rows that it names, repeated.
     """
 
@@ -66,6 +68,7 @@ class _Share:
     embeds: slice
     own: Own
     views: Views
+    again: np.ndarray
     items: np.ndarray
 
 
@@ -81,6 +84,8 @@ class Batches:
         seed: Seed of all random choices.
         views: Items drawn evenly from the catalogue in each step for heads that compare views of
             them; all items if there are fewer, and 0 if no head does.
+        before: Whether heads ask what users did with items before, or will take again: then
+            `Rows.before` and `Batch.again` are made.
 
     Attributes:
         histories: The interactions to train on, by user.
@@ -103,6 +108,7 @@ class Batches:
         num_replicas: int,
         seed: int,
         views: int = 0,
+        before: bool = False,
     ) -> None:
         global_batch = batching.global_batch
         if global_batch % num_replicas:
@@ -124,12 +130,8 @@ class Batches:
         self.seed = seed
         self.views = views
         rows = self.histories.rows
-        self._time = np.asarray(dataset.interactions["timestamp"])[rows].astype(
-            np.int64, copy=False
-        )
         self._units = Units(
             self.histories,
-            self._time,
             batch_of=batching.batch_of,
             history_share=batching.history_share,
             chronological=batching.chronological,
@@ -139,6 +141,7 @@ class Batches:
             else None,
         )
         self.num_items = dataset.num_items
+        self._before = OwnItems(self.histories, self.num_items) if before else None
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
         asked = negatives is not None and negatives.given
@@ -217,6 +220,8 @@ class Batches:
             target = items[queries.row]
             target_pair = self._pair(queries.row_owner, target)
             own = self._own(queries, target_pair, pool)
+            shown = self._pair(queries.shown_owner, items[queries.shown])
+            again = first_of_each(shown) if self._before else np.zeros(0, bool)
             shares.append(
                 _Share(
                     first=first,
@@ -227,6 +232,7 @@ class Batches:
                     embeds=slice(None) if local else slice(replica, None, self.num_replicas),
                     own=own,
                     views=views,
+                    again=np.flatnonzero(again),
                     items=np.concatenate([target, items[queries.shown], own.item]),
                 )
             )
@@ -240,6 +246,7 @@ class Batches:
             own=len(share.own.item),
             pool=len(share.pool.items[share.embeds]),
             views=len(share.views.items),
+            again=len(share.again),
         )
 
     def _make(self, place: int) -> _Global:
@@ -314,12 +321,13 @@ class Batches:
                 item=row_place,
                 weight=np.ones(len(target), np.float32),
                 draw=batch.draw[share.mine],
-                time=self._time[row],
+                time=self.histories.times[row],
                 labels={name: label[row] for name, label in labels.items()},
                 kind=first_of_each(share.target_pair),
                 had=queries.row_had,
                 pool=self._places.of(pool.items, target),
                 log_q=pool.log_q[target],
+                before=self._before.of_targets(queries) if self._before else (),
             ),
             own=share.own._replace(item=own_place),
             pool=PoolSlice(
@@ -328,6 +336,7 @@ class Batches:
                 frozen=pool.frozen[part],
             ),
             views=share.views,
+            again=self._before.again(queries, share.again, history_place) if self._before else (),
         )
 
     def _own(self, queries: Queries, target_pair: np.ndarray, pool: Pool) -> Own:

@@ -16,6 +16,7 @@ class Histories:
         offsets: `[U + 2]`; user row u owns the entries `offsets[u]:offsets[u + 1]`.
         rows: Row numbers in `dataset.interactions`, by user and within a user by time.
         items: Item rows of those interactions.
+        times: Seconds since 1970 of those interactions.
         labels: Rating and other labels of those interactions by name, NaN where there is none.
         taken: Whether the user has the item by that interaction; see `Dataset`.
     """
@@ -23,6 +24,7 @@ class Histories:
     offsets: np.ndarray
     rows: np.ndarray
     items: np.ndarray
+    times: np.ndarray
     labels: Mapping[str, np.ndarray]
     taken: np.ndarray
 
@@ -45,6 +47,7 @@ class Histories:
             offsets=offsets,
             rows=rows,
             items=np.asarray(columns["item"])[rows],
+            times=np.asarray(columns["timestamp"])[rows].astype(np.int64, copy=False),
             labels={name: np.asarray(columns[name])[rows] for name in dataset.labels},
             taken=np.ones(len(rows), bool) if dataset.taken is None else dataset.taken[rows],
         )

@@ -2,8 +2,9 @@
 
 Fields hold NumPy arrays as the data makes them, and tensors as the step and the exported model see
 them; `tf.nest` goes through them. A field's annotation is the type and the value that it is padded
-with. Q, H, M, N, K, P, V count queries, entries of their histories, distinct items, training rows,
-pairs of a query and an item of its own, pool items and items drawn for views of one replica.
+with; what nobody asks for is `()`. Q, H, M, N, K, P, V, A count queries, entries of their
+histories, distinct items, training rows, pairs of a query and an item of its own, pool items, items
+drawn for views and pairs of a query and an item that it may take again, of one replica.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ class HistoryInputs(NamedTuple):
     places: Ints = None
     # [H] rating and other labels by name, NaN where there is none; a name that is missing: nowhere.
     labels: Labels = NONE
+    times: Seconds = ()  # [H] seconds since 1970
 
 
 class QueryInputs(NamedTuple):
@@ -48,6 +50,7 @@ class QueryInputs(NamedTuple):
     replaced: Mapping[str, Any] = NONE
     # [Q] row of the requests' table, 0 for a request that is not known; None: none is
     requests: Ints = None
+    time: Seconds = ()  # [Q] when each is asked, in seconds since 1970
 
     @classmethod
     def of(
@@ -56,12 +59,14 @@ class QueryInputs(NamedTuple):
         known: Histories,
         counts: np.ndarray | None = None,
         requests: np.ndarray | None = None,
+        time: np.ndarray | tuple[()] = (),
     ) -> "QueryInputs":
         """User rows `[Q]` with all that is known of them, or with their `counts` oldest entries."""
         entries, owners = known.entries(users, counts)
         labels = {name: values[entries] for name, values in known.labels.items()}
-        history = HistoryInputs(known.items[entries], owners, labels=labels)
-        return cls(users.astype(np.int32), history, requests=requests)
+        items, times = known.items[entries], known.times[entries]
+        history = HistoryInputs(items, owners, labels=labels, times=times)
+        return cls(users.astype(np.int32), history, requests=requests, time=time)
 
     @classmethod
     def of_new(cls, items: np.ndarray, replaced: Mapping[str, Any]) -> "QueryInputs":
@@ -83,6 +88,8 @@ class Rows(NamedTuple):
     had: Ints  # [N] 1 where the user has the item by an interaction that is no target
     pool: Places  # [N] position of the target in the whole pool; -1: not there
     log_q: Floats  # [N] log Q of the target
+    # [N, 7] what the user did with the target before; see `mtrec.data.own_items.NUMBERS`
+    before: Floats = ()
 
 
 class Own(NamedTuple):
@@ -118,6 +125,26 @@ class Views(NamedTuple):
     draw: Ints  # [] a whole number drawn evenly, by which the features of both views are chosen
 
 
+class Again(NamedTuple):
+    """Pairs, each once, of a query and an item of its history, which it may take again."""
+
+    query: Places  # [A] position of the query
+    item: Ints  # [A] position of the item in `Batch.items`
+    time: Seconds  # [A] when the query is asked, in seconds since 1970
+    before: Floats  # [A, 7] as in `Rows`
+    taken: Floats  # [A] 1 where the item is a target of the query, else 0
+
+
+class PairInputs(NamedTuple):
+    """What is known of pairs of a query and an item."""
+
+    queries: QueryInputs
+    query: Ints  # [N] position of the query
+    items: Ints  # [N] item rows
+    time: Seconds = ()  # [N] seconds since 1970; (): the queries' own
+    before: Floats = ()  # [N, 7] as in `Rows`; (): what the queries' histories tell
+
+
 class Batch(NamedTuple):
     """One replica's part of a batch, padded so that all replicas' shapes agree.
 
@@ -131,6 +158,7 @@ class Batch(NamedTuple):
     own: Own  # items of the pool that are a query's own, but for its targets
     pool: PoolSlice  # what targets are told from
     views: Views
+    again: Any = ()  # `Again`, if a head asks for it
 
     @property
     def items(self) -> Any:
@@ -139,7 +167,7 @@ class Batch(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """How many there are of each in the slices of a step, before padding: H, M, N, K, P, V."""
+    """How many there are of each in the slices of a step, before padding: H, M, N, K, P, V, A."""
 
     history: int
     items: int
@@ -147,6 +175,7 @@ class Lengths(NamedTuple):
     own: int
     pool: int
     views: int
+    again: int = 0
 
 
 _COUNTED = {
@@ -155,6 +184,7 @@ _COUNTED = {
     Own: "own",
     PoolSlice: "pool",
     Views: "views",
+    Again: "again",
     QueryInputs: "queries",
 }
 

@@ -12,6 +12,8 @@ from mtrec.data.dataset import Dataset
 
 # Before the names of a request's columns, where a feature of the query tower reads them.
 CONTEXT = "context."
+# When a question comes, in seconds since 1970.
+TIME = "context.time"
 _HOUR, _DAY = 3600, 86_400
 _OF_TIMES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "hour_of_day": lambda times: times // _HOUR % 24,

@@ -149,7 +149,7 @@ def from_grouplens(edition: Edition, work: Path) -> Path:
             content = answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise SourceError(f"the download broke off ({error})") from error
-    _check_sha256(edition.folder + ".zip", content, edition.sha256)
+    check_sha256(edition.folder + ".zip", content, edition.sha256)
     archive = work / "download.zip"
     archive.write_bytes(content)
     return from_archive(edition, archive, work)
@@ -157,12 +157,12 @@ def from_grouplens(edition: Edition, work: Path) -> Path:
 
 def from_recbole(work: Path) -> Path:
     """Fetches the RecBole wheel with pip and returns a folder with u.data, u.item and u.user."""
-    wheel = _pip_download(work)
+    wheel = wheel_of(_RECBOLE, work)
     contents = {}
     with zipfile.ZipFile(wheel) as archive:
         for file, sha256 in _RECBOLE_SHA256.items():
             content = archive.read(f"{_RECBOLE_FOLDER}/{file}")
-            _check_sha256(file, content, sha256)
+            check_sha256(file, content, sha256)
             contents[file.removeprefix("ml-100k.")] = content.decode("utf-8")
     for file, text in {
         "u.data": convert_interactions(contents["inter"]),
@@ -201,13 +201,17 @@ def _rows(text: str) -> Iterator[list[str]]:
     return rows
 
 
-def _pip_download(work: Path) -> Path:
-    """Returns the wheel, fetched without its dependencies."""
+def wheel_of(requirement: str, work: Path) -> Path:
+    """Fetches a wheel from the package index with pip, without its dependencies, into `work`.
+
+    Raises:
+        SourceError: If pip cannot.
+    """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--quiet", "--disable-pip-version-check", "--timeout=10", "--retries=1"]
     try:
         subprocess.run(
-            [*command, "--dest", str(work), _RECBOLE],
+            [*command, "--dest", str(work), requirement],
             check=True,
             capture_output=True,
             text=True,
@@ -243,7 +247,8 @@ def _probe(url: str) -> None:
         raise SourceError(outcome[0])
 
 
-def _check_sha256(name: str, content: bytes, expected: str) -> None:
+def check_sha256(name: str, content: bytes, expected: str) -> None:
+    """Raises `SourceError` unless content has the SHA-256 (hex) that is expected."""
     received = hashlib.sha256(content).hexdigest()
     if received != expected:
         raise SourceError(f"{name} has SHA-256 {received[:12]}…, not {expected[:12]}…")

@@ -99,7 +99,6 @@ class Units:
 
     Args:
         histories: The interactions to train on, by user.
-        times: Seconds since 1970 of each of their entries.
         batch_of: `users`, `requests` or `rows`; see `mtrec.data.batches.Batches`.
         history_share: Probability that an item is shown as history; see there.
         chronological: Whether only earlier entries are shown; see there.
@@ -113,7 +112,6 @@ class Units:
     def __init__(
         self,
         histories: Histories,
-        times: np.ndarray,
         *,
         batch_of: str,
         history_share: float,
@@ -121,9 +119,8 @@ class Units:
         repeats: bool,
         request: np.ndarray | None = None,
     ) -> None:
-        counts = np.diff(histories.offsets)
+        counts, times = np.diff(histories.offsets), histories.times
         self._histories = histories
-        self._times = times
         self._batch_of = batch_of
         self._history_share = history_share
         self._chronological = chronological or batch_of == "requests"
@@ -138,7 +135,7 @@ class Units:
         for part in _whole_users(histories.offsets):
             user, items = self._user[part].astype(np.int64), histories.items[part]
             first, has, until = _of_pairs(user, items, self._gives[part])
-            self._earlier[part] = _strictly_earlier(user, times[part])
+            self._earlier[part] = strictly_earlier(user, times[part])
             # The first entry of the same user and item.
             self._first[part] = first + part.start
             # Whether the user has the item, by this entry or another.
@@ -270,7 +267,8 @@ class Units:
             return np.full(len(self._user), 1 - self._history_share)
         # The first target is drawn from the fresh entries: it must not be later than `_until`.
         ends = self._histories.offsets[self._user + 1]
-        ends -= _strictly_earlier(self._user[::-1], self._times[::-1])[::-1]  # of its moment
+        times = self._histories.times
+        ends -= strictly_earlier(self._user[::-1], times[::-1])[::-1]  # of its moment
         fresh = np.concatenate([[0], np.cumsum(self._fresh)])
         before, of_user = (fresh[self._histories.offsets[self._user + n]] for n in (0, 1))
         return (fresh[ends][self._until] - before) / (of_user - before)
@@ -305,7 +303,7 @@ def _of_pairs(
     return first, has, np.minimum(entry, has_first[first])
 
 
-def _strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+def strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     """How many rows of the same user are strictly earlier, for rows sorted by user and time."""
     place = np.arange(len(user))
     new_user = np.r_[True, user[1:] != user[:-1]]

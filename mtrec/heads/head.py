@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
-from mtrec.data.inputs import Batch, QueryInputs
+from mtrec.data.inputs import Batch, PairInputs, QueryInputs
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.tables import unnumbered
 from mtrec.distributed.traffic import Sent
@@ -47,6 +47,7 @@ class HeldOut:
         users: User row of each evaluated user, or of each request's, `[U]`, ascending.
         counts: How many of the known entries of that user are known, the oldest, `[U]`.
         requests: Row of the requests' table of each request, `[U]`, 0 for a user.
+        times: Seconds since 1970 of the first held-out interaction of each, `[U]`.
         owner: Position in `users` of each held-out interaction, `[H]`, ascending.
         item: Item row of each held-out interaction, `[H]`.
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
@@ -61,6 +62,7 @@ class HeldOut:
     users: np.ndarray
     counts: np.ndarray
     requests: np.ndarray
+    times: np.ndarray
     owner: np.ndarray
     item: np.ndarray
     labels: Mapping[str, np.ndarray]
@@ -72,8 +74,8 @@ class HeldOut:
 
     def inputs(self, users: slice | np.ndarray) -> QueryInputs:
         """What is known of some users, given by their positions, when they are asked about."""
-        own = self.users[users], self.known, self.counts[users], self.requests[users]
-        return QueryInputs.of(*own)
+        own = self.counts[users], self.requests[users], self.times[users]
+        return QueryInputs.of(self.users[users], self.known, *own)
 
     def entries(self, users: slice) -> tuple[np.ndarray, np.ndarray]:
         """Positions in `known` of what they have by then, and for each its owner from 0 on."""
@@ -87,6 +89,7 @@ class HeldOut:
             users=self.users[users],
             counts=self.counts[users],
             requests=self.requests[users],
+            times=self.times[users],
             owner=self.owner[rows] - users.start,
             item=self.item[rows],
             labels={name: values[rows] for name, values in self.labels.items()},
@@ -145,6 +148,8 @@ class Head(keras.layers.Layer, ABC):
             indexed and recommended from; the first that has negatives too is mined with.
         rates: Whether what it serves of a pair is shown beside what is recommended, as `rating`.
             The first head that rates is.
+        before: Whether it asks what users did with items before, or will take again: batches then
+            have `Rows.before` and `Batch.again`.
 
     Raises:
         UserError: If the width is below 1, or the rate not above 0 and at most 1.
@@ -157,6 +162,7 @@ class Head(keras.layers.Layer, ABC):
     corrected: bool = True
     ranks: bool = False
     rates: bool = False
+    before: bool = False
 
     def __init__(self, *, dim: int | None, sampling_rate: float = 1.0) -> None:
         super().__init__(name=unnumbered(self))
@@ -230,8 +236,7 @@ class Head(keras.layers.Layer, ABC):
         self,
         query: tf.Tensor,
         candidate: tf.Tensor,
-        users: tf.Tensor,
-        items: tf.Tensor,
+        pairs: PairInputs,
         *,
         name: str,
     ) -> dict[str, tf.Tensor]:
@@ -240,8 +245,7 @@ class Head(keras.layers.Layer, ABC):
         Args:
             query: This head's query representations, `[N, D]` or `[N, K, D]`.
             candidate: This head's candidate representations, `[N, D]`.
-            users: User rows, `[N]`, 0 for one that is not known.
-            items: Item rows, `[N]`, 0 for one that is not known.
+            pairs: The pairs; rows of users and items are 0 where they are not known.
             name: What the head's prediction is served as.
 
         Returns:

@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
-from mtrec.data.inputs import Batch
+from mtrec.data.inputs import Batch, HistoryInputs, PairInputs, QueryInputs
 from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError, require
@@ -22,6 +22,42 @@ from mtrec.heads.moving_biases import MovingBiases
 ROWS_AT_ONCE = 65_536
 
 
+class Learnt(NamedTuple):
+    """The pairs of a batch that a head learns from.
+
+    Attributes:
+        query: Position of the query of each, `[N]`.
+        item: Position of the item in `Batch.items`, `[N]`.
+        time: Seconds since 1970, `[N]`.
+        before: What the user did with the item before; see `Rows`.
+        label: The label, NaN where there is none, `[N]`.
+        weight: 1 for a pair, 0 for padding, `[N]`.
+    """
+
+    query: tf.Tensor
+    item: tf.Tensor
+    time: tf.Tensor
+    before: tf.Tensor
+    label: tf.Tensor
+    weight: tf.Tensor
+
+
+class Judged(NamedTuple):
+    """The pairs of held-out queries that a head is judged by.
+
+    Attributes:
+        owner: Position in `HeldOut.users` of the query of each, ascending, `[N]`.
+        item: Item row, `[N]`.
+        label: The label, `[N]`.
+        time: Seconds since 1970, `[N]`.
+    """
+
+    owner: np.ndarray
+    item: np.ndarray
+    label: np.ndarray
+    time: np.ndarray
+
+
 class PairHead(Head):
     """Biased matrix factorisation over the towers' outputs, and what else is asked to come to it.
 
@@ -29,7 +65,9 @@ class PairHead(Head):
     are this head's representations of user and item (Koren, Bell, Volinsky 2009). MLP and cross
     layers stand side by side, as in DCN v2's parallel structure. What a row costs for its label is
     the head's own affair; `l2 * (|p|^2 + |q|^2 + b_user^2 + b_item^2)` of each row comes to it,
-    with the squares of what moves the biases. Rows without the label are masked.
+    with the squares of what moves the biases. Rows without the label are masked. What `features`
+    make of a pair is a vector that comes to q, and a number for each member that comes to the
+    output.
 
     A head has members, which differ in the factors p and q they started from. Each learns as if it
     were alone, and their mean is what is told: an ensemble (Lakshminarayanan et al., NeurIPS 2017)
@@ -45,6 +83,7 @@ class PairHead(Head):
         moving_biases: Bins of the training time for biases that move with it; null for biases that
             stay. See `MovingBiases`.
         sampling_rate: See `Head`.
+        features: Features of the pair by name; see `mtrec.model.pair_features`.
 
     Raises:
         UserError: If there is no member, a width below 1, a negative number of cross layers or
@@ -62,6 +101,7 @@ class PairHead(Head):
         cross: int = 0,
         moving_biases: int | None = None,
         sampling_rate: float = 1.0,
+        features: Mapping[str, Any] | None = None,
     ) -> None:
         if members < 1:
             raise UserError(f"`members` must be at least 1; got {members}.")
@@ -78,6 +118,14 @@ class PairHead(Head):
         self.l2 = l2
         self.cross_layers = cross
         self.moving = None if moving_biases is None else MovingBiases(bins=moving_biases)
+        self.features = features or {}
+        # What makes vectors of them, which the model gives.
+        self.pair: Any = None
+
+    @property
+    def before(self) -> bool:  # type: ignore[override]
+        """See `Head`."""
+        return bool(self.pair and self.pair.reads_before)
 
     @abstractmethod
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
@@ -130,6 +178,9 @@ class PairHead(Head):
             )
         if self.moving:
             self.moving.adapt(dataset, fit[np.isfinite(labels)], name=name)
+        if self.pair:
+            dim = (self.dim or 0) + self.members
+            self.pair.adapt(dataset, fit, head=name, dim=dim, seed=seed)
 
     def learns(self, dataset: Dataset, fit: np.ndarray) -> np.ndarray:
         """The training rows that carry the label."""
@@ -153,11 +204,28 @@ class PairHead(Head):
         return user + drift, item + of_bin, size + moved
 
     def output(
-        self, p: tf.Tensor, q: tf.Tensor, user_bias: tf.Tensor, item_bias: tf.Tensor
+        self,
+        p: tf.Tensor,
+        q: tf.Tensor,
+        user_bias: tf.Tensor,
+        item_bias: tf.Tensor,
+        pair: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Each member's outputs `[N, E]` for pairs `[N, D]` and their biases `[N, 1]`."""
+        """Each member's outputs `[N, E]` for pairs `[N, D]`.
+
+        Args:
+            p: Query representations, `[N, D]`.
+            q: Candidate representations, `[N, D]`.
+            user_bias: Biases of users, `[N, 1]`.
+            item_bias: Biases of items, `[N, 1]`.
+            pair: What the features of pairs tell, `[N, D + E]`; None without any.
+        """
+        output = self.start + user_bias + item_bias
+        if pair is not None:
+            q += pair[:, : self.dim]
+            output += pair[:, self.dim :]
         products = tf.reshape(p * q, [tf.shape(p)[0], self.members, -1])
-        output = self.start + user_bias + item_bias + tf.reduce_sum(products, axis=-1)
+        output += tf.reduce_sum(products, axis=-1)
         if self.mlp:
             hidden = tf.concat([p, q, p * q], axis=-1)
             for layer in self.mlp:
@@ -168,28 +236,19 @@ class PairHead(Head):
         return output
 
     def score_pairs(
-        self,
-        query: tf.Tensor,
-        candidate: tf.Tensor,
-        users: tf.Tensor,
-        items: tf.Tensor,
-        *,
-        name: str,
+        self, query: tf.Tensor, candidate: tf.Tensor, pairs: PairInputs, *, name: str
     ) -> dict[str, tf.Tensor]:
         """What is served of pairs at the end of training; see `Head.score_pairs`."""
-        return self.served(self.mean_output(query, candidate, users, items), users, name=name)
+        users = tf.gather(pairs.queries.users, pairs.query)
+        return self.served(self.mean_output(query, candidate, pairs), users, name=name)
 
-    def mean_output(
-        self,
-        query: tf.Tensor,
-        candidate: tf.Tensor,
-        users: tf.Tensor,
-        items: tf.Tensor,
-        time: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """The members' mean for pairs `[N, D]`, their row numbers `[N]` and times; see `biases`."""
-        user_bias, item_bias, _ = self.biases(users, items, time)
-        return tf.reduce_mean(self.output(query, candidate, user_bias, item_bias), axis=-1)
+    def mean_output(self, query: tf.Tensor, candidate: tf.Tensor, pairs: PairInputs) -> tf.Tensor:
+        """The members' mean for pairs `[N, D]`; without a time, at the end of training."""
+        users = tf.gather(pairs.queries.users, pairs.query)
+        time = None if isinstance(pairs.time, tuple) else pairs.time
+        user_bias, item_bias, _ = self.biases(users, pairs.items, time)
+        pair = self.pair(pairs) if self.pair else None
+        return tf.reduce_mean(self.output(query, candidate, user_bias, item_bias, pair), axis=-1)
 
     @abstractmethod
     def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
@@ -198,44 +257,57 @@ class PairHead(Head):
         See `Head.score_pairs`.
         """
 
+    def learnt(self, batch: Batch) -> Learnt:
+        """What it learns from: the rows of a batch with its label."""
+        rows, label = batch.rows, batch.rows.labels[self.label]
+        return Learnt(rows.query, rows.item, rows.time, rows.before, label, rows.weight)
+
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
-        """Error and regularisation of each row, masked where there is no label."""
-        batch = examples.batch
-        p = tf.gather(examples.query, batch.rows.query)  # [N, D]
-        q = tf.gather(examples.item, batch.rows.item)  # [N, D]
-        users = tf.gather(batch.query.users, batch.rows.query)
-        items = tf.gather(batch.items, batch.rows.item)
-        user_bias, item_bias, bias_size = self.biases(
-            users, items, batch.rows.time if self.moving else None
-        )
-        values = batch.rows.labels[self.label]
-        known = tf.math.is_finite(values)
-        output = self.output(p, q, user_bias, item_bias)
-        label = tf.where(known, values, 0.0)[:, tf.newaxis]
+        """Error and regularisation of each pair, masked where there is no label."""
+        batch, learnt = examples.batch, self.learnt(examples.batch)
+        p = tf.gather(examples.query, learnt.query)  # [N, D]
+        q = tf.gather(examples.item, learnt.item)  # [N, D]
+        users = tf.gather(batch.query.users, learnt.query)
+        items = tf.gather(batch.items, learnt.item)
+        user_bias, item_bias, size = self.biases(users, items, learnt.time if self.moving else None)
+        size = size[:, 0] + tf.reduce_sum(p * p + q * q, axis=-1) / self.members
+        pair = None
+        if self.pair:
+            told = PairInputs(batch.query, learnt.query, items, learnt.time, learnt.before)
+            pair = self.pair(told)
+            size += tf.reduce_sum(pair * pair, axis=-1) / self.members
+        known = tf.math.is_finite(learnt.label)
+        output = self.output(p, q, user_bias, item_bias, pair)
+        label = tf.where(known, learnt.label, 0.0)[:, tf.newaxis]
         error = tf.reduce_mean(self.error(output, label, batch), axis=-1)
-        size = tf.reduce_sum(p * p + q * q, axis=-1) / self.members
-        size += bias_size[:, 0]
-        return error + self.l2 * size, batch.rows.weight * tf.cast(known, tf.float32)
+        return error + self.l2 * size, learnt.weight * tf.cast(known, tf.float32)
 
     def measure(
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
     ) -> dict[str, np.ndarray]:
-        """`output`: the members' mean for each interaction which carries the label."""
-        known = np.isfinite(held_out.labels[self.label])
-        owner, item = held_out.owner[known], held_out.item[known]
-        users, time = held_out.users[owner], held_out.time[known]
+        """`output`: the members' mean for each pair that it is judged by."""
+        owner, item, _, time = self.judged(held_out)
         output = [np.zeros(0, np.float32)]
         for part in metrics.chunks(len(item), ROWS_AT_ONCE, "rows"):
-            pairs = query[owner[part]], candidate[item[part] - 1]
-            told = self.mean_output(*pairs, users[part], item[part], time[part])
+            first, end = owner[part][0], owner[part][-1] + 1
+            inputs = QueryInputs(held_out.users[first:end], HistoryInputs((), ()))
+            if self.before:
+                inputs = held_out.inputs(slice(first, end))
+            pairs = PairInputs(inputs, owner[part] - first, item[part], time[part])
+            told = self.mean_output(query[owner[part]], candidate[item[part] - 1], pairs)
             output.append(told.numpy())
         return {"output": np.concatenate(output)}
 
-    def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Owner, item row and label of the interactions that carry the label, `[N]` each."""
+    def judged(self, held_out: HeldOut) -> Judged:
+        """What it is judged by: the interactions that carry the label."""
         label = held_out.labels[self.label]
         known = np.isfinite(label)
-        return held_out.owner[known], held_out.item[known], label[known]
+        columns = held_out.owner, held_out.item, label, held_out.time
+        return Judged(*(column[known] for column in columns))
+
+    def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Owner, item row and label of what it is judged by, `[N]` each."""
+        return self.judged(held_out)[:3]
 
 
 def sliced(

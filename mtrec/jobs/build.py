@@ -136,6 +136,7 @@ def batches(
         seed=config.seed,
         # Heads share the items, as many as the one that asks for most.
         views=max(head.views for head in heads.values()),
+        before=any(head.before for head in heads.values()),
     )
 
 

@@ -14,6 +14,7 @@ from mtrec.errors import UserError
 from mtrec.heads.head import Head
 from mtrec.model.bags import known_rows
 from mtrec.model.experts import SHARED
+from mtrec.model.pair_features import PairFeatures
 from mtrec.model.sharing import Gates
 from mtrec.model.tower import Pooled, Tower
 from mtrec.model.views import CorrelatedMasks
@@ -33,6 +34,9 @@ class Recommender(keras.layers.Layer):
         self.query = query
         self.candidate = candidate
         self.heads = dict(heads)
+        for head in heads.values():
+            if features := getattr(head, "features", None):
+                head.pair = PairFeatures(features)
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> "Recommender":
         """Fits features and heads to the data and makes all weights; returns the model itself.
@@ -148,6 +152,11 @@ class Recommender(keras.layers.Layer):
         """The labels of histories that the query tower reads."""
         groups = (self.query.labelled.get(head, {}) for head in self.heads)
         return sorted({labelled.label for group in groups for labelled in group.values()})
+
+    @property
+    def reads_before(self) -> bool:
+        """Whether a head asks what users did with items before, and when."""
+        return any(head.before for head in self.heads.values())
 
     def queries(self, inputs: QueryInputs) -> dict[str, tf.Tensor]:
         """Query representations for each head, `[Q, D]`, or `[Q, K, D]` with K query vectors."""

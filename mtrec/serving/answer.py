@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.histories import Histories
-from mtrec.data.inputs import QueryInputs
+from mtrec.data.inputs import PairInputs, QueryInputs
 from mtrec.errors import UserError
 from mtrec.heads.head import unit
 from mtrec.heads.max_similarity import score_pairs
+from mtrec.heads.membership import is_in
 from mtrec.serving.answers.candidates import Asked, Known
 from mtrec.serving.index import Index
 from mtrec.serving.run import Run
-from mtrec.serving.search_module import is_in
 
 Vectors = dict[str, tf.Tensor]
 
@@ -197,16 +197,17 @@ class Answerer:
         """What heads and columns say of the items of each query, `[Q, N]` by their names."""
         shape, (distinct, place) = tf.shape(items), tf.unique(tf.reshape(items, [-1]))
         encoded = self._model.candidates(distinct)
-        users = tf.repeat(inputs.users, shape[1])
+        owner = tf.repeat(tf.range(shape[0]), shape[1])
+        pairs = PairInputs(inputs, owner, tf.gather(distinct, place))
         told = {}
         for name, head in self._model.heads.items():
             if not any(f"{each}_".startswith(f"{name}_") for each in names):
                 continue
-            query = tf.repeat(queries[name], shape[1], axis=0)
+            query = tf.gather(queries[name], owner)
             candidate = tf.gather(encoded[name], place)
             if head.ranks:
                 told[name] = score_pairs(head.embed(query), head.embed(candidate))
-            told |= head.score_pairs(query, candidate, users, tf.gather(distinct, place), name=name)
+            told |= head.score_pairs(query, candidate, pairs, name=name)
         told = {name: tf.reshape(values, shape) for name, values in told.items()}
         return told | {n: tf.gather(column, items) for n, column in self._columns.items()}
 

@@ -306,6 +306,10 @@ def _numbers(values: Sequence[Any]) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in values], np.float64)
 
 
+def _seconds(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
+    return np.array([0 if value is None else int(value) for value in values], np.int64)
+
+
 def _buckets(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
     numbers = _numbers(values)
     rows = np.searchsorted(recipe["boundaries"], numbers, side="right") + 1
@@ -351,6 +355,7 @@ ENCODERS = {
     "buckets": _buckets,
     "words": _words,
     "number": _number,
+    "seconds": _seconds,
     "moment": _moment,
     "vectors": _vectors,
 }

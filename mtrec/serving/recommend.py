@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mtrec.data.inputs import QueryInputs
-from mtrec.data.requests import CONTEXT
+from mtrec.data.requests import CONTEXT, TIME
 from mtrec.errors import UserError
 from mtrec.serving.answer import Answerer
 from mtrec.serving.index import Index
@@ -51,7 +51,8 @@ def recommend(
         history: Ids of items that an unknown user is known to have chosen, oldest first.
         features: Columns of the users' table with an unknown user's values; what is missing counts
             as unknown.
-        context: What is known of the request: columns of requests with their values, likewise.
+        context: What is known of the request: columns of requests with their values, likewise; with
+            a head that asks what was before, `time`, in seconds since 1970, or the latest known.
 
     Raises:
         UserError: If k exceeds the items left, or `history`, `features` or `context` name what is
@@ -60,11 +61,13 @@ def recommend(
     assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
     told = {f"{CONTEXT}{name}": value for name, value in (context or {}).items()}
+    asked = told.pop(TIME, run.now) if run.model.reads_before else run.now
     replaced = run.model.query.encode_row(told if row else {**(features or {}), **told})
     if row:
         inputs = QueryInputs.of(np.array([row]), run.known)._replace(replaced=replaced)
     else:
         inputs = QueryInputs.of_new(run.item_rows(history), replaced)
+    inputs = inputs._replace(time=np.array([asked], np.int64))
     found = Answerer(run, index, traced=False).up_to(inputs, k)
     left = int(np.count_nonzero(found["item"]))
     if not 1 <= k <= left:

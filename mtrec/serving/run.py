@@ -44,6 +44,11 @@ class Run:
         return Histories.of(self.dataset, self.parts.train)
 
     @cached_property
+    def now(self) -> int:
+        """The latest time that is known, in seconds since 1970: when questions without one come."""
+        return int(self.known.times.max(initial=0))
+
+    @cached_property
     def fitted(self) -> Histories:
         """What users have by the rows that were trained on, as validation knows them."""
         return Histories.of(self.dataset, self.parts.fit)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mtrec.heads.exact_search import exact_top_k
 from mtrec.heads.max_similarity import merge, score_all
+from mtrec.heads.membership import is_in
 from mtrec.serving.manifest import Manifest
 
 Found: TypeAlias = tuple[tf.Tensor, tf.Tensor]
@@ -197,11 +198,3 @@ def _most(rows: tf.Tensor, queries: tf.Tensor) -> tf.Tensor:
     """How often the most frequent of the query rows occurs in `rows`; 0 where there are none."""
     counts = tf.math.unsorted_segment_sum(tf.ones_like(rows, tf.int32), rows, tf.shape(queries)[0])
     return tf.reduce_max(tf.pad(counts, [[0, 1]]))
-
-
-def is_in(values: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
-    """Whether each of `values` is one of `members` `[M]`, none of which is negative."""
-    members = tf.sort(tf.concat([members, [-1]], axis=0))
-    flat = tf.reshape(values, [-1])
-    place = tf.searchsorted(members, flat, side="right") - 1
-    return tf.reshape(tf.gather(members, place) == flat, tf.shape(values))

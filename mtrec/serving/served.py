@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.columns import Texts, held
-from mtrec.data.inputs import HistoryInputs, QueryInputs
-from mtrec.data.requests import QueryColumns
+from mtrec.data.inputs import HistoryInputs, PairInputs, QueryInputs
+from mtrec.data.requests import TIME, QueryColumns
 from mtrec.errors import UserError
 from mtrec.heads.max_similarity import score_pairs
-from mtrec.model.bags import BagRows, EncodedBags, from_padded
+from mtrec.model.bags import EncodedBags, from_padded
 from mtrec.model.experts import SHARED
 from mtrec.serving.answer import Answerer, variable
 from mtrec.serving.index import Index
@@ -47,7 +47,9 @@ class Served:
         self._offsets = variable(run.known.offsets.astype(np.int64))
         self._history = variable(run.known.items.astype(np.int32))
         self._labels = {name: variable(run.known.labels[name]) for name in run.model.reads}
+        self._times = variable(run.known.times) if run.model.reads_before else None
         self.resources = [
+            *([] if self._times is None else [self._times]),
             *(self._users, self._items, self._offsets, self._history, *self._labels.values()),
             *(weight.value for weight in run.model.weights),
             *tf.nest.flatten([run.model.query.encoded, run.model.candidate.encoded]),
@@ -64,16 +66,17 @@ class Served:
         owners = tf.cast(entries.value_rowids(), tf.int32)
         labels = {n: tf.gather(values, entries.flat_values) for n, values in self._labels.items()}
         items = tf.gather(self._history, entries.flat_values)
-        replaced = self._replaced(context, of_requests(self._run))
-        return QueryInputs(rows, HistoryInputs(items, owners, labels=labels), replaced=replaced)
+        times = () if self._times is None else tf.gather(self._times, entries.flat_values)
+        history = HistoryInputs(items, owners, labels=labels, times=times)
+        return self._asked(QueryInputs(rows, history), context, of_requests(self._run))
 
     def new(
         self, count: tf.Tensor, history: tf.Tensor, owners: tf.Tensor, encoded: Sequence[tf.Tensor]
     ) -> QueryInputs:
         """So many users whom the model does not know; see `score_new`."""
         rows = HistoryInputs(self._item_rows(history), owners)
-        replaced = self._replaced(encoded, recipes(self._run))
-        return QueryInputs(tf.zeros([count], tf.int32), rows, replaced=replaced)
+        inputs = QueryInputs(tf.zeros([count], tf.int32), rows)
+        return self._asked(inputs, encoded, recipes(self._run))
 
     def score_pairs(self, user_id: tf.Tensor, item_id: tf.Tensor, *context: tf.Tensor) -> Outputs:
         """Figures on pairs of user and item `[N]`, and of context if the model reads one.
@@ -87,9 +90,7 @@ class Served:
         users = self.user_rows(user_id)
         # Many pairs may be of one user: the query tower runs once for each, but in any context.
         rows, place = (users, tf.range(tf.size(users))) if context else tf.unique(users)
-        queries = self._model.queries(self.known(rows, context))
-        query = {name: tf.gather(vectors, place) for name, vectors in queries.items()}
-        return self._score(query, users, item_id)
+        return self._score(self.known(rows, context), place, item_id)
 
     def score_new(
         self, item_id: tf.Tensor, history: tf.Tensor, owners: tf.Tensor, *encoded: tf.Tensor
@@ -106,7 +107,7 @@ class Served:
             tf.errors.InvalidArgumentError: If an item of a history is not in the catalogue.
         """
         inputs = self.new(tf.size(item_id), history, owners, encoded)
-        return self._score(self._model.queries(inputs), inputs.users, item_id)
+        return self._score(inputs, tf.range(tf.size(item_id)), item_id)
 
     def _item_rows(self, item_id: tf.Tensor) -> tf.Tensor:
         """Rows of items `[H]`, all of which must be in the catalogue."""
@@ -119,20 +120,26 @@ class Served:
         with tf.control_dependencies([tf.debugging.Assert(tf.size(unknown) == 0, [message])]):
             return tf.identity(rows)
 
-    def _replaced(
-        self, encoded: Sequence[tf.Tensor], paths: Iterable[str]
-    ) -> dict[str, tf.Tensor | BagRows]:
-        """Encoded columns that were sent, by the paths of the query tower's features."""
-        held = self._run.model.query.encoded
-        return {
+    def _asked(
+        self, inputs: QueryInputs, encoded: Sequence[tf.Tensor], paths: Iterable[str]
+    ) -> QueryInputs:
+        """Queries with the encoded columns that were sent, by the paths of features."""
+        held, sent = self._run.model.query.encoded, dict(zip(paths, encoded, strict=True))
+        time = sent.pop(TIME, tf.zeros_like(inputs.users, tf.int64))
+        replaced = {
             path: from_padded(column) if isinstance(held[path], EncodedBags) else column
-            for path, column in zip(paths, encoded, strict=True)
+            for path, column in sent.items()
         }
+        now = tf.constant(self._run.now, tf.int64)
+        return inputs._replace(replaced=replaced, time=tf.where(time == 0, now, time))
 
-    def _score(self, query: Outputs, users: tf.Tensor, item_id: tf.Tensor) -> Outputs:
+    def _score(self, inputs: QueryInputs, place: tf.Tensor, item_id: tf.Tensor) -> Outputs:
+        """What is told of items `[N]` and the queries at some places, `[N]`."""
         items = _rows(self._items, item_id)
-        candidate = self._model.candidates(items)
-        outputs = {"known": (users > 0) & (items > 0)}
+        queries, candidate = self._model.queries(inputs), self._model.candidates(items)
+        query = {name: tf.gather(vectors, place) for name, vectors in queries.items()}
+        pairs = PairInputs(inputs, place, items)
+        outputs = {"known": (tf.gather(inputs.users, place) > 0) & (items > 0)}
         if self._retrieval:
             embed = self._model.heads[self._retrieval].embed
             outputs["score"] = score_pairs(
@@ -140,7 +147,7 @@ class Served:
             )
         for name, head in self._model.heads.items():
             told = "rating" if name == self._rating else name
-            found = head.score_pairs(query[name], candidate[name], users, items, name=told)
+            found = head.score_pairs(query[name], candidate[name], pairs, name=told)
             if both := outputs.keys() & found.keys():
                 raise UserError(
                     f"What is served of a pair must have names of its own; the head {name} and "
@@ -230,17 +237,20 @@ def recipes(run: Run) -> dict[str, dict[str, Any]]:
                     "bag": bag,
                     "trained": None if trained is None else trained.tolist(),
                 }
+    if run.model.reads_before:
+        kept[TIME] = {"kind": "seconds", "column": TIME, "bag": False, "trained": None}
     return kept
 
 
 def of_requests(run: Run) -> list[str]:
     """The paths of `recipes` whose columns tell of a request: known users send them too."""
-    return [path for path in recipes(run) if path in run.model.query.contexts]
+    return [path for path in recipes(run) if path in (*run.model.query.contexts, TIME)]
 
 
 def encoded_specs(run: Run) -> dict[str, tf.TensorSpec]:
     """The inputs of the SavedModel that take what `recipes` make of columns, by their paths."""
-    columns = {path: run.model.query.encoded[path] for path in recipes(run)}
+    encoded = {**run.model.query.encoded, TIME: tf.zeros([1], tf.int64)}
+    columns = {path: encoded[path] for path in recipes(run)}
     return {
         # A bag's values come padded with 0, and may be more than any in the table.
         path: tf.TensorSpec([None, None], tf.int32, name=f"encoded_{place}")
@@ -263,7 +273,7 @@ def new_users(run: Run) -> dict[str, Any]:
     kinds = {"b": "boolean", "i": "double", "u": "double", "f": "double"}
     columns = {}
     for recipe in encoded:
-        values = held(sent[recipe["column"]])
+        values = np.zeros(1) if recipe["column"] == TIME else held(sent[recipe["column"]])
         kind = kinds.get(values.dtype.kind, "string")
         columns[recipe["column"]] = kind + ("[]" if values.ndim > 1 else "")
     return {"columns": columns, "encoded": encoded}

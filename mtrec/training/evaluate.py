@@ -67,11 +67,12 @@ class Evaluator:
         user, time, item = (columns[name][order] for name in ("user", "timestamp", "item"))
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         users, requests = user[first], np.zeros(len(first), np.int32)
+        times = np.minimum.reduceat(time, first) if len(first) else time
         counts = histories.offsets[users + 1] - histories.offsets[users]
-        if dataset.by_request:
-            times = np.asarray(dataset.interactions["timestamp"])[histories.rows]
+        if dataset.by_request or dataset.repeats:
             owners = np.repeat(np.arange(dataset.num_users + 1), np.diff(histories.offsets))
-            counts = earlier((owners, times), (users, time[first]))
+            counts = earlier((owners, histories.times), (users, times))
+        if dataset.by_request:
             requests = (held_out[order[first]] + 1).astype(np.int32)
         entries, owners = histories.entries(users, counts)
         width = dataset.num_items + 1
@@ -81,6 +82,7 @@ class Evaluator:
             users=users,
             counts=counts,
             requests=requests,
+            times=times.astype(np.int64),
             owner=owner,
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},

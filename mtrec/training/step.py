@@ -199,7 +199,8 @@ class Step:
                 losses, mask = head.losses(replace(examples, views=views))
             else:
                 losses, mask = head.losses(examples)
-                mask = tf.where(batch.rows.draw < head.sampling_rate, mask, 0.0)
+                if head.sampling_rate < 1:
+                    mask = tf.where(batch.rows.draw < head.sampling_rate, mask, 0.0)
             sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
             counts.append(tf.reduce_sum(mask))
         totals = all_sum(tf.stack(counts))

@@ -405,7 +405,7 @@ def test_padding_has_the_values_that_are_promised(data):
 
 def fields_of(batch, path=()):
     """Path and values of every field that is an array of its own length."""
-    named = batch._asdict() if isinstance(batch, tuple) else batch
+    named = batch._asdict() if hasattr(batch, "_asdict") else dict(batch)
     for name, values in named.items():
         if isinstance(values, tuple | dict):
             yield from fields_of(values, (*path, name))

@@ -15,9 +15,8 @@ GIVEN = np.array([3, 3, 3, 0])
 
 def brought(given, *, batch_of, chronological, repeats=False):
     histories = Histories.of(DATA, all_rows(DATA))
-    times = DATA.interactions["timestamp"][histories.rows]
     how = {"batch_of": batch_of, "chronological": chronological, "repeats": repeats}
-    units = Units(histories, times, history_share=0.6, **how)
+    units = Units(histories, history_share=0.6, **how)
     found = units.brings(given)
     return sorted(zip(found.item.tolist(), found.share.tolist(), strict=True))
 

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 from small_batch import batches_of
 from small_data import all_rows, planted
-from small_model import contrastive, implicit_squared, rating, recommender, softmax
+from small_model import contrastive, implicit_squared, rating, recommender, repeat, softmax
 from small_negatives import negatives
 
 from mtrec.data.inputs import stack
 from mtrec.distributed.strategy import make_strategy
+from mtrec.model.own_items import OwnItems
 from mtrec.training.balance import Uncertainty
 from mtrec.training.evaluate import Evaluator, flat_metrics
 from mtrec.training.gradient_balance import CAGrad
@@ -28,9 +29,9 @@ from mtrec.training.streaming_log_q import StreamingLogQ
 STEPS = 20
 
 
-def uneven():
+def uneven(**changed):
     """Data whose ratings are missing from most users, so that replicas count differently."""
-    dataset = planted(num_users=42, num_interactions=600)
+    dataset = planted(num_users=42, num_interactions=600, **changed)
     stars = dataset.interactions["rating"]
     stars[dataset.interactions["user"] % 3 > 0] = np.nan
     return dataset
@@ -50,11 +51,12 @@ def train(
     query_vectors=1,
     stars="plain",
     encode_at_once=None,
+    own=False,
     **how,
 ):
     """Losses of every step, all weights and the metrics after 20 steps."""
     # Three rows or so a request.
-    dataset = uneven()
+    dataset = replace(uneven(most_repeats=4), repeats=True) if own else uneven()
     if batch_of == "requests":
         times = dataset.interactions["timestamp"] // 3600 * 3600
         columns = {**dataset.interactions, "timestamp": times}
@@ -69,9 +71,14 @@ def train(
             "rating": rating(layers=[5], **STARS[stars]),
         }
         weights = {"retrieval": 1.0, "softmax": 0.5, "rating": 0.2}
+        if own:
+            heads["again"], weights["again"] = repeat(), 0.4
+            heads["rating"] = rating(layers=[5], features={"own": OwnItems(units=4)})
         if "bins" in how:
             heads["similar"], weights["similar"] = contrastive(), 0.3
         model = recommender(dataset, heads, fit=fit, **how)
+        if own:  # far from what it will learn
+            heads["again"].start.assign(3.0)
         balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
             tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),
@@ -90,6 +97,7 @@ def train(
         num_replicas=strategy.num_replicas_in_sync,
         seed=3,
         views=max(head.views for head in heads.values()),
+        before=own,
     )
     with strategy.scope():
         log_q = StreamingLogQ.of(batches)
@@ -136,6 +144,7 @@ if __name__ == "__main__":
             {"pooling": "transformer", "encode_at_once": 3},
         ]
         jobs.append(("in_batch", "requests", CAGrad(radius=0.5), {"context": True}))
+        jobs.append(("catalogue", "requests", CAGrad(radius=0.5), {"own": True}))
         jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))

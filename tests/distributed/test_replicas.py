@@ -35,6 +35,7 @@ def replicas(tmp_path_factory):
         ("mined rows", (2, 4)),
         ("in_batch rows 3", (2,)),
         ("in_batch requests True", (2,)),
+        ("catalogue requests True", (2,)),
         ("catalogue users 7", (2, 4)),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.metrics import log_loss, roc_auc_score
-from small_batch import as_tensors, written
+from small_batch import as_tensors, pairs_of, written
 from small_data import all_rows, planted, written_out
 
 from mtrec.errors import UserError
@@ -59,9 +59,9 @@ def test_the_loss_is_hand_worked_and_masked(data):
 def test_people_are_told_a_probability(data):
     made = head(data)
     made.start.assign(np.log(3.0))
-    zeros, one = tf.zeros((1, 2)), tf.constant([1])
+    zeros = tf.zeros((1, 2))
 
-    told = made.score_pairs(zeros, zeros, one, one, name="liked")
+    told = made.score_pairs(zeros, zeros, pairs_of([1], [1]), name="liked")
     assert list(told) == ["liked"]
     assert told["liked"].numpy() == pytest.approx([0.75])
 

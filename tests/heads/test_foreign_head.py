@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
-from small_batch import batches_of
+from small_batch import batches_of, pairs_of
 from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, recommender, softmax
@@ -71,7 +71,7 @@ class Verdict(mtrec.Head):
     def adapt(self, dataset, fit, *, name, seed):
         pass
 
-    def score_pairs(self, query, candidate, users, items, *, name):
+    def score_pairs(self, query, candidate, pairs, *, name):
         verdict = 3 + tf.reduce_sum(query * candidate, axis=1)
         return {name: verdict, f"{name}_sure": tf.norm(query, axis=1)}
 
@@ -81,7 +81,7 @@ class Verdict(mtrec.Head):
             tf.gather(examples.query, batch.rows.query),
             tf.gather(examples.item, batch.rows.item),
         )
-        error = self.score_pairs(*pairs, None, None, name="it")["it"] - batch.rows.labels["rating"]
+        error = self.score_pairs(*pairs, None, name="it")["it"] - batch.rows.labels["rating"]
         known = tf.math.is_finite(error)
         return tf.where(known, error, 0.0) ** 2, tf.where(known, batch.rows.weight, 0.0)
 
@@ -219,5 +219,7 @@ def test_a_head_that_says_nothing_has_no_say():
     assert silent.taken(planted(), name="liked") is None
     assert silent.sends({}, width=2, replicas=4) == []
     said = implicit_squared()
-    nothing = mtrec.Head.score_pairs(said, *[tf.zeros((1, 2))] * 2, [1], [1], name="retrieval")
+    nothing = mtrec.Head.score_pairs(
+        said, *[tf.zeros((1, 2))] * 2, pairs_of([1], [1]), name="retrieval"
+    )
     assert nothing == {}

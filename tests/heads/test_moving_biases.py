@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import as_tensors, with_fields, written
+from small_batch import as_tensors, pairs_of, with_fields, written
 from small_data import all_rows, planted, written_out
 
 from mtrec.errors import UserError
@@ -204,7 +204,7 @@ def test_people_are_told_what_holds_at_the_end_of_training(data):
     for table in (made.user_bias, made.item_bias, made.moving.drift, made.moving.of_bin):
         table.embeddings.assign(table.embeddings.numpy() / 10)
     p, q = np.float32([[0.1, 0.2], [0.3, 0.1]]), np.float32([[0.2, 0.1], [0.4, 0.3]])
-    found = made.score_pairs(p, q, tf.constant([1, 0]), tf.constant([5, 2]), name="r")["r"]
+    found = made.score_pairs(p, q, pairs_of([1, 0], [5, 2]), name="r")["r"]
 
     # User 1's own end is day 4; the unknown user does not move, items are in the last bin.
     expected = [

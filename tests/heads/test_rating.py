@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_batch import as_tensors, written
+from small_batch import as_tensors, pairs_of, written
 from small_data import written_out
 
 from mtrec.heads.head import Examples
@@ -31,9 +31,9 @@ def biased(made):
     return made
 
 
-def scores(made, *pairs):
+def scores(made, query, candidate, users, items):
     """What people are told of pairs."""
-    told = made.score_pairs(*pairs, name="stars")
+    told = made.score_pairs(query, candidate, pairs_of(users, items), name="stars")
     assert list(told) == ["stars"]
     return told["stars"]
 

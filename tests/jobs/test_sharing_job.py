@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from silent import Silent
+from small_batch import pairs_of
 from small_config import SMALL, config_of
 
 from mtrec.jobs import stages, worker
@@ -43,7 +44,8 @@ def test_what_is_served_is_what_was_trained(tmp_path, scheme):
     expected = np.sum(query["retrieval"] * candidate["retrieval"], axis=1)
     np.testing.assert_allclose(found["score"], expected, rtol=1e-4, atol=1e-6)
     rating = trained.model.heads["rating"]
-    told = rating.score_pairs(query["rating"], candidate["rating"], users, items, name="stars")
+    pairs = pairs_of(users, items)
+    told = rating.score_pairs(query["rating"], candidate["rating"], pairs, name="stars")
     np.testing.assert_allclose(found["rating"], told["stars"], rtol=1e-4)
 
     best = served["recommend"](user_id=ids[0], k=tf.constant(3))["item_id"].numpy()

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from small_batch import pairs_of
 from small_config import SMALL, config_of
 from small_data import planted, written_out
 from small_model import rating, recommender, softmax
@@ -94,8 +95,7 @@ def told_of_all(run, user):
     stars = heads["rating"].score_pairs(
         np.tile(query["rating"], (ITEMS, 1)),
         candidate["rating"],
-        np.full(ITEMS, user),
-        items,
+        pairs_of(np.full(ITEMS, user), items),
         name="rating",
     )["rating"]
     return score, np.asarray(stars), vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

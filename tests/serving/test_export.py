@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from small_batch import pairs_of
 from small_data import planted
 from small_model import implicit_squared, rating, recommender, softmax
 from tensorflow.core.protobuf import saved_model_pb2
@@ -67,8 +68,7 @@ def truth(run, users, k):
         run.model.heads["rating"].score_pairs(
             np.tile(query["rating"][row], (k, 1)),
             candidate["rating"][items[row] - 1],
-            np.full(k, user),
-            items[row],
+            pairs_of(np.full(k, user), items[row]),
             name="stars",
         )["stars"]
         for row, user in enumerate(users)
@@ -168,7 +168,7 @@ def test_a_fresh_process_scores_pairs_as_the_model_does(served):
     embedded = [np.asarray(heads["retrieval"].embed(v["retrieval"])) for v in (query, candidate)]
     scores = (embedded[0] * embedded[1]).sum(axis=1)
     np.testing.assert_allclose(results["score_pairs_score"], scores, rtol=1e-4, atol=1e-6)
-    pairs = query["rating"], candidate["rating"], ASKED, PAIRED
+    pairs = query["rating"], candidate["rating"], pairs_of(ASKED, PAIRED)
     ratings = heads["rating"].score_pairs(*pairs, name="stars")["stars"]
     np.testing.assert_allclose(results["score_pairs_rating"], ratings, rtol=1e-4)
     np.testing.assert_array_equal(results["score_pairs_known"], (ASKED > 0) & (PAIRED > 0))
