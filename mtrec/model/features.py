@@ -71,6 +71,15 @@ class Feature(keras.layers.Layer, ABC):
     def adapt(self, values: Column) -> None:
         """Learns the vocabulary or the scale from the raw column."""
 
+    def cut(self, encoded: np.ndarray | Ragged, times: np.ndarray) -> bool:
+        """Forgets what training rows have too seldom; returns whether it did, and by default not.
+
+        Args:
+            encoded: The column, as `encode` has it.
+            times: In how many training rows each row of the column is, `[rows]`.
+        """
+        return False
+
     @abstractmethod
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
         """Makes the weights, for embeddings of width `dim` that start at `stddev`."""
@@ -131,13 +140,39 @@ class _Lookup(Feature):
 
 
 class Categorical(_Lookup):
-    """A value from a list, such as an id, a gender or (as a bag) the genres of a film."""
+    """A value from a list, such as an id, a gender or (as a bag) the genres of a film.
+
+    Args:
+        column: The column it reads.
+        min_count: Values that fewer training rows have are served like those that none has: they
+            have no row of their own, and share row 0, which learns from them.
+        dropout: See `Feature`.
+
+    Raises:
+        UserError: If `min_count` is below 1.
+    """
 
     reads = None
+
+    def __init__(self, *, column: str, min_count: int = 1, dropout: float = 0.0) -> None:
+        super().__init__(column=column, dropout=dropout)
+        require("`min_count`", min_count, least=1)
+        self.min_count = min_count
 
     def adapt(self, values: Column) -> None:
         """Takes the distinct values as vocabulary."""
         self.vocabulary = Vocabulary(values)
+
+    def cut(self, encoded: np.ndarray | Ragged, times: np.ndarray) -> bool:
+        """Forgets values that fewer than `min_count` training rows have."""
+        if self.min_count == 1:
+            return False
+        if isinstance(encoded, Ragged):
+            times = np.repeat(times, np.diff(encoded.offsets))
+            encoded = encoded.values
+        counts = np.bincount(encoded, times, minlength=self.num_rows)
+        self.vocabulary = self.vocabulary.kept(counts[1:] >= self.min_count)
+        return True
 
     @property
     def num_rows(self) -> int:
