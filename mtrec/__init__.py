@@ -60,7 +60,7 @@ _HOMES = {
     ],
     "mtrec.training.evaluate": ["Evaluator", "flat_metrics"],
     "mtrec.training.gradient_balance": ["CAGrad", "GradNorm", "ImtlG", "MetaBalance", "PCGrad"],
-    "mtrec.training.optimizers": ["LazyAdam", "RowWiseAdagrad"],
+    "mtrec.training.optimizers": ["Adam", "LazyAdam", "RowWiseAdagrad"],
     "mtrec.training.step": ["Optimizers"],
     "mtrec.training.streaming_log_q": ["StreamingLogQ"],
 }

@@ -9,9 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
 from difflib import get_close_matches
+from functools import reduce
 from inspect import Parameter
+from operator import or_
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from hydra.utils import get_object
 from omegaconf import OmegaConf
@@ -37,12 +40,11 @@ class TaskConfig:
                 f"task.weights must name the heads {sorted(self.heads)}; "
                 f"got {sorted(self.weights)}."
             )
-        wrong = {name: w for name, w in self.weights.items() if not 0 <= w < float("inf")}
-        if wrong:
-            name, weight = next(iter(wrong.items()))
-            raise UserError(
-                f"task.weights.{name} must be a finite number of at least 0; got {weight}."
-            )
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                raise UserError(
+                    f"task.weights.{name} must be a finite number of at least 0; got {weight}."
+                )
         if not any(self.weights.values()):
             raise UserError("task.weights must not all be 0: there would be nothing to train.")
 
@@ -59,8 +61,7 @@ class ModelConfig:
         table_placement: `replicated` keeps embedding tables and their optimizer's slots on every
             replica, `sharded` divides their rows among the replicas, `auto` shards the large ones.
         shard_above_mib: The size above which `auto` shards a table, in MiB without its slots.
-        query: See `mtrec.model.tower.Tower`.
-        candidate: See `mtrec.model.tower.Tower`.
+        query, candidate: See `mtrec.model.tower.Tower`.
         sharing: What the heads share in the tower of either name; see `mtrec.model.sharing`.
         pooling: How a history's items become one vector; see `mtrec.model.pooling`.
     """
@@ -81,11 +82,9 @@ class ModelConfig:
                     f"Write model/{group}={chosen}."
                 )
         require("model.shard_above_mib", self.shard_above_mib, least=0)
+        rule = "model.table_placement must be replicated, sharded or auto"
         if self.table_placement not in ("replicated", "sharded", "auto"):
-            raise UserError(
-                "model.table_placement must be replicated, sharded or auto; "
-                f"got {self.table_placement}."
-            )
+            raise UserError(f"{rule}; got {self.table_placement}.")
 
 
 @dataclass
@@ -93,6 +92,7 @@ class TrainConfig(Schedule, Batching):
     """How training goes: a schedule, and what batches are made of."""
 
     precision: str
+    deterministic: bool
     resume: str
 
     def __post_init__(self) -> None:
@@ -107,18 +107,20 @@ class TrainConfig(Schedule, Batching):
 
 @dataclass
 class EvaluateConfig:
-    """What is judged while training; at the end all held-out users are.
+    """How many held-out users are judged, drawn by the seed; null for all of them.
 
     Attributes:
-        users: Held-out users, drawn by the seed, that validation judges after each epoch; null for
-            all of them.
+        users: In validation after each epoch.
+        final_users: Of each part at the end.
     """
 
     users: int | None
+    final_users: int | None
 
     def __post_init__(self) -> None:
-        if self.users is not None and self.users < 1:
-            raise UserError(f"evaluate.users must be at least 1, or null; got {self.users}.")
+        for name, users in vars(self).items():
+            if users is not None and users < 1:
+                raise UserError(f"evaluate.{name} must be at least 1, or null; got {users}.")
 
 
 @dataclass
@@ -170,11 +172,8 @@ class ClusterConfig:
                 f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "
                 f"Add cluster=ray_local for workers on this machine."
             )
-        if self.devices_per_worker is not None and self.devices_per_worker < 1:
-            raise UserError(
-                "cluster.devices_per_worker must be at least 1, or null; "
-                f"got {self.devices_per_worker}."
-            )
+        if self.devices_per_worker is not None:
+            require("cluster.devices_per_worker", self.devices_per_worker, least=1)
 
 
 @dataclass
@@ -300,6 +299,10 @@ class CompareConfig:
     output: str
     tracking: StoreConfig
 
+    def __post_init__(self) -> None:
+        if not self.experiment.strip():
+            raise UserError("experiment must be a name; got nothing. Give one.")
+
 
 @dataclass
 class DiskConfig:
@@ -379,6 +382,9 @@ def as_kind(kind: Any, value: Any, key: str) -> Any:
     """A value as OmegaConf takes it for a field of that type, or a `UserError`: 1 may be a text."""
     if kind is Parameter.empty:
         return value
+    kinds = set(get_args(kind)) if isinstance(kind, UnionType) else set()
+    if {str, list[str]} <= kinds:  # of which OmegaConf knows no union
+        kind = list[str] if isinstance(value, list) else reduce(or_, kinds - {list[str]})
     node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(node, {"value": value}))

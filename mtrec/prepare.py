@@ -5,7 +5,7 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from mtrec.config import Config
-from mtrec.jobs.command import command
+from mtrec.jobs.command import command, console, started_at
 
 
 @command("prepare", typed=False)
@@ -15,12 +15,15 @@ def main(composed: DictConfig) -> None:
     Raises:
         UserError: If the data cannot be had, or is not what training could use.
     """
+    from mtrec.data import progress
     from mtrec.data.columns import parts_of
     from mtrec.jobs.inferred import heeded
     from mtrec.jobs.load import whole
+    from mtrec.jobs.terminal import Terminal
 
     config = cast(Config, OmegaConf.to_object(heeded(composed)[0]))
-    dataset = whole(config.data)
+    with Terminal(console(), began=started_at()).following(), progress.stage("data"):
+        dataset = whole(config.data)
     tables = (dataset.users, dataset.items, dataset.interactions)
     arrays = [
         part for table in tables for column in table.values() for part in parts_of(column).values()

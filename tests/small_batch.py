@@ -70,4 +70,9 @@ def written(**fields):
 
 def as_tensors(batch):
     """The batch as the step has it."""
-    return tf.nest.map_structure(tf.constant, batch)
+
+    def tensor(values):
+        whole = np.asarray(values).dtype.kind == "i"
+        return tf.constant(values, tf.int64 if whole else None)
+
+    return tf.nest.map_structure(tensor, batch)

@@ -102,6 +102,7 @@ def test_every_default_is_the_choice_that_the_readme_speaks_of() -> None:
         ("task.weights={retrieval:0,rating:0}", "task.weights must not all be 0"),
         ("+task.weights.clicks=1", "task.weights must name the heads"),
         ("evaluate.users=0", "evaluate.users must be at least 1, or null; got 0"),
+        ("evaluate.final_users=0", "evaluate.final_users must be at least 1, or null; got 0"),
         ("model.sharing=mmoe", "Write model/sharing=mmoe"),
         ("model.pooling=mean", "Write model/pooling=mean"),
         ("cluster.num_workers=2", "Add cluster=ray_local"),

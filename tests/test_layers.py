@@ -23,8 +23,8 @@ WITHOUT_CONFIG = {"data", "distributed", "heads", "model", "training", "serving"
 MOST_ENTRIES = 18
 MOST_PACKAGES = 10
 MOST_FLOORS = 7
-MOST_ARROWS = 70
-LEAST_INSIDE = 0.36  # of all imports of mtrec
+MOST_ARROWS = 66
+LEAST_INSIDE = 0.38  # of all imports of mtrec
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60  # without its docstring
 

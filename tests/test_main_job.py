@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import called
 
 SMALL = [
     "data=synthetic",
@@ -88,7 +89,7 @@ def test_recommend_prints_ten_titles_the_user_does_not_have(workplace: Path, run
 def test_recommend_serves_an_unknown_user_from_a_history_and_says_so(
     workplace: Path, run_dir: Path
 ) -> None:
-    done = command(
+    done = called(
         "recommend", f"run={run_dir}", "user_id=nobody", "history=[3,4]", "k=88", cwd=workplace
     )
     assert done.returncode == 0, done.stderr
@@ -109,7 +110,7 @@ def test_compare_shows_the_run(workplace: Path, run_dir: Path) -> None:
     assert page == workplace / "compare" / "mtrec" / "compare.html"
     assert f"{metrics['test/rating/rmse']:.4f}" in page.read_text()
     # The report is a run of the experiment too, and not one to compare.
-    again = command("compare", "experiment=mtrec", "output=again", cwd=workplace)
+    again = called("compare", "experiment=mtrec", "output=again", cwd=workplace)
     shown, once_more = (
         [line for line in said.splitlines() if not line.startswith(("see: ", "report: "))]
         for said in (done.stdout, again.stdout)
@@ -120,7 +121,6 @@ def test_compare_shows_the_run(workplace: Path, run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "arguments", "sentence"),
     [
-        ("launch", ["train.epoch=3"], "Did you mean train.epochs?"),
         ("launch", ["task=nothing"], "joint, rating, retrieval"),
         ("launch", ["train.epochs=0"], "train.epochs must be at least 1; got 0"),
         ("launch", ["task.weights.rating=-1"], "task.weights.rating must be a finite number"),
@@ -141,9 +141,16 @@ def test_compare_shows_the_run(workplace: Path, run_dir: Path) -> None:
 def test_a_mistake_ends_with_one_sentence_and_a_non_zero_status(
     module: str, arguments: list[str], sentence: str, workplace: Path, run_dir: Path
 ) -> None:
-    done = command(module, *arguments, cwd=workplace)
+    done = called(module, *arguments, cwd=workplace)
     assert done.returncode == 1
     assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_process_of_a_mistake_ends_so_too(tmp_path: Path) -> None:
+    done = command("launch", "train.epoch=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Did you mean train.epochs?" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -35,9 +35,9 @@ def measure(at_once: int | None, overrides: list[str]) -> tuple[float, float]:
     import_tensorflow()
     import tensorflow as tf
 
-    from mtrec.data.inputs import stack
     from mtrec.jobs import build
     from mtrec.jobs.load import load
+    from mtrec.training.packed import pack
     from mtrec.training.step import Step
 
     register()
@@ -53,7 +53,7 @@ def measure(at_once: int | None, overrides: list[str]) -> tuple[float, float]:
         tf.distribute.get_strategy(),
         encode_at_once=at_once,
     )
-    given = [{0: stack(batches.step(*divmod(2 + k, 2)))} for k in range(4)]
+    given = [{0: pack(batches.step(*divmod(2 + k, 2)))} for k in range(4)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for batch in given:

@@ -59,14 +59,14 @@ class Training:
 
     def cpu_seconds(self, steps: int, *, observe: bool = False) -> float:
         """Takes steps in one call, or one observed step; making the batches does not count."""
-        from mtrec.data.inputs import stack
+        from mtrec.training.packed import pack
 
         batches = []
         for _ in range(1 if observe else steps):
             epoch, k = divmod(self.taken, self.batches.steps_per_epoch)
             batches.append(self.batches.step(epoch + 1, k)[0])
             self.taken += 1
-        replicas = {0: stack(batches)}
+        replicas = {0: pack(batches)}
         started = time.process_time()
         self.step(replicas, observe=observe)
         return time.process_time() - started

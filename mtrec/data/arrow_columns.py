@@ -13,8 +13,17 @@ _ZONE = r"(Z|:\d\d[-+]\d\d(:?\d\d)?)$"
 EXACT = 2.0**53
 
 
-def plain(rows: Any) -> Any:
-    """Turns dictionary-encoded columns into plain ones, and all text into large strings."""
+def plain(rows: Any, *, option: str, path: str) -> Any:
+    """Turns dictionary-encoded columns into plain ones, and all text into large strings.
+
+    Args:
+        rows: A table of Arrow.
+        option: The option that named it.
+        path: The file that it is of.
+
+    Raises:
+        UserError: A column holds what features cannot be made of, such as structs.
+    """
     import pyarrow as pa
 
     def of(field: Any) -> Any:
@@ -22,8 +31,9 @@ def plain(rows: Any) -> Any:
         try:
             pa.array([], kind.value_type if is_list(kind) else kind).cast(pa.large_string())
         except pa.ArrowNotImplementedError as error:
-            raise pa.ArrowInvalid(
-                f"column {field.name!r} holds {kind}, no text, numbers or lists of them"
+            raise UserError(
+                f"column {field.name!r} of `{option}` must hold text, numbers or lists of them; in "
+                f"{path} it holds {kind}. Write its parts as columns of their own, or leave it out."
             ) from error
         is_text = pa.types.is_string(kind) or pa.types.is_string_view(kind)
         # Some writers of Parquet leave text unmarked.
@@ -31,6 +41,21 @@ def plain(rows: Any) -> Any:
         return pa.large_string() if is_text else kind
 
     return rows.cast(pa.schema([(field.name, of(field)) for field in rows.schema]))
+
+
+def decoded(rows: Any) -> Any:
+    """Columns of dictionaries, as categories are, as their values: text as large strings."""
+    import pyarrow as pa
+
+    def of(column: Any) -> Any:
+        if not pa.types.is_dictionary(column.type):
+            return column
+        kind = column.type.value_type
+        kind = pa.large_string() if pa.types.is_string_view(kind) else kind
+        chunks = [c.dictionary.cast(kind).take(c.indices) for c in column.chunks]
+        return pa.chunked_array(chunks, kind)
+
+    return pa.table([of(column) for column in rows.columns], rows.column_names)
 
 
 def together(schemas: Sequence[Any], *, option: str) -> Any:

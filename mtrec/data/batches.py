@@ -58,6 +58,8 @@ class _Share:
         views: Its items to compare views of.
         again: The place in what is shown of each item that a query may take again.
         items: The item rows that it names, repeated.
+        named: Each of them once, ascending, and the position there of all of them; None for a
+            replica that is only counted.
     """
 
     first: int
@@ -70,6 +72,7 @@ class _Share:
     views: Views
     again: np.ndarray
     items: np.ndarray
+    named: tuple[np.ndarray, np.ndarray] | None
 
 
 class Batches:
@@ -199,16 +202,19 @@ class Batches:
         self._made = {p: self._made.get(p) or self._make(p) for p in wanted}
         batches = list(self._made.values())
         size = self.global_batch // self.num_replicas
-        shares = self._shares(batches, size, place)
+        asked = range(self.num_replicas) if replicas is None else replicas
+        shares = self._shares(batches, size, place, asked)
         counts = [self._counted(share) for share in shares]
         lengths = Lengths(*map(max, zip(*counts, strict=True)))
         return [
             pad(self._slice(batches[0], shares[replica], size), lengths, queries=size)
-            for replica in (range(self.num_replicas) if replicas is None else replicas)
+            for replica in asked
         ]
 
-    def _shares(self, batches: Sequence[_Global], size: int, place: int) -> list[_Share]:
-        """What every replica has of the first of the batches."""
+    def _shares(
+        self, batches: Sequence[_Global], size: int, place: int, asked: Sequence[int]
+    ) -> list[_Share]:
+        """What every replica has of the first of the batches, those `asked` for to be made."""
         local = self.negatives is not None and self.negatives.local
         shares = []
         for replica, views in enumerate(self._views(place)):
@@ -220,6 +226,7 @@ class Batches:
             target = items[queries.row]
             target_pair = self._pair(queries.row_owner, target)
             own = self._own(queries, target_pair, pool)
+            named = np.concatenate([target, items[queries.shown], own.item])
             shown = self._pair(queries.shown_owner, items[queries.shown])
             again = first_of_each(shown) if self._before else np.zeros(0, bool)
             shares.append(
@@ -233,7 +240,8 @@ class Batches:
                     own=own,
                     views=views,
                     again=np.flatnonzero(again),
-                    items=np.concatenate([target, items[queries.shown], own.item]),
+                    items=named,
+                    named=self._marks.numbered(named) if replica in asked else None,
                 )
             )
         return shares
@@ -241,7 +249,7 @@ class Batches:
     def _counted(self, share: _Share) -> Lengths:
         return Lengths(
             history=len(share.queries.shown),
-            items=len(self._marks.distinct(share.items)),
+            items=len(share.named[0] if share.named else self._marks.distinct(share.items)),
             rows=len(share.queries.row),
             own=len(share.own.item),
             pool=len(share.pool.items[share.embeds]),
@@ -281,7 +289,7 @@ class Batches:
             given = self._given[queries.row]
             owners.append(queries.row_owner[given > 0])
             items.append(given[given > 0])
-        if mined:
+        if mined and self._mined.shape[1]:
             lists = self._mined[queries.user]
             owners.append(np.nonzero(lists)[0])
             items.append(lists[lists > 0])
@@ -301,7 +309,8 @@ class Batches:
         queries, pool, part = share.queries, share.pool, share.embeds
         row, shown = queries.row, queries.shown
         labels = self.histories.labels
-        item, position = self._marks.numbered(share.items)
+        assert share.named
+        item, position = share.named
         row_place, history_place, own_place = np.split(position, [len(row), len(row) + len(shown)])
         target = item[row_place]
         return Batch(
@@ -347,6 +356,7 @@ class Batches:
             pair, had_pair = self._pair(owner, brought), self._pair(had_owner, had)
             new = first_of_each(pair) & ~np.isin(pair, np.concatenate([target_pair, had_pair]))
             owner, brought = owner[new], brought[new]
+        in_order = not len(brought)
         weight = np.repeat(np.array([0, 1], np.float32), [len(had), len(brought)])
         owner, item = np.concatenate([had_owner, owner]), np.concatenate([had, brought])
         if pool.log_missed is not None and len(self._uncertain.unit):
@@ -355,9 +365,10 @@ class Batches:
             log_q = pool.log_q_beside(might.item, might.share)
             owner, item = np.concatenate([owner, left]), np.concatenate([item, might.item])
             weight = np.concatenate([weight, np.exp(-log_q).astype(np.float32)])
+            in_order = False
         place = self._places.of(pool.items, item)
         there = np.flatnonzero(place >= 0)
-        there = there[np.argsort(owner[there], kind="stable")]
+        there = there if in_order else there[np.argsort(owner[there], kind="stable")]
         owner, item, place, weight = (v[there] for v in (owner, item, place, weight))
         return Own(owner, item, place, pool.log_q[item], weight)
 

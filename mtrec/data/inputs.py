@@ -7,6 +7,7 @@ histories, distinct items, training rows, pairs of a query and an item of its ow
 drawn for views and pairs of a query and an item that it may take again, of one replica.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
@@ -189,10 +190,10 @@ _COUNTED = {
 }
 
 
-def stack(batches: Sequence[Batch]) -> Batch:
-    """Steps of one replica as one of arrays `[K, ...]`, each field padded to one length."""
-    stacked: Batch = _joined(batches, lambda arrays, fill, _: _padded(arrays, fill, 0))
-    return stacked
+def padding(batch: Batch) -> Batch:
+    """The value that each field of a batch is padded with."""
+    filled: Batch = _joined([batch], lambda _, fill, __: fill)
+    return filled
 
 
 def pad(batch: Batch, lengths: Lengths, *, queries: int) -> Batch:
@@ -200,9 +201,8 @@ def pad(batch: Batch, lengths: Lengths, *, queries: int) -> Batch:
     counts = lengths._asdict()
 
     def join(arrays: list[np.ndarray], fill: np.generic, counted: str) -> np.ndarray:
-        if counted == "queries":
-            return _padded(arrays, fill, queries)[0]
-        return _padded(arrays, fill, _rounded(counts[counted]))[0]
+        length = queries if counted == "queries" else _rounded(counts[counted])
+        return _padded(arrays[0], fill, length)
 
     padded: Batch = _joined([batch], join)
     return padded
@@ -212,15 +212,19 @@ def _rounded(length: int) -> int:
     return max(1, -(-length // ROUND_TO)) * ROUND_TO
 
 
-def _padded(arrays: list[np.ndarray], fill: np.generic, length: int) -> np.ndarray:
-    """Arrays of any lengths as one, padded to `length` or the longest."""
-    if not arrays[0].ndim:
-        return np.array(arrays, fill.dtype)
-    length = max(length, *map(len, arrays))
-    joined = np.full((len(arrays), length, *arrays[0].shape[1:]), fill)
-    for out, array in zip(joined, arrays, strict=True):
-        out[: len(array)] = array
-    return joined
+def _padded(array: np.ndarray, fill: np.generic, length: int) -> np.ndarray:
+    if not array.ndim:
+        return array.astype(fill.dtype)
+    padded = np.empty((length, *array.shape[1:]), fill.dtype)
+    padded[: len(array)] = array
+    padded[len(array) :] = fill
+    return padded
+
+
+@functools.cache
+def _fields(kind: type) -> dict[str, Any]:
+    """The fields of a part of a batch and their annotations."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def _joined(
@@ -230,7 +234,7 @@ def _joined(
     first = parts[0]
     if isinstance(first, tuple):
         counted = _COUNTED.get(type(first), "")
-        fields = get_type_hints(type(first), include_extras=True).items()
+        fields = _fields(type(first)).items()
         return type(first)(
             **{
                 name: _joined(

@@ -5,10 +5,11 @@ F. M. Harper and J. A. Konstan: The MovieLens Datasets: History and Context. 201
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,25 +49,43 @@ def load(*, variant: str, data_dir: str | None, archive: str | None, cache_dir: 
         cache_dir: Where prepared columns are kept.
 
     Raises:
-        UserError: `variant` is unknown, or no place had the data.
+        UserError: `variant` is unknown, nothing is at `data_dir` or `archive`, or no place had the
+            data.
     """
     if variant not in EDITIONS:
         raise UserError(
             f"`variant` must be one of {', '.join(EDITIONS)}; got {variant!r}. Set `variant`=100k."
         )
     name = f"movielens_{variant.replace('-', '_')}"
+    copies = {
+        "data_dir": fingerprint(movielens_tfds.prepared_files(variant, data_dir)),
+        "archive": fingerprint(EDITIONS[variant].files_of(archive)),
+    }
+    _check_given({"data_dir": data_dir, "archive": archive}, copies, EDITIONS[variant].folder)
     key = {
         "name": name,
         "columns": _COLUMNS_VERSION,
         "tensorflow_datasets": version("tensorflow-datasets"),
-        "data_dir": fingerprint(movielens_tfds.prepared_files(variant, data_dir)),
-        "archive": fingerprint(EDITIONS[variant].files_of(archive)),
+        **copies,
     }
     return cached(
         cache_dir=cache_dir,
         key=key,
         build=lambda _: _build(name, variant, data_dir, archive),
     )
+
+
+def _check_given(
+    given: Mapping[str, str | None], copies: Mapping[str, Mapping[str, Any]], folder: str
+) -> None:
+    """Refuses copies of one's own of which none is there: another one would be taken instead."""
+    named = [f"`{option}`={path}" for option, path in given.items() if path is not None]
+    if named and not any(copies.values()):
+        raise UserError(
+            f"`archive` must be GroupLens' {folder} as a zip or folder, or `data_dir` a directory "
+            f"of TensorFlow Datasets that holds it; got {' and '.join(named)}, where it is not. "
+            "Correct it, or leave it out."
+        )
 
 
 def _build(name: str, variant: str, data_dir: str | None, archive: str | None) -> Dataset:

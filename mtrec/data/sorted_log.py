@@ -5,6 +5,7 @@ disk; see `experiments/scale/README.md`.
 """
 
 import errno
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mtrec.data import progress
 from mtrec.data.arrow_columns import in_schema, together
 from mtrec.data.columns import Columns, Texts
 from mtrec.errors import UserError
@@ -20,6 +22,8 @@ from mtrec.errors import UserError
 _ROWS_AT_ONCE = 1 << 18
 # Of what a process may hold, DuckDB's part; the rest is for Python, and for a chunk being read.
 _SHARE_OF_BUDGET = 0.5
+# Between looks at how far a query is.
+_SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class LackingIdError(Exception):
@@ -43,13 +47,14 @@ class SortedLog:
         connection: Of DuckDB.
         names: The log's columns in order, first those of ids.
         folder: Where columns are written.
+        rows: How many rows the log has.
     """
 
-    def __init__(self, connection: Any, names: Sequence[str], folder: Path) -> None:
-        self._run = connection.execute
+    def __init__(self, connection: Any, names: Sequence[str], folder: Path, rows: int) -> None:
         self._connection = connection
         self._names = names
         self._folder = folder
+        self._rows = rows
 
     @classmethod
     @contextmanager
@@ -76,8 +81,15 @@ class SortedLog:
                 limit = max(int(memory_budget_mib * _SHARE_OF_BUDGET), 64)
                 connection.execute(f"SET memory_limit='{limit}MiB'")
                 connection.execute("SET temp_directory=?", [str(folder)])
-                names = _insert(connection, chunks)
-                yield cls(connection, names, folder)
+                # Of each query it keeps then how far it is, from its first moment, and prints none.
+                for option in ("enable_progress_bar=true", "enable_progress_bar_print=false"):
+                    connection.execute(f"SET {option}")
+                connection.execute("SET progress_bar_time=0")
+                with progress.stage("reading", unit="MiB"):
+                    names = _insert(connection, chunks)
+                rows = int(connection.sql("SELECT count(*) FROM log").fetchall()[0][0])
+                with progress.stage("sorting", total=rows, unit="rows"):
+                    yield cls(connection, names, folder, rows)
         except duckdb.OutOfMemoryException as error:
             raise UserError(
                 f"`memory_budget_mib` must suffice to sort the interactions; got "
@@ -194,9 +206,12 @@ class SortedLog:
             for place, (name, kind) in enumerate(types.items())
         }
         ordered = f"ORDER BY of_user.code, log.{self._at('timestamp')}, log.rowid"
+        done = 0
         for batch in self._batches(f"SELECT {wanted} FROM log {joins} {ordered}"):
             for file, values in zip(files.values(), batch.columns, strict=True):
                 file.append(values.to_numpy(zero_copy_only=False))
+            done += len(batch)
+            progress.advance(done, self._rows, "rows")
         return {name: file.mapped() for name, file in files.items()}
 
     def _at(self, name: str) -> str:
@@ -206,6 +221,24 @@ class SortedLog:
     def _type(self, name: str) -> str:
         found = self._run(f"SELECT column_type FROM (DESCRIBE {name}s) WHERE column_name = 'id'")
         return str(found.fetchone()[0])
+
+    def _run(self, query: str) -> Any:
+        """Runs a query, and tells meanwhile how far it is."""
+        over = threading.Event()
+
+        def tell() -> None:
+            while not over.wait(_SECONDS_BETWEEN_LOOKS):
+                percent = self._connection.query_progress()  # -1 where DuckDB cannot say
+                if percent >= 0:
+                    progress.advance(percent / 100 * self._rows, self._rows, "rows")
+
+        watch = threading.Thread(target=tell, daemon=True)
+        watch.start()
+        try:
+            return self._connection.execute(query)
+        finally:
+            over.set()
+            watch.join()
 
     def _batches(self, query: str) -> Iterator[Any]:
         return iter(self._run(query).to_arrow_reader(_ROWS_AT_ONCE))

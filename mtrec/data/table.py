@@ -14,6 +14,13 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.files import Files
 from mtrec.data.sorted_log import LackingIdError, SortedLog
 from mtrec.data.table_file import TableFile
+from mtrec.data.table_options import (
+    check_bags,
+    check_options,
+    check_owned,
+    check_title,
+    checked_scale,
+)
 from mtrec.data.validate import check, check_ids, check_times
 from mtrec.data.vector_files import read_vectors
 from mtrec.errors import UserError, require
@@ -27,9 +34,9 @@ _NO_RATING_SCALE = (0.0, 1.0)
 
 def load(
     *,
-    interactions: str,
-    items: str | None,
-    users: str | None,
+    interactions: str | list[str],
+    items: str | list[str] | None,
+    users: str | list[str] | None,
     user_key: str,
     item_key: str,
     rating: str | None,
@@ -58,8 +65,8 @@ def load(
     as float32 (an empty cell becomes NaN), lists and `bag_columns` as bags, all else as text. Users
     and items have the order of their files, or else of their first interaction.
 
-    A file may be a folder of files, a pattern such as `log/*.parquet`, or any of these at an
-    address that fsspec knows, such as `s3://bucket/log`; see `mtrec.data.files.Files.of`.
+    A file may be a folder of files, a pattern such as `log/*.parquet`, any of these at an address
+    that fsspec knows, such as `s3://bucket/log`, or a list of them: see `mtrec.data.files.Files`.
 
     Args:
         interactions: File with one row an interaction.
@@ -96,13 +103,6 @@ def load(
         UserError: A file, a column or a cell is not as it must be; the message names it.
     """
     require("`memory_budget_mib`", memory_budget_mib, least=256)
-    scale = None if rating_scale is None else _checked_scale(rating_scale)
-    _check_labels(labels)
-    _check_keys(user_key, item_key)
-    sources = {"interactions": interactions, "items": items, "users": users}
-    files = {
-        name: Files.of(path, option=name) for name, path in sources.items() if path is not None
-    }
     options: dict[str, Any] = {
         "user_key": user_key,
         "item_key": item_key,
@@ -118,9 +118,14 @@ def load(
         "user_vectors": dict(user_vectors),
         "item_vectors": dict(item_vectors),
         "title": title,
-        "scale": scale,
+        "scale": None if rating_scale is None else checked_scale(rating_scale),
         "bag_columns": list(bag_columns),
         "bag_separator": bag_separator,
+    }
+    check_options(options)
+    sources = {"interactions": interactions, "items": items, "users": users}
+    files = {
+        name: Files.of(path, option=name) for name, path in sources.items() if path is not None
     }
     key = _key(_name(interactions), files, options)
 
@@ -130,8 +135,9 @@ def load(
     return cached(cache_dir=cache_dir, key=key, build=build)
 
 
-def _name(path: str) -> str:
-    """What the data is called: the file or folder, or of a pattern the folder that it looks in."""
+def _name(paths: str | list[str]) -> str:
+    """What data is called: the first file or folder, or of a pattern the folder it looks in."""
+    path = paths if isinstance(paths, str) else paths[0]
     parts = [part for part in Path(path).parts if not set(part) & set("*?[")]
     return parts[-1].split(".")[0] if parts else "table"
 
@@ -176,9 +182,9 @@ class _Preparation:
             for side, key in self._keys.items()
         }
         for side, columns in known.items():
-            _check_owned(side, columns)
-        _check_bags(options["bag_columns"], [*known["item"], *known["user"]])
-        _check_title(options["title"], known["item"])
+            check_owned(side, columns)
+        check_bags(options["bag_columns"], [*known["item"], *known["user"]])
+        check_title(options["title"], known["item"])
         numbered = {"user": ["user"], "item": ["item"]}
         types: dict[str, Any] = {"user": np.int32, "item": np.int32, "rating": np.float32}
         types |= {"timestamp": np.int64, **dict.fromkeys(options["labels"], np.float32)}
@@ -281,7 +287,7 @@ class _Preparation:
             found = {name: with_unknown(column) for name, column in found.items()}
         for name in self._options[f"{side}_columns"]:
             values = log.most_frequent(_owned(side, name), of=side, count=len(found[key]) - 1)
-            rows = plain(pa.table({name: values}))
+            rows = plain(pa.table({name: values}), option="interactions", path=self._log.path)
             owned = TableFile("interactions", self._log.path, [name], rows, first=0)
             found[name] = with_unknown(self._features(owned, without="")[name])
         for name, files in self._options[f"{side}_vectors"].items():
@@ -293,7 +299,8 @@ class _Preparation:
         """A column of the requests, given its distinct values and their numbers from 1, 0: none."""
         import pyarrow as pa
 
-        distinct = plain(pa.table({name: values[1:].arrow()}))
+        rows_of_text = pa.table({name: values[1:].arrow()})
+        distinct = plain(rows_of_text, option="interactions", path=self._log.path)
         found = TableFile("interactions", self._log.path, [name], distinct, first=0).feature(name)
         return with_unknown(found)[np.concatenate([[0], rows])]
 
@@ -320,58 +327,6 @@ class _Preparation:
 def _owned(side: str, name: str) -> str:
     """What a column that belongs to the users or items is called in the log, as no label is."""
     return f"{name} of the {side}"
-
-
-def _check_keys(user_key: str, item_key: str) -> None:
-    if user_key == item_key:
-        raise UserError(
-            f"`user_key` and `item_key` must name two columns; got {user_key!r} for both. "
-            "Correct one of them."
-        )
-
-
-def _check_labels(labels: Sequence[str]) -> None:
-    for name in (*Dataset.KEYS, "rating"):
-        if name in labels:
-            raise UserError(
-                f"`labels` must not name a column {name!r}, as interactions have one of their "
-                "own. Rename it in the file."
-            )
-
-
-def _check_owned(side: str, columns: Sequence[str]) -> None:
-    for name in columns:
-        if columns.count(name) > 1:
-            raise UserError(
-                f"`{side}_columns` must name columns that the {side}s have from nowhere else; "
-                f"they have {name!r} twice. Leave it out."
-            )
-
-
-def _check_bags(bag_columns: Sequence[str], known: Sequence[str]) -> None:
-    for name in bag_columns:
-        if name not in known:
-            raise UserError(
-                f"`bag_columns` must name columns of items or users; got {name!r}, they have "
-                f"{', '.join(known)}. Correct or remove it."
-            )
-
-
-def _check_title(title: str | None, columns: Sequence[str]) -> None:
-    if title is not None and title not in columns:
-        raise UserError(
-            f"`title` must name a column of the items; got {title!r}, they have "
-            f"{', '.join(columns)}. Set `title` to one of them."
-        )
-
-
-def _checked_scale(given: Sequence[float]) -> tuple[float, float]:
-    if len(given) != 2 or not given[0] < given[1]:
-        raise UserError(
-            f"`rating_scale` must be the lowest and the highest rating; got {list(given)}. "
-            "Set `rating_scale`=[1,5]."
-        )
-    return float(given[0]), float(given[1])
 
 
 def _observed_scale(ratings: np.ndarray) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 Rows are counted from 1, after the header.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,7 @@ class TableFile:
 
     def _named(self, name: str, named_by: str) -> Any:
         if name not in self.columns:
+            self._refuse_delimiter(name)
             without = f", or `{named_by}`=null to do without" if named_by in _OPTIONAL else ""
             raise UserError(
                 f"`{self.option}` must have the column {name!r} that `{named_by}` names; "
@@ -80,6 +82,16 @@ class TableFile:
                 f"{without}."
             )
         return self.rows.column(name)
+
+    def _refuse_delimiter(self, name: str) -> None:
+        """Raises if all names stand in one, split by what no file of ours is."""
+        words = re.split(r"(\W+)", self.columns[0])
+        if len(self.columns) == 1 < len(words) and name in words:
+            between = "spaces" if words[1].isspace() else words[1]
+            raise UserError(
+                f"`{self.option}` must have cells split by commas, tabs, semicolons or bars; those "
+                f"of {self.path} seem to be split by {between}. Write it with commas."
+            )
 
     def ids(self, name: str, *, named_by: str, optional: bool = False) -> Any:
         """Returns an id column: int64, or large strings without spaces around them.

@@ -50,6 +50,8 @@ class Queries:
 
     def part(self, first: int, size: int) -> tuple["Queries", slice]:
         """The `size` queries from `first` on, and which of the targets are theirs."""
+        if not first and size >= len(self.user):
+            return self, slice(0, len(self.row))
 
         def mine(owner: np.ndarray) -> slice:
             return slice(*np.searchsorted(owner, [first, first + size]))
@@ -145,7 +147,8 @@ class Units:
             self._until[part] = until + part.start
             # What may be the first that is asked for.
             self._fresh[part] = until == np.arange(len(until))
-
+        # Where no user has an item twice, as ratings do not, an entry stands for itself alone.
+        self._twice = bool((self._first != np.arange(len(self._first))).any())
         if batch_of == "users":
             self.ids = np.flatnonzero(counts)
         elif batch_of == "rows":
@@ -176,8 +179,9 @@ class Units:
         users = self._user[begin] if moments else units
         entries, owners = self._histories.entries(users)
         place = np.arange(len(entries))
-        first = place - (entries - self._first[entries])
-        kept = (rng.random(len(entries)) < self._history_share)[first]
+        first = place - (entries - self._first[entries]) if self._twice else None
+        kept = rng.random(len(entries)) < self._history_share
+        kept = kept if first is None else kept[first]
         if moments:
             target = entries == begin[owners]
             if self._batch_of == "requests":
@@ -194,7 +198,9 @@ class Units:
         asked, otherwise = _any(first, target), _any(first, self._gives[entries] & ~target)
         # With repeats, what is kept is strictly earlier than what is asked for.
         shown = kept & self._histories.taken[entries] & (self._repeats | ~asked)
-        had = (first == place) & ~asked & self._has[entries]
+        had = ~asked & self._has[entries]
+        had = had if first is None else had & (first == place)
+        target, shown, had = map(np.flatnonzero, (target, shown, had))
         return Queries(
             user=users,
             first=begin,
@@ -274,8 +280,13 @@ class Units:
         return (fresh[ends][self._until] - before) / (of_user - before)
 
 
-def _any(first: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """Whether an entry with the same first entry, its own among them, is marked."""
+def _any(first: np.ndarray | None, marked: np.ndarray) -> np.ndarray:
+    """Whether an entry with the same first entry, its own among them, is marked.
+
+    Without first entries, each is its own.
+    """
+    if first is None:
+        return marked
     found = np.zeros(len(first), bool)
     found[first[marked]] = True
     return found[first]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.distribute import collective_all_reduce_strategy
+from tensorflow.python.framework import config
 
 from mtrec.distributed import heartbeat
 from mtrec.errors import PreemptedError, UserError, user_error
@@ -117,6 +118,23 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextmanager
+def determinism(*, deterministic: bool) -> Iterator[None]:
+    """Has GPUs add in one order where `deterministic`, until the end; CPUs do in any case.
+
+    The same job on the same devices then ends with the same weights, to the bit. An operation that
+    a GPU has in no such order raises.
+    """
+    before = config.is_op_determinism_enabled()
+    if deterministic:
+        config.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            config.disable_op_determinism()
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:

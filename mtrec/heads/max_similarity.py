@@ -75,7 +75,8 @@ def score_all_gradients(
         factor = of_query[:, tf.newaxis]
         return (
             factor * tf.matmul(upstream, candidate),  # [B, C] x [C, D] -> [B, D]
-            tf.matmul(upstream, factor * query, transpose_a=True),  # [C, B] x [B, D] -> [C, D]
+            # [D, B] x [B, C] -> [D, C]: to read the larger one by columns takes twice the time.
+            tf.transpose(tf.matmul(factor * query, upstream, transpose_a=True)),
         )
     with tf.GradientTape() as tape:
         tape.watch((query, candidate))

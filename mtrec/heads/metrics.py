@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtrec.distributed import heartbeat, progress
+from mtrec.data import progress
+from mtrec.distributed import heartbeat
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
@@ -47,7 +48,7 @@ def chunks(total: int, size: int, unit: str = "users") -> Iterator[slice]:
     """Consecutive slices of at most `size` that cover `range(total)`; each one done is a beat.
 
     Raises:
-        PreemptedError: See `mtrec.distributed.progress.advance`, which is told of each.
+        PreemptedError: See `mtrec.data.progress.advance`, which is told of each.
     """
     for start in range(0, total, size):
         stop = min(start + size, total)

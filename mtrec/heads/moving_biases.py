@@ -80,7 +80,8 @@ class MovingBiases(keras.layers.Layer):
 
     def deviation(self, users: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
         """`dev_u(t)` of user rows `[N]` at seconds since 1970 `[N]`, `[N]`."""
-        mean, first, last = tf.unstack(tf.gather(self.user_times.value, users), axis=1)
+        times = tf.gather(self.user_times.value, users)
+        mean, first, last = (times[:, column] for column in range(3))
         time = tf.clip_by_value(time, first, last)
         days = tf.cast(time - mean, tf.float32) / DAY
         return tf.sign(days) * tf.abs(days) ** EXPONENT
@@ -99,8 +100,9 @@ class MovingBiases(keras.layers.Layer):
             time = tf.fill(tf.shape(users), tf.constant(self.end, tf.int64))
         known = tf.cast(time != 0, tf.float32)[:, tf.newaxis]
         drift = known * self.drift(users)
-        place = tf.searchsorted(tf.constant(self.edges, tf.int64), time, side="right")
-        of_bin = known * self.of_bin(tf.cast(items, tf.int32) * self.bins + place)
+        edges = tf.constant(self.edges, tf.int64)
+        place = tf.searchsorted(edges, time, side="right", out_type=tf.int64)
+        of_bin = known * self.of_bin(tf.cast(items, tf.int64) * self.bins + place)
         size = drift**2 + of_bin**2
         return drift * self.deviation(users, time)[:, tf.newaxis], of_bin, size
 

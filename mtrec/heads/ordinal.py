@@ -63,7 +63,8 @@ class Ordinal(Rating):
         """The negative log probability of the label's level, and sharpness' regularisation."""
         users = tf.gather(batch.query.users, batch.rows.query)
         log_sharpness = self.log_sharpness(users)  # [N, 1]
-        level = tf.searchsorted(tf.constant(self.levels, tf.float32), label[:, 0])
+        levels = tf.constant(self.levels, tf.float32)
+        level = tf.searchsorted(levels, label[:, 0], out_type=tf.int64)
         return self._cost(output, level, log_sharpness) + self.l2 * log_sharpness**2
 
     def _cost(self, output: tf.Tensor, level: tf.Tensor, log_sharpness: tf.Tensor) -> tf.Tensor:

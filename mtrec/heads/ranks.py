@@ -5,8 +5,11 @@ candidates with exactly its score its place is drawn at random: ties are never c
 a model that scores everything alike finds k of C items in its top k, as chance does.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,8 +18,13 @@ from mtrec.heads.exact_search import rows_at_once, top_k
 from mtrec.heads.head import HeldOut
 from mtrec.heads.max_similarity import score_all_in_numpy
 
+# Ranks of what is asked for, of all that is held out, and the items that are recommended.
+_Ranks: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+
 # Recommended items that are looked at.
 TOP = 10
+# Users that a thread counts for, one after the other.
+USERS_AT_ONCE = 64
 # A pass over a row counts for one target; sorting the row costs about as much as this many passes,
 # and in a short row a pass costs more to start than to run.
 TARGETS_BY_COUNTING, SHORT_ROW = 8, 4096
@@ -89,13 +97,16 @@ class Scored(ABC):
         """How many items are above, and level with, each of these for that user; `[T]` each."""
 
     @abstractmethod
-    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+    def top(
+        self, part: slice, asked: np.ndarray, known: Sequence[np.ndarray], k: int
+    ) -> np.ndarray:
         """The k best items of users without those they know, `[asked, k]`, -1 where none is left.
 
         The scores of those users may be spoilt.
 
         Args:
-            asked: Places of the users.
+            part: Places of some users that are ready.
+            asked: Those of them that are asked for.
             known: Items of every user that is ready.
             k: How many.
         """
@@ -120,11 +131,13 @@ class ByModel(Scored):
         row = self._scores[place]
         return standing(row, row[items])
 
-    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+    def top(
+        self, part: slice, asked: np.ndarray, known: Sequence[np.ndarray], k: int
+    ) -> np.ndarray:
         for place in asked.tolist():
             self._scores[place, known[place]] = -np.inf
-        values, best = top_k(self._scores[: len(known)], k)
-        return np.where(np.isfinite(values), best, -1)[asked]
+        values, best = top_k(self._scores[part], k)
+        return np.where(np.isfinite(values), best, -1)[asked - part.start]
 
 
 class ByPopularity(Scored):
@@ -145,7 +158,9 @@ class ByPopularity(Scored):
     def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._higher[items], self._equal[items]
 
-    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+    def top(
+        self, part: slice, asked: np.ndarray, known: Sequence[np.ndarray], k: int
+    ) -> np.ndarray:
         best = np.full((len(asked), k), -1)
         for found, place in zip(best, asked.tolist(), strict=True):
             first = self._order[: k + len(known[place])]
@@ -176,7 +191,9 @@ class ByOwn(Scored):
         row = self.row(place)
         return standing(row, row[items])
 
-    def top(self, asked: np.ndarray, known: Sequence[np.ndarray], k: int) -> np.ndarray:
+    def top(
+        self, part: slice, asked: np.ndarray, known: Sequence[np.ndarray], k: int
+    ) -> np.ndarray:
         if not len(asked):
             return np.zeros((0, k), np.int64)
         values, best = top_k(np.stack([self.row(place) for place in asked.tolist()]), k)
@@ -198,33 +215,62 @@ def rank_all(held_out: HeldOut, scored: Scored) -> dict[str, np.ndarray]:
     """
     starts = np.searchsorted(held_out.owner, np.arange(len(held_out.users) + 1)).tolist()
     k = min(TOP, held_out.dataset.num_items)
-    ranks: list[np.ndarray] = []
-    ranks_of_all: list[np.ndarray] = []
-    tops: list[np.ndarray] = []
-    for chunk in metrics.chunks(len(held_out.users), scored.at_once):
-        scored.score(chunk)
-        users = held_out.users[chunk].tolist()
-        known = _left_out(held_out, chunk)
-        asked = []
-        for place, user in enumerate(users):
-            part = slice(starts[chunk.start + place], starts[chunk.start + place + 1])
-            items, wanted, row = held_out.item[part] - 1, held_out.asked[part], scored.row(place)
-            higher, equal = scored.standing(place, items)
-            ranks_of_all.append(higher + places(items, row[items], equal, user))
-            if not wanted.any():
-                continue
-            asked.append(place)
-            items, targets = items[wanted], row[items[wanted]]
-            had_higher, had_equal = standing(row[known[place]], targets)
-            higher, equal = higher[wanted] - had_higher, equal[wanted] - had_equal
-            ranks.append(higher + places(items, targets, equal, user))
-        tops.append(scored.top(np.array(asked, np.int64), known, k) + 1)
-    measured = {"ranks": ranks, "ranks_of_all": ranks_of_all, "top": tops}
-    empty = {"ranks": np.zeros(0), "ranks_of_all": np.zeros(0), "top": np.zeros((0, k))}
+    found = [(np.zeros(0), np.zeros(0), np.zeros((0, k)))]
+    # NumPy lets the others count where a pass over many scores is under way.
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ranks") as threads:
+        for chunk in metrics.chunks(len(held_out.users), scored.at_once):
+            scored.score(chunk)
+            known = _left_out(held_out, chunk)
+
+            def rank(part: slice, chunk: slice = chunk, known: Any = known) -> _Ranks:
+                return _ranks_of(held_out, scored, starts, chunk.start, part, known, k)
+
+            ready = range(0, len(known), USERS_AT_ONCE)
+            parts = [slice(n, min(n + USERS_AT_ONCE, len(known))) for n in ready]
+            found += threads.map(rank, parts)
+    names = "ranks", "ranks_of_all", "top"
     return {
-        name: np.concatenate([empty[name], *parts]).astype(np.int32)
-        for name, parts in measured.items()
+        name: np.concatenate(arrays).astype(np.int32)
+        for name, arrays in zip(names, zip(*found, strict=True), strict=True)
     }
+
+
+def _ranks_of(
+    held_out: HeldOut,
+    scored: Scored,
+    starts: Sequence[int],
+    first: int,
+    part: slice,
+    known: Sequence[np.ndarray],
+    k: int,
+) -> _Ranks:
+    """What `rank_all` returns of some of the users whose scores are ready.
+
+    Args:
+        held_out: See there.
+        scored: See there.
+        starts: Where the interactions of each user begin.
+        first: The first user that is ready.
+        part: Places of the users among those that are ready.
+        known: What is not recommended to each that is ready.
+        k: How many items are recommended.
+    """
+    ranks, ranks_of_all, asked = [np.zeros(0)], [np.zeros(0)], []
+    for place in range(part.start, part.stop):
+        user = int(held_out.users[first + place])
+        rows = slice(starts[first + place], starts[first + place + 1])
+        items, wanted, row = held_out.item[rows] - 1, held_out.asked[rows], scored.row(place)
+        higher, equal = scored.standing(place, items)
+        ranks_of_all.append(higher + places(items, row[items], equal, user))
+        if not wanted.any():
+            continue
+        asked.append(place)
+        items, targets = items[wanted], row[items[wanted]]
+        had_higher, had_equal = standing(row[known[place]], targets)
+        higher, equal = higher[wanted] - had_higher, equal[wanted] - had_equal
+        ranks.append(higher + places(items, targets, equal, user))
+    top = scored.top(part, np.array(asked, np.int64), known, k) + 1
+    return np.concatenate(ranks), np.concatenate(ranks_of_all), top
 
 
 def _left_out(held_out: HeldOut, users: slice) -> list[np.ndarray]:

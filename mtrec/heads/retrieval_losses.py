@@ -15,7 +15,7 @@ from mtrec.heads.score_blocks import BROUGHT, HAD, TARGET, Beside, in_blocks
 
 
 def kinds_of_rows(batch: Batch, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
-    """What each pair of query and target is, int32 `[N]` by its first row; 0 for all other rows.
+    """What each pair of query and target is, int64 `[N]` by its first row; 0 for all other rows.
 
     Of several rows with one pair, one that is positive makes it a target. A pair without any is
     told from targets if a row is negative, unless the user has the item by another interaction.
@@ -47,10 +47,9 @@ def once_a_pair(batch: Batch, weight: tf.Tensor) -> tf.Tensor:
 
 
 def _pairs(batch: Batch) -> tf.Tensor:
-    """A number for each row's pair of query and target, from 0 on, int32 `[N]`."""
-    item = tf.cast(batch.rows.item, tf.int64)
-    pair = tf.cast(batch.rows.query, tf.int64) * tf.cast(tf.size(batch.items), tf.int64) + item
-    return tf.unique(pair).idx
+    """A number for each row's pair of query and target, from 0 on, int64 `[N]`."""
+    pair = batch.rows.query * tf.size(batch.items, tf.int64) + batch.rows.item
+    return tf.unique(pair, tf.int64).idx
 
 
 def _sum_of_pair(values: tf.Tensor, pair: tf.Tensor) -> tf.Tensor:
@@ -311,6 +310,7 @@ class _Pairwise(RetrievalLoss):
             if self.hardest is not None:
                 ranked = tf.stop_gradient(tf.where(weights > 0, others, others.dtype.min))
                 _, best = tf.math.top_k(ranked, tf.minimum(self.hardest, tf.shape(ranked)[1]))
+                best = tf.cast(best, tf.int64)
                 others, weights = (tf.gather(x, best, batch_dims=1) for x in (others, weights))
             costs = self.cost(positive[:, tf.newaxis] - tf.gather(others, owner))  # [n, P]
             total = tf.reduce_sum(tf.gather(weights, owner) * costs, axis=1)

@@ -8,6 +8,7 @@ for none of its layers does (Chen et al. 2016, arXiv:1604.06174).
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from mtrec.data.inputs import Batch
@@ -17,7 +18,7 @@ SCORES_AT_ONCE = {"CPU": 2**20, "GPU": 2**26}
 
 # What a pair of query and pool item is, beside one that is there by chance: what the query asks
 # for, what the user has besides or says nothing of, what came with the query to be told from.
-TARGET, HAD, BROUGHT = 1, 2, 3
+TARGET, HAD, BROUGHT = (np.int64(kind) for kind in (1, 2, 3))
 
 # What rows cost, `[n]`, given the number of a block's first query and its end, its queries
 # `[b, ...]`, the scores of its rows `[n]`, the query of each row, and what all blocks read.
@@ -45,16 +46,19 @@ def in_blocks(
     # A row is scored by itself.
     rows_each = -(-tf.size(row_query) // tf.maximum(queries, 1))
     blocks = Blocks(queries, rows_each * tf.add_n([tf.shape(w)[0] for w in whole]))
+    row_query = tf.cast(row_query, tf.int64)
 
-    def rows_of(first: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        return tf.where((row_query >= first) & (row_query < end))[:, 0]
+    def rows_of(first: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows of a block, and the place of each one's query in it."""
+        first, end = (tf.cast(edge, tf.int64) for edge in (first, end))
+        rows = tf.where((row_query >= first) & (row_query < end))[:, 0]
+        return rows, tf.gather(row_query, rows) - first
 
     @tf.custom_gradient
     def costs(query: tf.Tensor, positive: tf.Tensor, *whole: tf.Tensor) -> Any:
         def body(k: tf.Tensor, rows: Any, found: Any) -> tuple[Any, Any]:
             first, end = blocks.of(k)
-            mine = rows_of(first, end)
-            owner = tf.gather(row_query, mine) - first
+            mine, owner = rows_of(first, end)
             costed = cost(first, end, query[first:end], tf.gather(positive, mine), owner, *whole)
             return rows.write(k, mine), found.write(k, costed)
 
@@ -63,8 +67,7 @@ def in_blocks(
                 k: tf.Tensor, rows: Any, of_query: Any, of_row: Any, *sums: tf.Tensor
             ) -> tuple[Any, ...]:
                 first, end = blocks.of(k)
-                mine = rows_of(first, end)
-                owner = tf.gather(row_query, mine) - first
+                mine, owner = rows_of(first, end)
                 part = query[first:end], tf.gather(positive, mine), *whole
                 with tf.GradientTape() as tape:
                     tape.watch(part)
@@ -159,8 +162,8 @@ class Beside:
         # Targets in order of their query; then own pairs in the same order, padding last.
         own_query = tf.where(own.query >= 0, own.query, own.query.dtype.max)
         self._halves = tf.gather(rows.query, said), own_query
-        self._query = tf.cast(tf.concat(self._halves, 0), tf.int64)
-        place = tf.cast(tf.concat([tf.gather(rows.pool, said), own.pool], 0), tf.int64)
+        self._query = tf.concat(self._halves, 0)
+        place = tf.concat([tf.gather(rows.pool, said), own.pool], 0)
         # Replica r embeds the pool's items r, r + R, ...; gathering puts them behind others'.
         length = tf.size(batch.pool.items, tf.int64)
         self.place = tf.maximum(place % replicas * length + place // replicas, 0)
@@ -181,7 +184,8 @@ class Beside:
         Returns:
             Places in the block and in the whole pool, `[m, 2]`, and their values, `[m]` each.
         """
-        of_rows, of_own = (tf.searchsorted(half, tf.stack([first, end])) for half in self._halves)
+        edges = tf.cast(tf.stack([first, end]), tf.int64)
+        of_rows, of_own = (tf.searchsorted(half, edges) for half in self._halves)
         of_own += tf.size(self._halves[0])
 
         def cut(value: tf.Tensor) -> tf.Tensor:

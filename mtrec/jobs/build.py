@@ -64,9 +64,15 @@ def check(config: Config) -> None:
     Raises:
         UserError: If the constructor of a part does, or two parts do not fit.
     """
-    if config.cluster.use_gpu:
+    if config.cluster.use_gpu and config.cluster.kind == "local":
         gpus(config.cluster.devices_per_worker)
     heads = _heads(config)
+    selected = config.train.select_by
+    if selected is not None and selected.split("/")[:-1] not in [["val", name] for name in heads]:
+        raise UserError(
+            f"train.select_by must be val/<head>/<metric> of a head that is trained, "
+            f"{' or '.join(heads)}, or null; got {selected}. Correct it."
+        )
     Recommender(**{side: _tower(config, side) for side in ("query", "candidate")}, heads=heads)
     _largest_replicated(config)
     _shared_negatives(config, heads)

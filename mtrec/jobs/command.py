@@ -19,7 +19,10 @@ _started_at: float | None = None
 
 
 def started_at() -> float:
-    """When the job began that asks, as `time.time()`: for the first one, when its process did."""
+    """When the job began that asks, as `time.time()`: for the first one, when its process did.
+
+    A shell that becomes Python by `exec` is that process too: the system knows no later moment.
+    """
     global _started_at
     began, _started_at = _started_at or time.time(), None
     return began

@@ -65,9 +65,9 @@ def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) ->
     given = {n: _plain(data[n]) for n in _OPTIONS if f"data.{n}" in asked and n in data}
     with in_keys({"data": _plain(data)}, "data"):
         tables = {
-            name: Files.of(data[name], option=name).whole(most_rows=MOST_ROWS).rows
+            name: Files.of(paths, option=name).whole(most_rows=MOST_ROWS).rows
             for name in ("interactions", "users", "items")
-            if data[name] is not None
+            if (paths := _plain(data[name])) is not None
         }
         log = tables.pop("interactions")
         found = propose(log, **{"users": None, "items": None, **tables}, given=given)
@@ -178,8 +178,8 @@ def _yaml(
     part: Mapping[str, Any], config: DictConfig, found: Proposal, heads: Mapping[str, Label]
 ) -> str:
     """The part as an experiment, which needs no inference any more."""
-    files = {n: config.data[n] for n in ("interactions", "users", "items") if config.data[n]}
-    files = {name: str(Path(file).expanduser().absolute()) for name, file in files.items()}
+    given = {n: _plain(config.data[n]) for n in ("interactions", "users", "items")}
+    files = {name: _absolute(paths) for name, paths in given.items() if paths}
     chosen = {f"/head@task.heads.{n}": _HEADS[label.head] for n, label in heads.items()}
     bases = {"override /data": "table"}
     bases |= {"override /task": "retrieval"} if "task" in part else {}
@@ -190,3 +190,10 @@ def _yaml(
     unsure = "".join(f"#   {sentence}\n" for sentence in found.unsure)
     about = f"# Unsure:\n{unsure}" if unsure else ""
     return f"# @package _global_\n# Inferred from {config.data.interactions}.\n{about}{text}"
+
+
+def _absolute(paths: str | list[str]) -> str | list[str]:
+    """Paths that mean the same from any working directory; an address already does."""
+    if isinstance(paths, list):
+        return [str(_absolute(path)) for path in paths]
+    return paths if "://" in paths else str(Path(paths).expanduser().absolute())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mtrec.config import ClusterConfig, Config
-from mtrec.distributed import progress
+from mtrec.data import progress
 from mtrec.jobs.command import console, started_at
 from mtrec.jobs.keys import in_keys, told_in_keys
 from mtrec.libraries import called
@@ -86,15 +86,8 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
 
     config, directory = found.config, found.directory
     with ending(terminal, directory) as told:
-        cluster = config.cluster
-        # Several logical devices of the CPU must be made before anything else of TensorFlow.
-        if cluster.kind == "local" and (cluster.use_gpu or cluster.devices_per_worker in (None, 1)):
-            with devices.visible(_gpus(config.cluster)):
-                _import_tensorflow()
-            with progress.stage("check"):
-                from mtrec.jobs import build
-
-                build.check(config)
+        with devices.visible(_gpus(config.cluster)):
+            _check(config)
         # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
         with progress.stage("data", unit="rows"), devices.visible(_gpus(config.cluster)):
             dataset, parts = load(config.data)
@@ -127,6 +120,24 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
     if (directory / run_dir.INDEX).is_dir():
         print(f"ask: {called('recommend')} run=latest user_id=...")
     terminal.total()
+
+
+def _check(config: Config) -> None:
+    """Refuses before data is read what training would refuse after it."""
+    cluster = config.cluster
+    if cluster.kind == "local" and (cluster.use_gpu or cluster.devices_per_worker in (None, 1)):
+        _import_tensorflow()
+        with progress.stage("check"):
+            from mtrec.jobs import build
+
+            build.check(config)
+        return
+    # Several logical devices of the CPU must be made before anything else of TensorFlow, and while
+    # workers train, this process does without it.
+    with progress.stage("check"):
+        from mtrec.jobs import apart
+
+        apart.check(config)
 
 
 def _tracker(found: "Job") -> "Tracker":
@@ -187,11 +198,13 @@ def job(
     from mtrec.serving import export
     from mtrec.tracking import run_dir
     from mtrec.training import measured
+    from mtrec.training.evaluate import Sample
 
+    sample = Sample(config.evaluate.final_users, config.seed)
     with progress.stage("evaluation"):
         trained = restore_run(config, dataset, parts, directory)
         found = measured.load(directory / run_dir.MEASURED)
-        metrics, reports = stages.evaluate(trained, found)
+        metrics, reports = stages.evaluate(trained, found, sample)
     with progress.stage("figures"):
         reporter.evaluation(history, metrics, reports)
     index = None
@@ -200,7 +213,7 @@ def job(
             index = stages.index(trained, trained.retrieval, build.index_builder(config))
         reporter.index(index.manifest)
         with progress.stage("answer", unit="users"):
-            trained, metrics = stages.answer(trained, index)
+            trained, metrics = stages.answer(trained, index, sample)
         reporter.answer(metrics)
     with progress.stage("export"):
         signatures = stages.export(trained, index)

@@ -130,8 +130,8 @@ _COMPOSITION = (
     ),
     (
         r"(?:Sweep parameters|Ambiguous value for argument) '(.+?)'",
-        "several values are for a sweep; got {key}. Add --multirun, or quote the value if it is "
-        "one text.",
+        "several values are for a sweep; got {key}. Add --multirun, put a list in brackets, or "
+        "quote the value if it is one text.",
     ),
     (
         r"'(\S+?)' is specified more than once|Multiple values for (\S+)\.",
@@ -168,7 +168,8 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
     near = near or difflib.get_close_matches(full, everywhere, n=1, cutoff=0.7)
     if near:
         return f"{full} is no option; got {got}. Did you mean {' or '.join(near)}?"
-    of = f"; {where.rstrip('.')} has {', '.join(k[len(where) :] for k in beside)}" if beside else ""
+    has = f"{where.rstrip('.')} has" if where else "there are"
+    of = f"; {has} {', '.join(k[len(where) :] for k in beside)}" if beside else ""
     return f"{full} is no option{of}; got {got}. {_SEE}"
 
 

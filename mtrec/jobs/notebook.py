@@ -208,10 +208,12 @@ def _table(name: str, frame: Any) -> "pa.Table":
     import pandas as pd
     import pyarrow as pa
 
+    from mtrec.data.arrow_columns import decoded
+
     if isinstance(frame, pd.DataFrame):
         return pa.Table.from_pandas(frame, preserve_index=False)
     if isinstance(frame, pa.Table) or hasattr(frame, "__arrow_c_stream__"):
-        return pa.table(frame)
+        return decoded(pa.table(frame))  # Parquet does not know all of its categories
     raise UserError(
         f"{name} must be a data frame of pandas or Polars or a table of Arrow; got "
         f"{type(frame).__name__}. Make one of it."

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
@@ -44,14 +45,21 @@ def register() -> None:
 
 
 def experiment_of(choices: Mapping[str, str | None]) -> dict[str, Any]:
-    """What the experiment that Hydra was told to take gives, as it stands in its file."""
+    """What the experiment that Hydra was told to take gives, as it stands in its file.
+
+    An option that it chooses of a group is the group's value, unless it gives values there.
+    """
     name = choices.get("experiment")
     if name is None:
         return {}
     loader = GlobalHydra.instance().config_loader()
     # Hydra tells nobody but its repository of files where a file of a group is.
     found = loader.repository.load_config(f"experiment/{name}")  # type: ignore[attr-defined]
-    return OmegaConf.to_container(found.config) if found else {}  # type: ignore[return-value]
+    if found is None:
+        return {}
+    chosen = (d for d in found.defaults_list or () if isinstance(d, GroupDefault) and d.override)
+    given: Any = OmegaConf.to_container(found.config)
+    return {str(d.group).lstrip("/"): d.value for d in chosen if not d.package} | given
 
 
 def _direction_of(metric: str | None) -> str:

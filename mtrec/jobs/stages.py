@@ -15,7 +15,14 @@ from mtrec.serving import run
 from mtrec.serving.answers.fuse import RankSum
 from mtrec.tracking import run_dir
 from mtrec.tracking.whole import write_text
-from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics
+from mtrec.training.evaluate import (
+    EVERYBODY,
+    SPLITS,
+    Evaluator,
+    Sample,
+    evaluator_of,
+    flat_metrics,
+)
 from mtrec.training.loop import Metrics
 from mtrec.training.measured import Measured
 
@@ -24,7 +31,9 @@ MOST_QUERIES = 1024
 
 
 def evaluate(
-    trained: run.Run, measured: Mapping[str, Measured] | None = None
+    trained: run.Run,
+    measured: Mapping[str, Measured] | None = None,
+    sample: Sample = EVERYBODY,
 ) -> tuple[Metrics, dict[str, Report]]:
     """Looks at the test part, once.
 
@@ -35,13 +44,14 @@ def evaluate(
         measured: What the workers that trained it measured of each split, which
             `mtrec.training.measured` reads; without it, the run's model is judged here, in this
             process.
+        sample: The users of each split who are judged, or were.
 
     Returns:
         The metrics of both splits, and the report of each head on the test part.
     """
     metrics: Metrics = {}
     for split in SPLITS:
-        evaluator = _evaluator(trained, split)
+        evaluator = _evaluator(trained, split, sample)
         if measured is None:
             reports = evaluator(trained.model, full=True)
         else:
@@ -56,9 +66,9 @@ def evaluate(
     return metrics, reports
 
 
-def _evaluator(trained: run.Run, split: str) -> Evaluator:
+def _evaluator(trained: run.Run, split: str, sample: Sample) -> Evaluator:
     known = trained.fitted if split == "val" else trained.known
-    return evaluator_of(split, trained.dataset, trained.parts, known=known)
+    return evaluator_of(split, trained.dataset, trained.parts, known=known, sample=sample)
 
 
 def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexing.Index:
@@ -79,15 +89,22 @@ def index(trained: run.Run, head: str, builder: indexing.IndexBuilder) -> indexi
     return built
 
 
-def answer(trained: run.Run, index: indexing.Index) -> tuple[run.Run, Metrics]:
+def answer(
+    trained: run.Run, index: indexing.Index, sample: Sample = EVERYBODY
+) -> tuple[run.Run, Metrics]:
     """Chooses the weights of answers that are to be chosen, and looks at what answers reach.
 
     Adds to `metrics.json`, and writes `answer.json` where weights were chosen.
 
+    Args:
+        trained: The run.
+        index: Its index.
+        sample: The users of each split who are answered.
+
     Returns:
         The run with those weights, and `test/answer/<metric>`; see `mtrec.jobs.answers.measure`.
     """
-    parts = {split: _evaluator(trained, split).held_out for split in SPLITS}
+    parts = {split: _evaluator(trained, split, sample).held_out for split in SPLITS}
     chosen = answers.tuned(trained, index, parts["val"])
     if isinstance(chosen.answer.fuse, RankSum) and chosen is not trained:
         weights = dict(chosen.answer.fuse.weights)

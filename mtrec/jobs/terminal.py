@@ -10,7 +10,7 @@ from typing import final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mtrec.distributed.progress import Stage, followed_by
+from mtrec.data.progress import Stage, followed_by
 from mtrec.jobs import interrupts
 
 # Without a terminal, a stage that goes on says so after this, and then ever less often.
@@ -44,6 +44,7 @@ class _Open:
     parts: dict[Stage, _Took] = field(default_factory=dict)
     now: tuple[float, float, str] | None = None  # done, total and unit of what it does now
     now_began: float = 0.0
+    now_at: float = 0.0
 
     def progress(self) -> str:
         """How far it has come, at what rate, and the time that is left of what it does now."""
@@ -52,12 +53,12 @@ class _Open:
         done, total, unit = self.now
         rate = done / max(time.monotonic() - self.now_began, 1e-9)
         share = f"{done:,.0f} of {total:,.0f} {unit}, {rate:,.0f} {unit}/s"
-        return f"{share}, {_duration((total - done) / rate)} left" if done < total else share
+        return f"{share}, {_duration((total - done) / rate)} left" if 0 < done < total else share
 
 
 @final
 class Terminal:
-    """Follows the stages of a job; a `mtrec.distributed.progress.Follower`.
+    """Follows the stages of a job; a `mtrec.data.progress.Follower`.
 
     Each second is of one stage: what a stage within another takes is not billed to that one.
 
@@ -114,7 +115,7 @@ class Terminal:
     def begin(self, stage: Stage) -> None:
         """Opens a stage within the one that is open."""
         self._bill()
-        self.last = stage.name
+        self._note(stage)
         self._open.append(_Open(stage, self._mark))
         self._show()
 
@@ -123,9 +124,11 @@ class Terminal:
         innermost = self._open[-1]
         if innermost.stage.saves:
             interrupts.hold(True)
-        if innermost.now is None or innermost.now[0] >= done:
-            innermost.now_began = innermost.began if innermost.now is None else time.monotonic()
-        innermost.now = done, total, unit
+        if innermost.now is None:
+            innermost.now_began = innermost.began
+        elif innermost.now[0] >= done:  # what it does next began when that was over
+            innermost.now_began = innermost.now_at
+        innermost.now, innermost.now_at = (done, total, unit), time.monotonic()
         self._bar.update(
             self._bar.task_ids[-1], completed=done, total=total, progress=innermost.progress()
         )
@@ -148,11 +151,17 @@ class Terminal:
             for stage, each in [(over.stage, took), *over.parts.items()]:
                 self.console.print(each.line(stage))
             self._said_at = time.monotonic()
+        self._note((self._open[-1] if self._open else over).stage)
         self._show()
 
     def should_stop(self) -> bool:
         """Whether SIGINT or SIGTERM came."""
         return interrupts.asked() is not None
+
+    def _note(self, stage: Stage) -> None:
+        """Notes which stage the job is in, up to the one in which it is to stop."""
+        if not self.should_stop():
+            self.last = stage.name
 
     def _bill(self) -> None:
         """Bills the time since the last change to the innermost stage."""

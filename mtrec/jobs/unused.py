@@ -4,7 +4,7 @@ An option of a `_target_` that its constructor lacks is refused by Hydra. What i
 which one field decides which of the others are read.
 """
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
@@ -64,6 +64,16 @@ _NODES = {
 }
 
 
+# What answers with a head that ranks items.
+_ANSWERING = ("index", "answer")
+
+
+def _may_rank(config: Config) -> bool:
+    """Whether a head may rank, which of mtrec's own those with negatives do, and others may."""
+    nodes = [config.task.heads[name] for name in config.task.active()]
+    return any("negatives" in n or not n["_target_"].startswith("mtrec.") for n in nodes)
+
+
 def _fields(node: Any) -> Mapping[str, Any]:
     return node if isinstance(node, dict) else vars(node) if is_dataclass(node) else {}
 
@@ -109,10 +119,17 @@ def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
             yield f"{path}{name}", value
 
 
-def _refuse(config: Config, key: str, line: str, *, decided_elsewhere: Container[str]) -> None:
+def _refuse(config: Config, key: str, line: str, *, decided_elsewhere: Collection[str]) -> None:
     """Raises if the option `key` is not read, unless what decides that is given elsewhere."""
     node: Any = config
     path = key.split(".")
+    if path[0] in _ANSWERING and not _may_rank(config):
+        if any(given.startswith("task") for given in decided_elsewhere):
+            return
+        raise UserError(
+            f"{path[0]} must be left out where no head retrieves, which takes no notice of it; got "
+            f"{line}. Leave it out, or set task=joint or task=retrieval."
+        )
     for depth, name in enumerate(path):
         where, fields = ".".join(path[:depth]), _fields(node)
         for decided in _NODES.get(where, _NODES.get(fields.get("_target_", ""), ())):

@@ -1,7 +1,6 @@
 """What every worker does: the strategy, the model and the data of its replicas, then training."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -10,13 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.config import Config
+from mtrec.data import progress
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
+from mtrec.data.progress import Follower
 from mtrec.data.split import Split
-from mtrec.distributed import progress
-from mtrec.distributed.progress import Follower
 from mtrec.distributed.sharded_tables import readable
 from mtrec.distributed.strategy import (
+    determinism,
     from_chief,
     from_workers,
     is_chief,
@@ -34,13 +34,11 @@ from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
 from mtrec.training.checkpoint import READABLE
-from mtrec.training.evaluate import SPLITS, Evaluator, evaluator_of, flat_metrics, of_some_users
+from mtrec.training.evaluate import SPLITS, Evaluator, Sample, evaluator_of, flat_metrics
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
-_OF_A_SAMPLE = (
-    "validation after each epoch is of a sample of {:,} users (evaluate.users); at the end it is "
-    "of all"
-)
+_OF_A_SAMPLE = "validation after each epoch is of a sample of {:,} users (evaluate.users)"
+_AT_THE_END = "figures at the end are of a sample of {:,} users (evaluate.final_users)"
 
 
 class Listener(Follower, Protocol):
@@ -72,12 +70,16 @@ def train(
     cluster = config.cluster
     strategy = make_strategy(cluster.devices_per_worker, use_gpu=cluster.use_gpu)
     listener.say(placement(strategy, config.train.precision))
-    with precision(config.train.precision):
+    how = config.train
+    with precision(how.precision), determinism(deterministic=how.deterministic):
         history, run, known = _fit(config, dataset, parts, directory, strategy, listener)
     # Training asks after each of its calls, and blocks of users do.
     if from_chief(strategy, listener.should_stop):
         raise PreemptedError("stopped after training, which is saved")
-    _judge(run, strategy, known)
+    sample = Sample(config.evaluate.final_users, config.seed)
+    if is_chief(strategy) and sample.users is not None:
+        listener.say(_AT_THE_END.format(sample.users))
+    _judge(run, strategy, known, sample)
     return history
 
 
@@ -130,16 +132,19 @@ def _fit(
     return history, run, batches.known
 
 
-def _judge(run: Run, strategy: tf.distribute.Strategy, known: Histories) -> None:
-    """Measures the selected model on all held-out users; each worker writes what it measured.
+def _judge(run: Run, strategy: tf.distribute.Strategy, known: Histories, sample: Sample) -> None:
+    """Measures the selected model on held-out users; each worker writes what it measured.
 
     Args:
         run: The run.
         strategy: Where the replicas are.
         known: What users have by the rows of `fit`.
+        sample: The users of each split who are judged.
     """
     directory = run.directory / run_dir.MEASURED
-    held_out = sum(len(rows) for rows in (run.parts.validation, run.parts.test))
+    user = np.asarray(run.dataset.interactions["user"])
+    there = [len(np.unique(user[rows])) for rows in (run.parts.validation, run.parts.test)]
+    total = sum(min(users, sample.users or users) for users in there)
     workers, worker = num_workers(strategy), worker_number(strategy)
 
     def measure(split: str, evaluator: Evaluator) -> dict[str, np.ndarray]:
@@ -148,13 +153,13 @@ def _judge(run: Run, strategy: tf.distribute.Strategy, known: Histories) -> None
         return {}
 
     with (
-        progress.stage("ranking", total=held_out, unit="rows", stoppable=True),
+        progress.stage("ranking", total=total, unit="users", stoppable=True),
         readable(tables_of(run.model), run.directory / run_dir.CHECKPOINTS / READABLE),
     ):
         from_chief(strategy, lambda: measured.clear(directory))
         for split in SPLITS:
             had = known if split == "val" else None
-            evaluator = evaluator_of(split, run.dataset, run.parts, known=had)
+            evaluator = evaluator_of(split, run.dataset, run.parts, known=had, sample=sample)
             from_workers(strategy, partial(measure, split, evaluator))
 
 
@@ -169,12 +174,8 @@ def _validator(config: Config, run: Run, known: Histories) -> Evaluator:
     Raises:
         UserError: For what the answer of the run would be refused for at the end.
     """
-    users, parts = config.evaluate.users, run.parts
-    some = of_some_users(run.dataset, parts.validation, users=users, seed=config.seed)
-    evaluator = evaluator_of("val", run.dataset, replace(parts, validation=some), known=known)
-    if len(some) < len(parts.validation):
-        everybody = np.asarray(run.dataset.interactions["user"])[parts.validation]
-        evaluator.population = len(np.unique(everybody))
+    sample = Sample(config.evaluate.users, config.seed)
+    evaluator = evaluator_of("val", run.dataset, run.parts, known=known, sample=sample)
     answers.check(config, run, evaluator.held_out)
     return evaluator
 

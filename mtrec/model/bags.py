@@ -16,8 +16,8 @@ class EncodedBags(NamedTuple):
     """A whole column.
 
     Attributes:
-        offsets: `[rows + 1]` int64; row r has `values[offsets[r]:offsets[r + 1]]`.
-        values: Those of all rows, int32; 0 for an unknown one.
+        offsets: `[rows + 1]`; row r has `values[offsets[r]:offsets[r + 1]]`.
+        values: Those of all rows, int64; 0 for an unknown one.
         most: The most values that n rows have together, for n = 0, 1, ..., rows.
     """
 
@@ -30,7 +30,7 @@ class BagRows(NamedTuple):
     """The values of B rows side by side.
 
     Attributes:
-        values: `[E]` int32; 0 for an unknown one.
+        values: `[E]` int64; 0 for an unknown one.
         owners: Position from 0 to B - 1 of the row that each belongs to, `[E]`, rising.
         count: B.
     """
@@ -45,8 +45,11 @@ def on_device(encoded: np.ndarray | Ragged) -> tf.Tensor | EncodedBags:
     if isinstance(encoded, Ragged):
         largest = np.sort(np.diff(encoded.offsets))[::-1]
         most = np.concatenate([[0], np.cumsum(largest)]).astype(np.int64)
-        return EncodedBags(*map(tf.constant, (encoded.offsets, encoded.values, most)))
-    return tf.constant(encoded)
+        return EncodedBags(
+            *(tf.constant(a, tf.int64) for a in (encoded.offsets, encoded.values, most))
+        )
+    # Whole numbers of four bytes are kept in the host's memory where a GPU computes.
+    return tf.constant(encoded, tf.int64 if encoded.dtype.kind == "i" else None)
 
 
 def known_rows(column: tf.Tensor | EncodedBags) -> tf.Tensor | EncodedBags:
@@ -88,7 +91,8 @@ def gather(
         most = tf.minimum(count, tf.shape(column.most)[0] - 1)
         size = column.most[most] if distinct else tf.cast(count, tf.int64) * column.most[1]
     entries = tf.range(size)
-    owners = tf.minimum(tf.searchsorted(ends, entries, side="right"), count - 1)
+    owners = tf.searchsorted(ends, entries, side="right", out_type=tf.int64)
+    owners = tf.minimum(owners, tf.cast(count, tf.int64) - 1)
     inside = entries < bounds[-1]
     places = tf.gather(starts, owners) + entries - tf.gather(bounds, owners)
     values = tf.gather(column.values, tf.where(inside, places, 0))
@@ -98,7 +102,7 @@ def gather(
 def from_padded(values: tf.Tensor) -> BagRows:
     """The rows of `values [B, L]`, each padded with 0."""
     count = tf.shape(values)[0]
-    owners = tf.repeat(tf.range(count), tf.shape(values)[1])
+    owners = tf.repeat(tf.range(tf.cast(count, tf.int64)), tf.shape(values)[1])
     return BagRows(tf.reshape(values, [-1]), owners, count)
 
 
@@ -106,7 +110,7 @@ def unknown_where(hidden: tf.Tensor, encoded: tf.Tensor | BagRows) -> tf.Tensor 
     """Encoded values, those of unknown ones (zeros) where `hidden`, `[B]` or a scalar, is true."""
     if isinstance(encoded, BagRows):
         of_entries = tf.gather(hidden, encoded.owners) if hidden.shape.rank else hidden
-        return encoded._replace(values=tf.where(of_entries, 0, encoded.values))
+        return encoded._replace(values=tf.where(~of_entries, encoded.values, 0))
     if hidden.shape.rank:
         hidden = tf.reshape(hidden, [-1, *[1] * (encoded.shape.rank - 1)])
     return tf.where(hidden, tf.zeros_like(encoded), encoded)

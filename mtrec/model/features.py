@@ -419,8 +419,8 @@ class History:
 
     def dropped(self, owners: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
         """Owners of entries `[H]`, -1 for those of queries where `draw [Q] < dropout`."""
-        unseen = tf.gather(draw, tf.maximum(owners, 0)) < self.dropout
-        return tf.where(unseen, -1, owners)
+        seen = tf.gather(draw, tf.maximum(owners, 0)) >= self.dropout
+        return tf.where(seen, owners, -1)
 
 
 def _check_dropout(dropout: float, of: str) -> None:

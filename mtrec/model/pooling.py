@@ -48,9 +48,8 @@ class Pooling(keras.layers.Layer, ABC):
             owners: The query that each belongs to, `[H]`; -1 for padding.
             num_queries: Q, a scalar.
         """
-        count = tf.math.unsorted_segment_sum(tf.ones_like(owners), owners, num_queries)
         pooled = self.pool(vectors, owners, num_queries)
-        return tf.where(count[:, tf.newaxis] > 0, pooled, self.nothing.value)
+        return tf.where(_count(owners, num_queries) > 0, pooled, self.nothing.value)
 
     @abstractmethod
     def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
@@ -190,14 +189,16 @@ def latest(
     Returns:
         The vectors, `[Q, L, D]`, and where there is one, `[Q, L]`.
     """
-    place = tf.range(tf.size(owners))
-    last = tf.math.unsorted_segment_max(place, owners, num_queries)
+    place = tf.range(tf.size(owners, owners.dtype))
+    # Of whole numbers, GPUs find no maxima of segments.
+    last = tf.math.unsorted_segment_max(tf.cast(place, tf.float64), owners, num_queries)
+    last = tf.cast(last, place.dtype)
     age = tf.gather(last, tf.maximum(owners, 0)) - place
     kept = tf.where((owners >= 0) & (age < length))[:, 0]
     cells = tf.stack([tf.gather(owners, kept), tf.gather(age, kept)], axis=1)
     shape = [num_queries, length, vectors.shape[1]]
-    counts = tf.math.unsorted_segment_sum(tf.ones_like(owners), owners, num_queries)
-    return tf.scatter_nd(cells, tf.gather(vectors, kept), shape), tf.sequence_mask(counts, length)
+    known = _count(owners, num_queries) > tf.range(length, dtype=tf.float32)
+    return tf.scatter_nd(cells, tf.gather(vectors, kept), shape), known
 
 
 class _Block(keras.layers.Layer):
@@ -257,8 +258,13 @@ def _sum_and_count(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Each query's sum `[Q, D]` and number `[Q, 1]` of items."""
     total = tf.math.unsorted_segment_sum(vectors, owners, num_queries)
-    ones = tf.ones_like(owners, dtype=vectors.dtype)
-    return total, tf.math.unsorted_segment_sum(ones, owners, num_queries)[:, tf.newaxis]
+    return total, _count(owners, num_queries)
+
+
+def _count(owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    """Each query's number of items, `[Q, 1]`."""
+    ones = tf.ones_like(owners, dtype=tf.float32)
+    return tf.math.unsorted_segment_sum(ones, owners, num_queries)[:, tf.newaxis]
 
 
 def _check_counts(**counts: int) -> None:

@@ -25,6 +25,7 @@ from mtrec.serving.served import (
     new_users,
     of_requests,
 )
+from mtrec.tracking.records import model_record
 from mtrec.tracking.run_dir import CONFIG, EVALUATION, INDEX, METRICS, MODEL, OURS
 from mtrec.tracking.whole import replacing
 
@@ -82,19 +83,20 @@ def _module(run: Run, index: Index | None, *, vocabularies: Path) -> tuple[tf.Mo
     served = Served(run, vocabularies=vocabularies)
     root = tf.Module()
     root.resources = served.resources
-    functions = {
-        "score_pairs": tf.function(served.score_pairs, [user_id, item_id, *context]),
-        "score_new": tf.function(served.score_new, [item_id, history, owners, *encoded]),
+    methods: dict[str, tuple[Callable[..., Outputs], list[tf.TensorSpec]]] = {
+        "score_pairs": (served.score_pairs, [user_id, item_id, *context]),
+        "score_new": (served.score_new, [item_id, history, owners, *encoded]),
     }
     if run.retrieval and index:
         search = ServedSearch(run, served, index)
         root.search_resources = search.resources
         k = tf.TensorSpec([], tf.int32, name="k")
-        functions["embed_query"] = tf.function(search.embed_query, [user_id, *context])
-        functions["recommend"] = tf.function(search.recommend, [user_id, k, *context])
+        methods["embed_query"] = search.embed_query, [user_id, *context]
+        methods["recommend"] = search.recommend, [user_id, k, *context]
         count = tf.TensorSpec([], tf.int32, name="count")
-        new = [count, k, history, owners, *encoded]
-        functions["recommend_new"] = tf.function(search.recommend_new, new)
+        methods["recommend_new"] = search.recommend_new, [count, k, history, owners, *encoded]
+    # Turning Python's `if` into TensorFlow's, of which there is none, takes most of the time.
+    functions = {n: tf.function(f, specs, autograph=False) for n, (f, specs) in methods.items()}
     for name, function in functions.items():
         setattr(root, name, function)
     return root, functions
@@ -136,7 +138,7 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
         return None
     manifest = run.directory / INDEX / MANIFEST
     tracker.log_file(manifest, INDEX)
-    return tracker.log_model(
+    record = model_record(
         name=f"{run.dataset.name} {' and '.join(run.model.heads)}",
         description=_description(run, index),
         code_path=Path(__file__).with_name("mlflow_model.py"),
@@ -148,6 +150,7 @@ def log(run: Run, index: Index | None, tracker: "Tracker") -> str | None:
         input_example=_example(run),
         pip_requirements=_requirements(index),
     )
+    return tracker.log_model(record)
 
 
 def _description(run: Run, index: Index) -> str:

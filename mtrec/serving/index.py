@@ -9,7 +9,6 @@ candidate tower the index was built from and how it compares with exact search.
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -212,7 +211,6 @@ class ExactBuilder:
         self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns the index; see `IndexBuilder`."""
-        start = time.perf_counter()
         vectors, ids = _checked(vectors, ids)
         manifest = Manifest(
             kind="exact",
@@ -223,7 +221,6 @@ class ExactBuilder:
             k=len(vectors),
             num_queries=0,
             recall_at_k=1.0,
-            build_seconds=time.perf_counter() - start,
             versions={"numpy": np.__version__, "tensorflow": tf.__version__},
         )
         return Index(vectors=vectors, ids=ids, manifest=manifest, searcher=None)
@@ -267,7 +264,6 @@ class ScannBuilder:
         self, vectors: np.ndarray, *, ids: Texts, digest: str, queries: np.ndarray | None
     ) -> Index:
         """Returns the index; see `IndexBuilder`."""
-        start = time.perf_counter()
         exact = ExactBuilder()(vectors, ids=ids, digest=digest, queries=None)
         if len(exact.vectors) < max(self.exact_below, SMALLEST_TREE):
             return exact
@@ -275,7 +271,6 @@ class ScannBuilder:
         index = self._widen(exact, build_tree(exact.vectors), sample)
         index.manifest = replace(
             index.manifest,
-            build_seconds=time.perf_counter() - start,
             versions=exact.manifest.versions | {"scann": version("scann")},
         )
         return index

@@ -28,7 +28,6 @@ class Manifest:
         k: Depth at which recall was measured; C when exact, where it is 1 at any depth.
         num_queries: Number of queries it was measured on.
         recall_at_k: Mean share of the exact top k that the index finds.
-        build_seconds: Time to build, with the measuring.
         versions: Of the libraries that built it.
     """
 
@@ -40,7 +39,6 @@ class Manifest:
     k: int
     num_queries: int
     recall_at_k: float
-    build_seconds: float
     versions: dict[str, str]
 
 

@@ -265,7 +265,7 @@ def new_users(run: Run) -> dict[str, Any]:
 
     Returns:
         `columns`: the columns of users and requests that may be sent, with their types as in
-        `Tracker.log_model`; `encoded`: what each feature makes of its column, in the order of the
+        `model_record`; `encoded`: what each feature makes of its column, in the order of the
         SavedModel's inputs `encoded_0`, `encoded_1`, ...
     """
     encoded = list(recipes(run).values())

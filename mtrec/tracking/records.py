@@ -75,7 +75,24 @@ def model_record(
     input_example: "pd.DataFrame",
     pip_requirements: Sequence[str],
 ) -> Record:
-    """Returns the record of a model; see `Tracker.log_model`."""
+    """Returns the record of an MLflow pyfunc model made of a file of code and of artifacts.
+
+    MLflow would predict once to infer the signature, once to find the requirements and once
+    to try the example; here the caller states what it would infer, and nothing is predicted.
+
+    Args:
+        name: What the model is called; characters that MLflow does not allow become `_`.
+        description: What the UI says of it, in Markdown.
+        code_path: A Python file that calls `mlflow.models.set_model`.
+        artifacts: Files and folders that the code finds in `context.artifacts`.
+        inputs: The columns that a question may have, each with its type by MLflow's name (`string`,
+            `long`, `float`, `double`, `boolean`, or `any` for what MLflow need not check), with
+            `[]` behind it for a list of them.
+        outputs: The columns that an answer may have.
+        params: What may be sent beside the rows, with the values where nothing is sent.
+        input_example: Rows as a user would send them.
+        pip_requirements: What has to be installed where the model runs.
+    """
     return {
         "kind": "model",
         "name": re.sub(r"[^\w\- ]", "_", name),

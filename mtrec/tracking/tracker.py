@@ -1,22 +1,20 @@
 """What a job calls to tell MLflow about itself; it knows records and files, not MLflow."""
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 from mtrec.tracking.notes import NOTE_TAG
-from mtrec.tracking.outbox import Outbox
+from mtrec.tracking.outbox import Outbox, Record
 from mtrec.tracking.records import (
     dataset_record,
     metrics_record,
     milliseconds,
-    model_record,
     summary_name,
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from mtrec.data.dataset import Dataset
@@ -82,51 +80,12 @@ class Tracker:
         record = {"kind": "artifact", "path": str(path.resolve()), "dir": artifact_dir}
         self._outbox.send(record)
 
-    def log_model(
-        self,
-        *,
-        name: str,
-        description: str,
-        code_path: Path,
-        artifacts: Mapping[str, Path],
-        inputs: Mapping[str, str],
-        outputs: Mapping[str, str],
-        params: Mapping[str, Any],
-        input_example: "pd.DataFrame",
-        pip_requirements: Sequence[str],
-    ) -> str | None:
-        """Logs an MLflow pyfunc model made of a file of code and of artifacts.
-
-        MLflow would predict once to infer the signature, once to find the requirements and once
-        to try the example; here the caller states what it would infer, and nothing is predicted.
-
-        Args:
-            name: What the model is called; characters that MLflow does not allow become `_`.
-            description: What the UI says of it, in Markdown.
-            code_path: A Python file that calls `mlflow.models.set_model`.
-            artifacts: Files and folders that the code finds in `context.artifacts`.
-            inputs: The columns that a question may have, each with its type by MLflow's name
-                (`string`, `long`, `float`, `double`, `boolean`, or `any` for what MLflow need not
-                check), with `[]` behind it for a list of them.
-            outputs: The columns that an answer may have.
-            params: What may be sent beside the rows, with the values where nothing is sent.
-            input_example: Rows as a user would send them.
-            pip_requirements: What has to be installed where the model runs.
+    def log_model(self, record: Record) -> str | None:
+        """Logs a model, see `records.model_record`.
 
         Returns:
             The model's address (`models:/...`), or None if it could not be sent at once.
         """
-        record = model_record(
-            name=name,
-            description=description,
-            code_path=code_path,
-            artifacts=artifacts,
-            inputs=inputs,
-            outputs=outputs,
-            params=params,
-            input_example=input_example,
-            pip_requirements=pip_requirements,
-        )
         address: str | None = self._outbox.send(record)
         return address
 

@@ -5,17 +5,17 @@ nothing of a single user travels between workers.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.columns import Columns
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.requests import earlier, numbers
 from mtrec.data.split import Split
-from mtrec.distributed import progress
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError
@@ -33,6 +33,34 @@ SPLITS = ("val", "test")
 GATES_OVER = 1024
 # Users whose vectors are held, and who are measured before the sums are added to.
 USERS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Sample:
+    """So many held-out users, drawn evenly by the seed: all of them for None, or if there are less.
+
+    Attributes:
+        users: How many.
+        seed: The run's.
+    """
+
+    users: int | None
+    seed: int
+
+    def of(self, dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, int | None]:
+        """The interactions of `rows` that are of the sample, and of how many users it was drawn.
+
+        That is None where all are in it.
+        """
+        user = np.asarray(dataset.interactions["user"])[rows]
+        there = np.unique(user)
+        if self.users is None or self.users >= len(there):
+            return rows, None
+        rng = np.random.default_rng(seed_for(self.seed, "validation users"))
+        return rows[np.isin(user, rng.choice(there, self.users, replace=False))], len(there)
+
+
+EVERYBODY = Sample(users=None, seed=0)
 
 
 class Evaluator:
@@ -219,7 +247,12 @@ class Evaluator:
 
 
 def evaluator_of(
-    split: str, dataset: Dataset, parts: Split, *, known: Histories | None = None
+    split: str,
+    dataset: Dataset,
+    parts: Split,
+    *,
+    known: Histories | None = None,
+    sample: Sample = EVERYBODY,
 ) -> Evaluator:
     """What judges a trained model on a split, `val` or `test`.
 
@@ -228,36 +261,26 @@ def evaluator_of(
         dataset: The data.
         parts: Its parts.
         known: What users have by the rows of `fit`, or for the test of `train`, if that is there.
+        sample: The users who are judged.
     """
     rows, held_out = {
         "val": (parts.fit, parts.validation),
         "test": (parts.train, parts.test),
     }[split]
-    return Evaluator(dataset, known=rows if known is None else known, held_out=held_out)
-
-
-def of_some_users(
-    dataset: Dataset, rows: np.ndarray, *, users: int | None, seed: int
-) -> np.ndarray:
-    """Those of the interactions `rows` that are of so many users, drawn evenly by the seed.
-
-    Null, or as many as there are, is all of them.
-    """
-    user = np.asarray(dataset.interactions["user"])[rows]
-    there = np.unique(user)
-    if users is None or users >= len(there):
-        return rows
-    rng = np.random.default_rng(seed_for(seed, "validation users"))
-    return rows[np.isin(user, rng.choice(there, users, replace=False))]
+    judged, population = sample.of(dataset, held_out)
+    known_rows = rows if known is None else known
+    return Evaluator(dataset, known=known_rows, held_out=judged, population=population)
 
 
 def _check_finite(vectors: Mapping[str, np.ndarray]) -> None:
-    """Refuses vectors that training made useless, of which every figure would be NaN."""
+    """Refuses vectors that training made useless, of which figures would be NaN or infinite."""
     for head, each in vectors.items():
-        if not np.isfinite(each).all():
+        largest = np.sqrt(np.finfo(np.float32).max / each.shape[-1])  # whose products are finite
+        if not (np.abs(each) < largest).all():
             raise UserError(
-                f"The vectors of the task {head!r} must be finite after training, and some are "
-                "not; lower `tables.learning_rate` or `dense.learning_rate`."
+                f"The vectors of the task {head!r} must be finite after training, and so must "
+                "their products, and some are not; lower `tables.learning_rate` or "
+                "`dense.learning_rate`."
             )
 
 

@@ -56,8 +56,12 @@ def gram_matrix(tasks: Sequence[Sequence[Gradient]], sharded: Sequence[bool]) ->
 def _of_rows(gradients: Sequence[Gradient], gather: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     present = [g for g in gradients if g is not None]
     indices = [gather(g.indices) for g in present]
-    rows, position = tf.unique(tf.concat(indices, axis=0))
-    parts = iter(tf.split(position, [tf.size(i) for i in indices], num=len(present)))
+    rows, position = tf.unique(tf.concat(indices, axis=0), tf.int64)
+    # GPUs have no operation that splits whole numbers.
+    ends = tf.cumsum(tf.stack([tf.size(i) for i in indices]))
+    parts = iter(
+        position[end - tf.size(i) : end] for i, end in zip(indices, tf.unstack(ends), strict=True)
+    )
     width = present[0].values.shape[1]
     sums = [
         tf.zeros([tf.size(rows), width])

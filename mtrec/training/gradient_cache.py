@@ -176,13 +176,11 @@ _Parts: TypeAlias = tuple[list[tf.Tensor], list[tf.Tensor]]
 def _chunk_of_queries(query: QueryInputs, first: Any, last: Any) -> QueryInputs:
     """The queries from a first to a last with their histories, which lie side by side."""
     owners = query.history.owners
-    start, stop = (
-        tf.math.count_nonzero((owners >= 0) & (owners < edge), dtype=tf.int32)
-        for edge in (first, last)
-    )
+    first, last = (tf.cast(edge, owners.dtype) for edge in (first, last))
+    start, stop = (tf.math.count_nonzero((owners >= 0) & (owners < edge)) for edge in (first, last))
     items, entries = query.history.items, query.history._replace(items=())
     entries = tf.nest.map_structure(lambda value: value[start:stop], entries)
-    used, places = tf.unique(entries.places)
+    used, places = tf.unique(entries.places, tf.int64)
     history = entries._replace(
         items=tf.gather(items, used), owners=entries.owners - first, places=places
     )
@@ -237,10 +235,15 @@ def _alike(targets: Sequence[Sequence[Gradient]]) -> list[list[Gradient]]:
         return [list(gradients) for gradients in targets]
     summed = [sum_by_row(g) for g in flat]
     sizes = tf.stack([tf.size(rows) for rows, _ in summed])
-    extra = tf.unstack(tf.reduce_max(all_gather(sizes[tf.newaxis]), axis=0) - sizes)
+    # Nor may there be none, as of the tables of a task without rows: TensorFlow 2.20 crashes where
+    # replicas gather nothing.
+    longest = tf.maximum(tf.reduce_max(all_gather(sizes[tf.newaxis]), axis=0), 1)
+    extra = tf.unstack(longest - sizes)
     padded = iter(
         tf.IndexedSlices(
-            tf.pad(values, [[0, more], [0, 0]]), tf.pad(rows, [[0, more]]), like.dense_shape
+            tf.pad(values, [[0, more], [0, 0]]),
+            tf.concat([rows, tf.zeros([more], rows.dtype)], 0),
+            like.dense_shape,
         )
         for like, (rows, values), more in zip(flat, summed, extra, strict=True)
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.batches import Batches
-from mtrec.data.inputs import Batch, stack
 from mtrec.data.schedule import Schedule
-from mtrec.distributed import heartbeat, progress
+from mtrec.distributed import heartbeat
 from mtrec.distributed.sharded_tables import readable
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
@@ -22,6 +22,7 @@ from mtrec.training.ahead import made_ahead
 from mtrec.training.balance import Balancer
 from mtrec.training.checkpoint import READABLE, Checkpoints
 from mtrec.training.mined_negatives import Miner
+from mtrec.training.packed import Packed, pack
 from mtrec.training.step import Optimizers, Step
 from mtrec.training.streaming_log_q import StreamingLogQ
 
@@ -254,14 +255,14 @@ class _Trainer:
         every = self.schedule.telemetry_every or 1
         return every - ((self.state.epoch - 1) * self.batches.steps_per_epoch + step) % every
 
-    def _input(self, call: range) -> dict[int, Batch]:
-        """The batches of a call, stacked, for each replica of this process."""
+    def _input(self, call: range) -> dict[int, Packed]:
+        """The batches of a call, packed, for each replica of this process."""
         epoch = self.state.epoch
         mine = local_replicas(self.step.strategy)
         steps = [self.batches.step(epoch, k, replicas=mine) for k in call]
-        return {r: stack(slices) for r, slices in zip(mine, zip(*steps, strict=True), strict=True)}
+        return {r: pack(slices) for r, slices in zip(mine, zip(*steps, strict=True), strict=True)}
 
-    def _take(self, call: range, batches: Mapping[int, Batch]) -> None:
+    def _take(self, call: range, batches: Mapping[int, Packed]) -> None:
         """Takes the steps of a call."""
         state = self.state
         observed = self.schedule.telemetry_every
@@ -352,7 +353,8 @@ def check_selectable(metric: str | None, metrics: Metrics) -> None:
     raise UserError(
         f"`select_by` must be {rule} where validation holds out nothing that another head is "
         f"judged by, such as a positive row of an item that its user lacks; got {metric}. "
-        "Correct it, or set a larger `validation_share`."
+        "Correct it, set a larger `validation_share`, or `repeats`=true where users take items "
+        "again."
     )
 
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data import progress
 from mtrec.data.batches import Batches
-from mtrec.distributed import progress
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
 from mtrec.errors import UserError
 from mtrec.heads import metrics

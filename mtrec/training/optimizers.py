@@ -40,6 +40,10 @@ class TableOptimizer(keras.optimizers.Optimizer, ABC):
     ) -> None:
         """Updates the touched rows of one device's copy or shard of a table."""
 
+    def rate(self, learning_rate: tf.Tensor) -> tf.Tensor:
+        """What `update_step` is given as the learning rate, once for all tables."""
+        return learning_rate
+
     def add_slot(
         self, table: keras.Variable, name: str, *, shape: Sequence[int], start: float
     ) -> keras.Variable:
@@ -57,6 +61,7 @@ class TableOptimizer(keras.optimizers.Optimizer, ABC):
         self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable], rate: Any
     ) -> None:
         pairs = list(zip(grads, trainable_variables, strict=True))
+        rate = self.rate(rate)
         # Nobody else holds these rows: nothing is summed over replicas, nor does one wait.
         for gradient, table in pairs:
             if isinstance(table, ShardedVariable):
@@ -68,6 +73,8 @@ class TableOptimizer(keras.optimizers.Optimizer, ABC):
     def _all_reduce_sum_gradients(
         self, pairs: Sequence[tuple[Gradient, tf.Variable]]
     ) -> list[tuple[Gradient, tf.Variable]]:
+        if tf.distribute.get_replica_context().num_replicas_in_sync == 1:
+            return list(pairs)
         slices = [gradient for gradient, _ in pairs]
         if not all(isinstance(s, tf.IndexedSlices) for s in slices):
             return list(super()._all_reduce_sum_gradients(pairs))
@@ -164,6 +171,13 @@ class LazyAdam(TableOptimizer):
             for name in ("first", "second")
         )
 
+    def rate(self, learning_rate: tf.Tensor) -> tf.Tensor:
+        """The learning rate with the corrections of both moments."""
+        # In float32, 1 - 0.999 has five digits left.
+        step = tf.cast(self.iterations + 1, tf.float64)
+        correction = tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
+        return tf.cast(tf.cast(learning_rate, tf.float64) * correction, tf.float32)
+
     def update_step(
         self, gradient: Gradient, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
@@ -172,11 +186,7 @@ class LazyAdam(TableOptimizer):
         index = self._get_variable_index(variable)
         first = self._decayed(self._first[index], rows, gradients, self.beta_1)
         second = self._decayed(self._second[index], rows, gradients**2, self.beta_2)
-        # In float32, 1 - 0.999 has five digits left.
-        step = tf.cast(self.iterations + 1, tf.float64)
-        correction = tf.sqrt(1.0 - self.beta_2**step) / (1.0 - self.beta_1**step)
-        rate = tf.cast(tf.cast(learning_rate, tf.float64) * correction, variable.dtype)
-        delta = rate * first / (tf.sqrt(second) + self.epsilon)
+        delta = learning_rate * first / (tf.sqrt(second) + self.epsilon)
         self.assign_sub(variable, tf.IndexedSlices(delta, rows))
 
     def _decayed(
@@ -185,6 +195,35 @@ class LazyAdam(TableOptimizer):
         moved = beta * tf.gather(moment.value, rows) + (1.0 - beta) * values
         self.assign(moment, tf.IndexedSlices(moved, rows))
         return moved
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam for dense weights, which makes the corrections of moments once for all weights.
+
+    A weight moves as under Keras' own, to the bit.
+    """
+
+    def _backend_update_step(
+        self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable], rate: Any
+    ) -> None:
+        step = tf.cast(self.iterations + 1, tf.float32)
+        first, second = (1 - beta**step for beta in (self.beta_1, self.beta_2))
+        super()._backend_update_step(grads, trainable_variables, rate * tf.sqrt(second) / first)
+
+    def update_step(
+        self, gradient: Gradient, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Moves one weight by a learning rate that holds the corrections."""
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
+        self.assign_add(first, (gradient - first.value) * (1 - self.beta_1))
+        self.assign_add(second, (tf.square(gradient) - second.value) * (1 - self.beta_2))
+        if self.amsgrad:
+            highest = self._velocity_hats[index]
+            self.assign(highest, tf.maximum(highest.value, second.value))
+            second = highest
+        delta = first.value * learning_rate / (tf.sqrt(second.value) + self.epsilon)
+        self.assign_sub(variable, delta)
 
 
 def sum_by_row(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor]:

@@ -23,6 +23,7 @@ from mtrec.model.recommender import Recommender
 from mtrec.training.balance import Balancer
 from mtrec.training.gradient_balance import gram_matrix, weighted_sum
 from mtrec.training.gradient_cache import Encoded, GradientCache, encode
+from mtrec.training.packed import Packed, unpack
 from mtrec.training.streaming_log_q import StreamingLogQ
 from mtrec.training.telemetry import as_metrics, moved_by, touched_rows
 
@@ -105,59 +106,70 @@ class Step:
         # TensorFlow 2.20 takes a way through a loop's next iteration for one within this, and then
         # drops what orders the read of a variable before its write; see tests/test_step_order.py.
         tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
-        self._compiled: dict[bool, Callable[[Batch], dict[str, tf.Tensor]]] = {}
+        self._compiled: dict[bool, Callable[[Any, Any], dict[str, tf.Tensor]]] = {}
 
-    def __call__(self, replicas: Mapping[int, Batch], *, observe: bool = False) -> Taken:
+    def __call__(self, replicas: Mapping[int, Packed], *, observe: bool = False) -> Taken:
         """Takes K steps.
 
         Args:
-            replicas: For each replica of this process, its K batches stacked to arrays `[K, ...]`.
+            replicas: For each replica of this process, its K batches.
             observe: Whether to look at gradients and updates, in a call of one step.
         """
         if observe not in self._compiled:
-            function = self._observed if observe else self._many
-            self._compiled[observe] = self._traced_once(function, replicas)
-        found = self._compiled[observe](self._distributed(replicas))
+            self._compiled[observe] = self._traced_once(observe, replicas)
+        found = self._compiled[observe](*self._distributed(replicas))
         telemetry = as_metrics(found, list(self.model.heads), self.tables) if observe else {}
         per_task = {name: found[name].numpy() for name in _PER_TASK}
         return Taken(**per_task, telemetry=telemetry)
 
-    def _distributed(self, replicas: Mapping[int, Batch]) -> Batch:
-        return self.strategy.experimental_distribute_values_from_function(
-            lambda context: tf.nest.map_structure(
-                tf.constant, replicas[context.replica_id_in_sync_group]
+    def _distributed(self, replicas: Mapping[int, Packed]) -> tuple[Any, Any]:
+        numbers, sizes = (
+            self.strategy.experimental_distribute_values_from_function(
+                lambda context, field=field: tf.constant(
+                    getattr(replicas[context.replica_id_in_sync_group], field)
+                )
             )
+            for field in ("numbers", "sizes")
         )
+        return numbers, sizes
 
     def _traced_once(
-        self, function: Callable[..., Any], replicas: Mapping[int, Batch]
-    ) -> Callable[[Batch], Any]:
+        self, observe: bool, replicas: Mapping[int, Packed]
+    ) -> Callable[[Any, Any], dict[str, tf.Tensor]]:
         """Compiles for batches of any size: tracing is most of a short job's time."""
-        larger = tf.nest.map_structure(
-            lambda value: np.zeros(np.add(value.shape, 1), value.dtype), dict(replicas)
-        )
+        like = next(iter(replicas.values())).like
+        larger = {
+            r: packed._replace(numbers=np.zeros(np.add(packed.numbers.shape, 1), np.float32))
+            for r, packed in replicas.items()
+        }
         specs, others = (
-            tf.nest.map_structure(tf.type_spec_from_value, self._distributed(values))
+            [tf.nest.map_structure(tf.type_spec_from_value, v) for v in self._distributed(values)]
             for values in (replicas, larger)
         )
-        any_size = tf.nest.map_structure(
-            lambda spec, other: spec.most_specific_common_supertype([other]), specs, others
+        any_size = [
+            spec.most_specific_common_supertype([other])
+            for spec, other in zip(specs, others, strict=True)
+        ]
+        function = self._observed if observe else self._many
+        return tf.function(
+            lambda numbers, sizes: function(numbers, sizes, like),
+            autograph=False,
+            input_signature=any_size,
         )
-        return tf.function(function, autograph=False, input_signature=[any_size])
 
-    def _many(self, batches: Batch) -> dict[str, tf.Tensor]:
-        count = tf.shape(self._local(batches.query.users))[0]
+    def _many(self, numbers: Any, sizes: Any, like: Batch) -> dict[str, tf.Tensor]:
+        count = tf.shape(self._local(numbers))[0]
 
         def body(k: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            result = self.strategy.run(self._step, args=(batches, k))
+            result = self.strategy.run(self._step, args=(numbers, sizes, k, like))
             return k + 1, found.write(k, [self._local(result[name]) for name in _PER_TASK])
 
         found = tf.TensorArray(tf.float32, size=count)
         _, found = tf.while_loop(lambda k, _: k < count, body, (0, found))
         return dict(zip(_PER_TASK, tf.unstack(found.stack(), axis=1), strict=True))  # each [K, T]
 
-    def _observed(self, batches: Batch) -> dict[str, tf.Tensor]:
-        found = self.strategy.run(self._step, args=(batches, 0), kwargs={"observe": True})
+    def _observed(self, numbers: Any, sizes: Any, like: Batch) -> dict[str, tf.Tensor]:
+        found = self.strategy.run(self._step, args=(numbers, sizes, 0, like, True))
         one = {name: self._local(value) for name, value in found.items()}
         return one | {name: one[name][tf.newaxis] for name in _PER_TASK}
 
@@ -209,8 +221,10 @@ class Step:
             for total, count in zip(sums, tf.unstack(totals), strict=True)
         ], totals
 
-    def _step(self, batches: Batch, k: tf.Tensor, observe: bool = False) -> dict[str, tf.Tensor]:
-        batch = tf.nest.map_structure(lambda value: value[k], batches)
+    def _step(
+        self, numbers: tf.Tensor, sizes: tf.Tensor, k: tf.Tensor, like: Batch, observe: bool = False
+    ) -> dict[str, tf.Tensor]:
+        batch = unpack(numbers[k], sizes, like)
         if self.log_q:
             batch = self.log_q.estimate(batch, self._clock.value)
         balancer, configured = self.balancer, self.balancer.configured

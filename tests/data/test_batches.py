@@ -10,7 +10,7 @@ from small_batch import batches_of
 from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch, negatives
 
-from mtrec.data.inputs import ROUND_TO, stack
+from mtrec.data.inputs import ROUND_TO
 from mtrec.errors import UserError
 
 
@@ -366,8 +366,7 @@ def test_each_row_carries_its_own_time(data, batch_of, chronological, pool):
         data, batch_of=batch_of, chronological=chronological, negatives=pool, num_replicas=2
     )
     for step in range(3):
-        for part in (stack([part]) for part in source.step(1, step)):
-            batch = tf.nest.map_structure(lambda values: values[0], part)
+        for batch in source.step(1, step):
             real = batch.rows.weight == 1
             expected = [when[user, item] for _, user, item, _ in rows_of(batch)]
             assert batch.rows.time[real].tolist() == expected
@@ -627,17 +626,6 @@ def test_the_first_row_of_a_repeated_target_is_marked(repeats):
 
     assert set(marked.values()) == {1}
     assert len(marked) < len(rows_of(batch))
-
-
-def test_stacked_steps_keep_each_steps_values(data):
-    steps = [batches(data, global_batch=8).step(1, step)[0] for step in range(3)]
-    stacked = stack(steps)
-
-    assert stacked.query.users.shape == (3, 8)
-    for k, step in enumerate(steps):
-        for joined, values in zip(*map(tf.nest.flatten, (stacked, step)), strict=True):
-            mine = joined[k] if values.ndim == 0 else joined[k][: len(values)]
-            np.testing.assert_array_equal(mine, values)
 
 
 def test_a_global_batch_that_does_not_divide_is_refused(data):

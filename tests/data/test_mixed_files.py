@@ -1,16 +1,19 @@
 """Files that differ from each other, and cells that a type of numbers cannot hold."""
 
 import bz2
+import gzip
+import io
 import lzma
 import resource
 import signal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from mtrec.data import table
+from mtrec.data import files, progress, sorted_log, table
 from mtrec.data.files import Files
 from mtrec.data.infer import propose
 from mtrec.errors import UserError
@@ -84,6 +87,106 @@ def test_files_of_items_may_differ_in_order_types_and_columns(tmp_path):
     assert found["item_id"].tolist() == ["", "5", "6"]
     assert found["size"][1:].tolist() == [1.0, 1.5]
     assert found["color"].tolist() == ["", "", "red"]
+
+
+def test_a_list_of_files_folders_and_patterns_is_read_in_its_order(tmp_path):
+    log = "user_id,item_id,rating,timestamp\n{0},5,1,7\n"
+    write(tmp_path / "folder", rows(user_id=["c", "d"]))
+    (tmp_path / "z.csv.gz").write_bytes(gzip.compress(log.format("a").encode()))
+    (tmp_path / "y1.csv").write_text(log.format("e"))
+    (tmp_path / "y2.csv").write_text(log.format("f"))
+    paths = [str(tmp_path / name) for name in ("z.csv.gz", "folder", "y*.csv")]
+
+    data = load(tmp_path, interactions=paths)
+
+    assert data.users["user_id"].tolist() == ["", "a", "c", "d", "e", "f"]
+    assert data.name == "z"
+    assert data.source == f"{paths[0]} and 2 more"
+    assert load(tmp_path, interactions=paths[:2]).num_users == 3
+
+
+def test_a_table_of_items_may_be_a_list_of_files(tmp_path):
+    write(tmp_path / "log", rows())
+    write(tmp_path / "items", {"item_id": [6]}, {"item_id": [5]})
+    paths = [str(tmp_path / "items" / name) for name in ("1.parquet", "0.parquet")]
+
+    assert load(tmp_path, items=paths).items["item_id"].tolist() == ["", "5", "6"]
+
+
+def test_a_file_that_is_named_twice_is_refused(tmp_path):
+    write(tmp_path / "log", rows())
+    folder = str(tmp_path / "log")
+
+    with pytest.raises(UserError, match=r"must name each file once; got .*/0\.parquet twice"):
+        load(tmp_path, interactions=[folder, f"{folder}/*.parquet"])
+    with pytest.raises(UserError, match="`interactions` must name a file at least; got none"):
+        load(tmp_path, interactions=[])
+
+
+class Following:
+    """Notes how far each stage comes."""
+
+    def __init__(self):
+        self.stages, self.told = [], []
+
+    def begin(self, stage):
+        self.stages.append(stage)
+
+    def advance(self, done, total, unit):
+        self.told.append((self.stages[-1].name, done, total, unit))
+
+    def end(self, peak):
+        self.stages.pop()
+
+    def should_stop(self):
+        return False
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet", "arrow"])
+def test_reading_tells_how_far_it_is_in_each_file(tmp_path, form, monkeypatch):
+    monkeypatch.setattr(files, "_CHUNK_ROWS", 10_000)
+    monkeypatch.setattr(files, "_CHUNK_BYTES", 1 << 14)
+    drawn = np.random.default_rng(0).integers(1, 10**9, 60_000).tolist()
+    log = pa.table(rows(user_id=drawn, item_id=drawn, rating=[1.0] * 60_000, timestamp=drawn))
+    text = io.BytesIO()
+    pa.csv.write_csv(log, text)
+    packed = gzip.compress(text.getvalue())
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.{form}"
+        if form == "parquet":
+            pyarrow.parquet.write_table(log, path)
+        elif form == "arrow":
+            with pa.ipc.new_file(path, log.schema) as file:
+                file.write_table(log, max_chunksize=10_000)
+        else:
+            path.write_bytes(packed if form == "csv.gz" else text.getvalue())
+
+    following = Following()
+    with progress.followed_by(following):
+        load(tmp_path, interactions=str(tmp_path / f"*.{form}"), rating_scale=None, rating=None)
+
+    size = 2 * (tmp_path / f"a.{form}").stat().st_size / 2**20
+    told = [told for name, *told in following.told if name == "reading"]
+    read, totals, units = zip(*told, strict=True)
+    assert set(units) == {"MiB"}
+    assert totals == pytest.approx([size] * len(totals))
+    assert list(read) == sorted(read)
+    assert len(set(read)) > 6
+    assert read[-1] == pytest.approx(size)
+    assert ("sorting", 120_000, 120_000, "rows") in following.told
+
+
+def test_a_long_query_tells_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(sorted_log, "_SECONDS_BETWEEN_LOOKS", 0.001)
+    write(tmp_path / "log", {n: np.arange(300_000) for n in rows()})
+
+    following = Following()
+    with progress.followed_by(following):
+        load(tmp_path, rating_scale=None)
+
+    told = [done for name, done, *_ in following.told if name == "sorting"]
+    # The rows are written in portions of this size, and in between it is DuckDB that says so.
+    assert set(told) - {0, min(sorted_log._ROWS_AT_ONCE, 300_000), 300_000}
 
 
 def test_what_spark_keeps_beside_its_files_is_no_part_of_a_folder(tmp_path):

@@ -171,14 +171,14 @@ def test_a_changed_copy_is_read_again(tmp_path):
 
 
 def test_every_place_is_named_when_none_has_the_data(tmp_path, offline, capsys):
-    (tmp_path / "empty").mkdir()
+    torn = tmp_path / "torn.zip"
+    torn.write_text("no zip")
 
     with pytest.raises(UserError) as raised:
-        load(tmp_path, "100k", data_dir=str(tmp_path / "empty"), archive="missing.zip")
+        load(tmp_path, "100k", archive=str(torn))
 
     outcomes = [
-        f"data_dir={tmp_path / 'empty'}: movielens/100k-ratings is not prepared there",
-        "archive=missing.zip: nothing is there",
+        f"archive={torn}: not a zip that can be read (File is not a zip file)",
         "GroupLens: out of reach",
         "the recbole==1.2.1 wheel: out of reach",
     ]
@@ -187,6 +187,14 @@ def test_every_place_is_named_when_none_has_the_data(tmp_path, offline, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "movielens_100k from " + outcome for outcome in outcomes
     ]
+
+
+@pytest.mark.parametrize("option", ["archive", "data_dir"])
+def test_a_copy_that_is_not_there_is_refused_though_another_is_kept(tmp_path, option):
+    load(tmp_path, "latest-small", archive=folder_of(tmp_path, "latest-small"))
+
+    with pytest.raises(UserError, match=f"got `{option}`=nowhere, where it is not"):
+        load(tmp_path, "latest-small", **{option: "nowhere"})
 
 
 def test_a_malformed_copy_is_an_outcome_and_not_a_crash(tmp_path, offline):

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 from silent import Silent
 from small_config import config_of
@@ -59,15 +60,21 @@ class Noting(Silent):
         self.said.append(text)
 
 
-if __name__ == "__main__":
-    directory, devices, *overrides = sys.argv[1:]
+def judge(directory, devices, overrides):
+    """Trains in this process."""
     config = config_of(*JOB, f"cluster.devices_per_worker={devices}", *overrides)
-    run_dir.save_config(config, Path(directory))
+    run_dir.save_config(config, directory)
     judged, listener = [], Noting()
-    for name in ("measure", "tally"):
-        setattr(evaluate.Evaluator, name, recorded(getattr(evaluate.Evaluator, name), judged))
-    worker.train(config, *load(config.data), Path(directory), listener)
-    rank = json.loads(os.environ["TF_CONFIG"]).get("task", {"index": 0})["index"]
-    (Path(directory) / f"judged-{rank}.json").write_text(json.dumps(judged))
+    made = {
+        name: recorded(getattr(evaluate.Evaluator, name), judged) for name in ("measure", "tally")
+    }
+    with mock.patch.multiple(evaluate.Evaluator, **made):
+        worker.train(config, *load(config.data), directory, listener)
+    rank = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {"index": 0})["index"]
+    (directory / f"judged-{rank}.json").write_text(json.dumps(judged))
     if rank == 0:
-        (Path(directory) / "said.txt").write_text("\n".join(listener.said))
+        (directory / "said.txt").write_text("\n".join(listener.said))
+
+
+if __name__ == "__main__":
+    judge(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -21,6 +21,16 @@ from mtrec.distributed.row_files import RowFiles
 
 HERE = Path(__file__).parent
 LAYOUTS = ((1, 2), (1, 4), (2, 1), (2, 2))
+# TensorFlow first, as jobs import it: without the libraries that Keras would import along.
+_START = (
+    "import runpy, sys; from mtrec.libraries import import_tensorflow; import_tensorflow(); "
+    "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def command(script, *arguments):
+    """What runs a script beside this file."""
+    return [sys.executable, "-c", _START, str(HERE / script), *map(str, arguments)]
 
 
 def train(directory, *, workers, devices, overrides=()):
@@ -48,14 +58,14 @@ def run(script, *arguments, workers):
         printed = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in addresses]
         processes = [
             subprocess.Popen(
-                [sys.executable, str(HERE / script), *map(str, arguments)],
+                command(script, *arguments),
                 env=environment(addresses, rank),
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
             for rank, file in enumerate(printed)
         ]
-        ends = time.monotonic() + 300
+        ends = time.monotonic() + 900
         # Where one ends with an error, the others would wait for it in vain.
         while None in (codes := [p.poll() for p in processes]) and time.monotonic() < ends:
             if any(codes):
@@ -71,8 +81,8 @@ def run(script, *arguments, workers):
 
 def bytes_on_each_device(devices, *jobs):
     """What `memory_job.py` prints for the overrides of each job."""
-    command = [sys.executable, str(HERE / "memory_job.py"), str(devices), json.dumps(jobs)]
-    printed = subprocess.run(command, env=environment([], 0), capture_output=True, check=True)
+    job = command("memory_job.py", devices, json.dumps(jobs))
+    printed = subprocess.run(job, env=environment([], 0), capture_output=True, check=True)
     return json.loads(printed.stdout)
 
 

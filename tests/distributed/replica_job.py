@@ -15,7 +15,6 @@ from small_data import all_rows, planted
 from small_model import contrastive, implicit_squared, rating, recommender, repeat, softmax
 from small_negatives import negatives
 
-from mtrec.data.inputs import stack
 from mtrec.distributed.strategy import make_strategy
 from mtrec.model.own_items import OwnItems
 from mtrec.training.balance import Uncertainty
@@ -23,6 +22,7 @@ from mtrec.training.evaluate import Evaluator, flat_metrics
 from mtrec.training.gradient_balance import CAGrad
 from mtrec.training.mined_negatives import Miner
 from mtrec.training.optimizers import LazyAdam
+from mtrec.training.packed import pack
 from mtrec.training.step import Optimizers, Step
 from mtrec.training.streaming_log_q import StreamingLogQ
 
@@ -109,7 +109,7 @@ def train(
         if miner and epoch and not k:
             miner.search()
         slices = enumerate(batches.step(epoch + 1, k))
-        losses.append(step({replica: stack([part]) for replica, part in slices}).losses[0])
+        losses.append(step({replica: pack([part]) for replica, part in slices}).losses[0])
     evaluator = Evaluator(dataset, known=fit, held_out=held_out)
     weights = model.weights + balancer.weights + (log_q.weights if log_q else [])
     copies = [strategy.experimental_local_results(w.value) for w in weights]
@@ -128,24 +128,17 @@ if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas, use_gpu=False)
     assert local.num_replicas_in_sync == replicas
-    jobs = [
-        ("in_batch", "rows", CAGrad(radius=0.5), {}),
-        ("streaming", "rows", Uncertainty(rate=0.01), {"same_tower": True, "stars": "moving"}),
-        ("mined", "rows", CAGrad(radius=0.5), {}),
-        ("catalogue", "users", Uncertainty(rate=0.01), {"bins": 7}),
-    ]
+    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3})]
     if replicas < 4:
-        jobs.append(("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3}))
-        changes = [
-            {},
-            {"scheme": "stem"},
-            {"pooling": "attention", "dropout": 0.5},
-            # Six chunks of a batch's queries, or three of each replica's.
-            {"pooling": "transformer", "encode_at_once": 3},
-        ]
+        moving = {"same_tower": True, "stars": "moving"}
+        stem = {"scheme": "stem", "pooling": "attention", "bins": 7}
+        # Six chunks of a batch's queries, or three of each replica's.
+        chunks = {"pooling": "transformer", "dropout": 0.5, "encode_at_once": 3}
+        jobs.append(("streaming", "rows", Uncertainty(rate=0.01), moving))
+        jobs.append(("mined", "rows", CAGrad(radius=0.5), {}))
+        jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in (stem, chunks)]
         jobs.append(("in_batch", "requests", CAGrad(radius=0.5), {"context": True}))
         jobs.append(("catalogue", "requests", CAGrad(radius=0.5), {"own": True}))
-        jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in changes]
     for pool, batch_of, balancer, how in jobs:
         name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))
         found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, **how)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from silent import Silent
 from small_config import SMALL, config_of
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from mtrec.distributed import devices, strategy
 from mtrec.errors import UserError
@@ -172,6 +173,27 @@ def test_a_job_trains_in_the_precision_of_its_config(monkeypatch, tmp_path, name
         worker.train(config, *load(config.data), tmp_path, Silent())
     assert found == [name == "tf32"]
     assert not tf32()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_job_trains_in_one_order_of_addition_if_its_config_says_so(
+    monkeypatch, tmp_path, deterministic
+):
+    found = []
+
+    def fit(*arguments, **options):
+        found.append(is_op_determinism_enabled())
+        original(*arguments, **options)
+        raise UserError("enough")
+
+    original = worker.fit
+    monkeypatch.setattr(worker, "fit", fit)
+    how = f"train.deterministic={deterministic}", "train.max_steps=1", "train.epochs=1"
+    job = config_of(*SMALL, *how)
+    with pytest.raises(UserError, match="enough"):  # and no operation is refused
+        worker.train(job, *load(job.data), tmp_path, Silent())
+    assert found == [deterministic]
+    assert not is_op_determinism_enabled()
 
 
 def test_another_precision_is_refused():

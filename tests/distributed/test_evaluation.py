@@ -2,6 +2,7 @@
 
 import json
 
+import evaluation_job
 import numpy as np
 import pytest
 from layouts import left_in, run
@@ -11,6 +12,7 @@ from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.tracking.run_dir import load_config
 from mtrec.training import measured
+from mtrec.training.evaluate import Sample
 
 # The first epoch is the best by this, so that the model at the end is another.
 FIRST = "train.select_by=val/retrieval/popularity_at_10"
@@ -19,7 +21,10 @@ SOME = "evaluate.users=61"
 
 def judged(directory, *overrides, workers):
     """What each worker judged in each evaluation, after a training."""
-    run("evaluation_job.py", directory, 1, *overrides, workers=workers)
+    if workers == 1:
+        evaluation_job.judge(directory, 1, overrides)
+    else:
+        run("evaluation_job.py", directory, 1, *overrides, workers=workers)
     return [json.loads((directory / f"judged-{w}.json").read_text()) for w in range(workers)]
 
 
@@ -84,3 +89,20 @@ def test_the_workers_leave_what_the_selected_model_measures(job, request):
 
     assert {name.split("/")[0] for name in found} == {"val", "test", "baseline"}
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_sample_may_be_judged_at_the_end_too(tmp_path):
+    overrides = ("evaluate.final_users=40", "train.epochs=1")
+    ((*training, at_the_end, of_test),) = judged(tmp_path, *overrides, workers=1)
+
+    validation, test = held_out_users(tmp_path)
+    assert all(users == validation for users in training)
+    for users, everybody in ((at_the_end, validation), (of_test, test)):
+        assert len(set(users)) == len(users) == 40
+        assert set(users) < set(everybody)
+    assert "figures at the end are of a sample of 40 users" in (tmp_path / "said.txt").read_text()
+    config = load_config(tmp_path)
+    saved = restore_run(config, *load(config.data), tmp_path)
+    sample = Sample(40, config.seed)
+    found, _ = stages.evaluate(saved, measured.load(tmp_path / "measured"), sample)
+    assert found == pytest.approx(stages.evaluate(saved, sample=sample)[0], abs=1e-6)

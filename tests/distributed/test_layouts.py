@@ -1,5 +1,7 @@
 """The same model on any layout of workers and devices."""
 
+import shutil
+
 import pytest
 from layouts import LAYOUTS, bytes_on_each_device, largest_difference, train, train_all
 
@@ -7,7 +9,10 @@ from mtrec.config import conf_directory
 
 METHODS = sorted({path.stem for path in (conf_directory() / "balance").iterdir()} - {"fixed"})
 NEGATIVES = "task.heads.retrieval.negatives"
-SHARDED = "model.table_placement=sharded"
+PLACED = "model.table_placement={}"
+PLACEMENTS = ("replicated", "sharded")
+SHARDED = PLACED.format("sharded")
+STOPS = ("train.checkpoint_every=4",)
 SOFTMAX = ("head@task.heads.retrieval=softmax", "train.batch_of=rows", "train.global_batch=64")
 
 
@@ -18,14 +23,17 @@ def one_replica(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory):
-    """Two workers of two devices, with whole tables and with sharded ones."""
-    jobs = [(tmp_path_factory.mktemp("whole"), []), (tmp_path_factory.mktemp("shards"), [SHARDED])]
-    return train_all(jobs, workers=2, devices=2)
+    """Where two workers of two devices trained and what they left, by where their tables lay."""
+    places = {placement: tmp_path_factory.mktemp(placement) for placement in PLACEMENTS}
+    jobs = [(place, [*STOPS, PLACED.format(placement)]) for placement, place in places.items()]
+    left = train_all(jobs, workers=2, devices=2)
+    return dict(zip(places, zip(places.values(), left, strict=True), strict=True))
 
 
-@pytest.mark.parametrize("tables", ["whole", "sharded"])
-def test_two_workers_of_two_devices_end_like_one_replica(one_replica, two_workers, tables):
-    difference, name = largest_difference(one_replica, two_workers[tables == "sharded"])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_two_workers_of_two_devices_end_like_one_replica(one_replica, two_workers, placement):
+    _, left = two_workers[placement]
+    difference, name = largest_difference(one_replica, left)
     assert difference <= 1e-5, name
 
 
@@ -184,7 +192,7 @@ def test_bags_of_which_replicas_look_up_other_numbers_are_trained_alike(tmp_path
 
 
 def cut_within_an_epoch(directory):
-    """Leaves a job of `train.checkpoint_every=4` as if it had been killed within an epoch."""
+    """Leaves a job of `STOPS` as if it had been killed within an epoch."""
     steps = sorted((directory / "checkpoints").glob("step-*"))
     assert int(steps[-2].name.removeprefix("step-")) % 7
     for path in steps[-1].iterdir():
@@ -192,14 +200,14 @@ def cut_within_an_epoch(directory):
     steps[-1].rmdir()
 
 
-def test_a_checkpoint_goes_on_with_another_number_of_workers(one_replica, tmp_path):
-    stop = ["train.checkpoint_every=4"]
-    two = train(tmp_path, workers=2, devices=1, overrides=stop)
-    difference, name = largest_difference(one_replica, two)
-    assert difference <= 1e-5, name
-    cut_within_an_epoch(tmp_path)
-
-    found = train(tmp_path, workers=1, devices=1, overrides=stop)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_checkpoint_of_two_workers_goes_on_in_one_process_with_whole_tables(
+    one_replica, two_workers, tmp_path, placement
+):
+    place, _ = two_workers[placement]
+    directory = shutil.copytree(place, tmp_path / "run")
+    cut_within_an_epoch(directory)
+    found = train(directory, workers=1, devices=1, overrides=STOPS)
     difference, name = largest_difference(one_replica, found)
     assert difference <= 1e-5, name
 
@@ -223,17 +231,14 @@ def test_sharded_tables_end_like_whole_ones_with_adagrad_and_rows(tmp_path, work
     assert difference <= 1e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
-    [
-        (((1, 4), "sharded"), ((1, 1), "replicated")),
-        pytest.param(((1, 1), "replicated"), ((2, 1), "sharded"), marks=pytest.mark.slow),
-        pytest.param(((2, 2), "sharded"), ((1, 2), "sharded"), marks=pytest.mark.slow),
-    ],
+    [(((1, 1), "replicated"), ((2, 1), "sharded")), (((2, 2), "sharded"), ((1, 2), "sharded"))],
 )
 def test_a_checkpoint_goes_on_with_another_placement(one_replica, tmp_path, first, then):
     def trained(layout, placement):
-        overrides = ["train.checkpoint_every=4", f"model.table_placement={placement}"]
+        overrides = [*STOPS, PLACED.format(placement)]
         return train(tmp_path, workers=layout[0], devices=layout[1], overrides=overrides)
 
     trained(*first)
@@ -243,21 +248,34 @@ def test_a_checkpoint_goes_on_with_another_placement(one_replica, tmp_path, firs
     assert difference <= 1e-5, name
 
 
-def test_four_replicas_hold_a_quarter_of_the_tables_and_their_slots_each():
-    placements = [f"model.table_placement={placement}" for placement in ("replicated", "sharded")]
+@pytest.fixture(scope="module")
+def held():
+    """Bytes on each of four devices: of both placements with both optimizers, then of `ABOVE`."""
+    placements = [PLACED.format(placement) for placement in PLACEMENTS]
     optimizers = [f"optimizer={name}" for name in ("lazy_adam", "rowwise_adagrad")]
-    held = bytes_on_each_device(4, *([p, o] for o in optimizers for p in placements))
-    for replicated, sharded in (held[:2], held[2:]):
+    return bytes_on_each_device(4, *([p, o] for o in optimizers for p in placements), *ABOVE)
+
+
+def test_four_replicas_hold_a_quarter_of_the_tables_and_their_slots_each(held):
+    for replicated, sharded in (held[:2], held[2:4]):
         assert len(sharded) == 4
         assert max(sharded) <= 0.26 * min(replicated)
 
 
-def test_auto_shards_the_tables_above_a_size():
+# Either side of the largest table's 256,255 bytes and one.
+ABOVE = [
+    [
+        "optimizer=rowwise_adagrad",
+        f"model.shard_above_mib={size / 2**20}",
+        *("task.heads.rating.members=1", "~data.features.query.rating.rated"),
+    ]
+    for size in (256_255, 256_256)
+]
+
+
+def test_auto_shards_the_tables_above_a_size(held):
     # The largest table has 1,001 rows of 64 numbers: 256,256 bytes. With an accumulator a row, a
     # quarter of it is 251 rows of 260 bytes. The others: 2,001 x (16 + 1) and 1,001 x (16 + 1)
     # numbers, and 2 x 2,001 + 2 x 1,001 accumulators. The optimizer counts steps in 8 bytes.
     others = 4 * (3_002 * 17 + 6_004) + 8
-    narrow = ("task.heads.rating.members=1", "~data.features.query.rating.rated")
-    above = [f"model.shard_above_mib={size / 2**20}" for size in (256_255, 256_256)]
-    held = bytes_on_each_device(4, *(["optimizer=rowwise_adagrad", a, *narrow] for a in above))
-    assert held == [[largest + others] * 4 for largest in (251 * 260, 1_001 * 260)]
+    assert held[4:] == [[largest + others] * 4 for largest in (251 * 260, 1_001 * 260)]

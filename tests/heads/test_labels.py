@@ -10,7 +10,6 @@ from small_batch import as_tensors, batches_of, with_fields
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.data.inputs import stack
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import UserError
 from mtrec.heads.binary import Binary
@@ -20,6 +19,7 @@ from mtrec.heads.retrieval import with_taken
 from mtrec.training.balance import Fixed
 from mtrec.training.evaluate import Evaluator
 from mtrec.training.optimizers import LazyAdam
+from mtrec.training.packed import pack
 from mtrec.training.step import Optimizers, Step
 
 
@@ -48,7 +48,7 @@ def losses_of(heads, source, step=0):
         dense=keras.optimizers.Adam(0.01),
     )
     taken = Step(model, balancer, optimizers, tf.distribute.get_strategy())
-    return taken({0: stack(source.step(1, step))}).losses[0]
+    return taken({0: pack(source.step(1, step))}).losses[0]
 
 
 def seen_by(heads):

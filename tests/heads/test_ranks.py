@@ -164,5 +164,5 @@ def test_where_no_user_is_asked_anything_their_own_items_have_no_top():
     )
     scored, known = ByOwn(held_out), [np.zeros(0, np.int64)]
     scored.score(slice(0, 1))
-    assert scored.top(np.zeros(0, np.int64), known, 2).shape == (0, 2)
-    assert scored.top(np.zeros(1, np.int64), known, 2).tolist() == [[1, -1]]
+    assert scored.top(slice(0, 1), np.zeros(0, np.int64), known, 2).shape == (0, 2)
+    assert scored.top(slice(0, 1), np.zeros(1, np.int64), known, 2).tolist() == [[1, -1]]

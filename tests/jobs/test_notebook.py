@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import mtrec
+from mtrec.data.files import Files
 from mtrec.errors import UserError
 from mtrec.jobs import notebook
 
@@ -101,3 +103,41 @@ def test_frames_of_any_kind_are_one_table_without_row_labels():
 )
 def test_options_are_said_as_on_the_command_line(value, said):
     assert notebook._override("x", value) == f"data.x={said}"
+
+
+def test_categories_of_any_kind_of_text_become_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTREC_CACHE", str(tmp_path))
+    words = pa.array(["a", "b"]).cast(pa.string_view())
+    codes = pa.array([1, 0, None, 1], pa.uint32())
+    frame = pa.table({"kind": pa.DictionaryArray.from_arrays(codes, words), "n": [1, 2, 3, 4]})
+
+    files = notebook._written({"items": notebook._table("items", frame)})
+
+    kept = pq.read_table(files["items"]).to_pydict()
+    assert kept == {"kind": ["b", "a", None, "b"], "n": [1, 2, 3, 4]}
+
+
+def test_frames_of_polars_are_read_whatever_their_columns_are(tmp_path, monkeypatch):
+    pl = pytest.importorskip("polars")
+    monkeypatch.setenv("MTREC_CACHE", str(tmp_path))
+    columns = {
+        "id": ["ü", "b"],
+        "kind": pl.Series(["e", None], dtype=pl.Categorical),
+        "level": pl.Series(["low", "high"], dtype=pl.Enum(["low", "high"])),
+        "tags": [["x"], ["y", "z"]],
+        "vector": pl.Series([[1.0, 2.0], [3.0, 4.0]], dtype=pl.Array(pl.Float32, 2)),
+        "price": pl.Series(["1.5", "2.25"]).cast(pl.Decimal(10, 2)),
+    }
+
+    files = notebook._written({"items": notebook._table("items", pl.DataFrame(columns))})
+    found = Files.of(files["items"], option="items").whole()
+    read = found.features(without="id", texts=[], bags=[], separator="|")
+
+    assert found.ids("id", named_by="item_key").to_pylist() == ["ü", "b"]
+    assert {name: read[name].tolist() for name in read} == {
+        "kind": ["e", ""],
+        "level": ["low", "high"],
+        "tags": [["x"], ["y", "z"]],
+        "vector": [[1, 2], [3, 4]],
+        "price": [1.5, 2.25],
+    }

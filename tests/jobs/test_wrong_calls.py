@@ -1,14 +1,12 @@
 """A wrong call ends with one sentence that says what to change, before it has cost anything."""
 
-import contextlib
-import importlib
-import io
 import os
 import shlex
-import sys
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+from in_process import called
 
 HEADER = "user_id,item_id,rating,timestamp"
 ROWS = [f"u{n % 7},i{n % 11},{n % 5 + 1},{1_600_000_000 + n * 1000}" for n in range(60)]
@@ -31,6 +29,10 @@ FILES = {
     "items.csv": ["item_id,year", *(f"i{n},{1990 + n}" for n in range(11))],
     "few_items.csv": ["item_id,year", *(f"i{n},{1990 + n}" for n in range(9))],
     "double_items.csv": ["item_id,year", *(f"i{n % 11},1990" for n in range(12))],
+    "spaced.csv": [line.replace(",", " ") for line in (HEADER, *ROWS)],
+    "coloned.csv": [line.replace(",", "::") for line in (HEADER, *ROWS)],
+    # Whose latest rows are of what their users have.
+    "again.csv": [HEADER, *(f"u{n % 6},i{n % 6 * 2 + n // 6 % 2},3,{n * 1000}" for n in range(60))],
     "folder/a.csv": [HEADER, *ROWS[:30]],
     "folder/.ipynb_checkpoints/a-checkpoint.csv": ["what Jupyter leaves"],
     "folder/b.csv": [HEADER, *ROWS[30:], "u1,i1,good,1600000000"],
@@ -71,6 +73,7 @@ KEYS = [
     ("doctor disk.warn=3", "Did you mean disk.warn_gib?"),
     ("doctor output=3", "Did you mean outputs?"),
     ("prepare dat.x=3", "is no option"),
+    ("recommend zzz=x", "zzz is no option; there are run, user_id"),
 ]
 CHOICES = [
     ("launch data=movielens", "data must be one of movielens_100k, movielens_1m"),
@@ -163,6 +166,8 @@ VALUES = [
     ("launch seed=-1", "seed must be at least 0"),
     ("launch optimizer.tables.learning_rate=0", "optimizer.tables.learning_rate must be a finite"),
     ("launch optimizer.dense.learning_rate=nan", "optimizer.dense.learning_rate must be a finite"),
+    ("compare experiment=", "experiment must be a name; got nothing"),
+    ("prepare data.archive=nowhere", "got data.archive=nowhere, where it is not"),
     ("launch data.split.kind=rnadom", "data.split.kind must be one of random, temporal"),
     ("launch data.split.fold=2", "data.split.fold must be left out with data.split.kind=random"),
     ("launch cluster.num_workers=2", "Add cluster=ray_local"),
@@ -182,6 +187,7 @@ VALUES = [
         "launch cluster.max_failures=2",
         "cluster.max_failures must be left out with",
     ),
+    ("launch task=rating index=scann", "index must be left out where no head retrieves"),
     ("launch tracking.uri=folder", "tracking.uri must start with one of sqlite"),
     ("launch tracking.experiment=", "tracking.experiment must be a name; got nothing."),
     ("launch cluster=ray_local cluster.max_failures=-1", "cluster.max_failures must be at least 0"),
@@ -227,6 +233,10 @@ PARTS = [
         "launch data.features.query.shared.history.dropout=x",
         "data.features.query.shared.history.dropout must be of the type float",
     ),
+    (
+        "launch task=retrieval train.select_by=val/rating/rmse",
+        "train.select_by must be val/<head>/<metric> of a head that is trained, retrieval, or null",
+    ),
     ("launch cluster.use_gpu=true", "cluster.use_gpu=true needs a GPU"),
     (
         "launch +optimizer.tables.clipnorm=1",
@@ -238,6 +248,11 @@ PARTS = [
 DATA = [
     ("data.interactions=nowhere.csv", "nothing is at nowhere.csv"),
     ("data.interactions=empty", "nothing is at empty"),
+    ("data.interactions=[]", "data.interactions must name a file at least; got none"),
+    ("data.interactions=[log.csv,./log.csv]", "data.interactions must name each file once; got"),
+    ("data.interactions=log.csv,head.csv", "put a list in brackets"),
+    ("'data.interactions=[head.csv,word.csv]'", "got 'good' in row 10 of"),
+    ("data.interactions=foo://bar/x.csv", "address that can be reached; foo://bar/x.csv is not"),
     ("data.interactions=nothing.csv", "data.interactions must be a CSV"),
     ("data.interactions=binary.parquet", "data.interactions must be a CSV"),
     ("data.interactions=head.csv", "must have interactions"),
@@ -248,6 +263,11 @@ DATA = [
     ("data.interactions=log.csv data.negative=shown", "data.negative=null to do without"),
     ("data.interactions=log.csv data.users=items.csv", "'user_id' that data.user_key names"),
     ("data.interactions=unrated.csv", "data.rating=null to do without"),
+    ("data.interactions=spaced.csv", "those of spaced.csv seem to be split by spaces"),
+    ("data.interactions=coloned.csv", "those of coloned.csv seem to be split by ::"),
+    ("data.interactions=log.csv data.user_columns=[rating]", "got 'rating' in both"),
+    ("data.interactions=log.csv data.labels=[x] data.item_columns=[x]", "must not name what"),
+    ("data.interactions=log.csv data.items=structs.parquet", "'size' of data.items must hold text"),
     ("data.interactions=twice.csv", "two of its columns have one name"),
     ("data.interactions=word.csv", "got 'good' in row 10 of word.csv"),
     ("data.interactions=wide_letters.csv", "data.interactions must be a CSV file in UTF-8"),
@@ -268,6 +288,16 @@ DATA = [
     ("data.interactions=log.csv data.rating_scale=[5,1]", "data.rating_scale must be the lowest"),
     ("data.interactions=log.csv data.rating_scale=[1,3]", "from 1 to 3, or empty"),
 ]
+JOBS = [
+    (
+        "data.interactions=again.csv data.rating_scale=[1,5] data.split.kind=temporal",
+        "or data.repeats=true where users take items again",
+    ),
+    (
+        "data.interactions=log.csv optimizer.tables.learning_rate=1e30 train.max_steps=8",
+        "lower optimizer.tables.learning_rate or optimizer.dense.learning_rate",
+    ),
+]
 CALLS = [*KEYS, *CHOICES, *GRAMMAR, *KINDS, *VALUES]
 
 
@@ -278,34 +308,21 @@ def place(tmp_path_factory):
     for name, lines in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    structs = {"item_id": ["i1"], "size": [{"width": 1, "height": 2}]}
+    pyarrow.parquet.write_table(pa.table(structs), folder / "structs.parquet")
     (folder / "wide_letters.csv").write_text(f"{HEADER}\n", encoding="utf-16")
     return folder
 
 
 @pytest.fixture
-def call(place, monkeypatch):
-    """Calls a command in this process; returns its exit status and what it says on stderr."""
-
-    def called(words):
-        command, *arguments = shlex.split(words)
-        GlobalHydra.instance().clear()
-        monkeypatch.chdir(place)
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        monkeypatch.setattr(sys, "argv", [f"mtrec.{command}", *arguments])
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            try:
-                importlib.import_module(f"mtrec.{command}").main()
-            except SystemExit as ended:
-                return ended.code, said.getvalue()
-        return 0, said.getvalue()
-
-    return called
+def call(place):
+    """Calls a command in this process."""
+    return lambda words: called(*shlex.split(words), cwd=place)
 
 
-def assert_refused(found, sentence):
-    status, said = found
-    assert status == 1, said
+def assert_refused(done, sentence):
+    said = done.stderr
+    assert done.returncode == 1, said
     assert len(said.splitlines()) == 1, said
     assert said.startswith("error: ")
     assert sentence in said
@@ -320,6 +337,21 @@ def test_a_wrong_call_is_refused_in_a_sentence(call, words, sentence):
 def test_a_part_that_cannot_be_made_is_refused_before_data_is_read(call, words, sentence):
     # There is no such file, and nobody says so.
     assert_refused(call(f"{words} data=table data.interactions=nowhere.csv"), sentence)
+
+
+@pytest.mark.parametrize("cluster", ["ray_local", "ray_address cluster.address=127.0.0.1:1"])
+def test_on_ray_too_parts_are_made_before_data_is_read(call, cluster):
+    words = f"launch cluster={cluster} data=table data.interactions=nowhere.csv model.query.dim=0"
+    # Where no cluster answers, that is found first.
+    assert_refused(call(words), "model.query.dim must be" if cluster == "ray_local" else "running")
+
+
+@pytest.mark.parametrize(("words", "sentence"), JOBS, ids=[words for words, _ in JOBS])
+def test_what_no_part_shows_before_data_is_read_ends_a_job_in_a_sentence(
+    call, place, tmp_path, words, sentence
+):
+    kept = f"data.cache_dir={place}/cache hydra.run.dir={tmp_path} tracking.uri=sqlite:///x.db"
+    assert_refused(call(f"launch data=table {kept} {words}"), sentence)
 
 
 @pytest.mark.parametrize(("words", "sentence"), DATA, ids=[words for words, _ in DATA])

@@ -420,8 +420,8 @@ class Notebook:
         assert path.is_file()
         self.files[path.name] = artifact_dir
 
-    def log_model(self, **model):
-        assert all(path.exists() for path in model["artifacts"].values())
+    def log_model(self, model):
+        assert all(Path(path).exists() for path in model["artifacts"].values())
         self.models.append(model)
 
 

@@ -25,7 +25,6 @@ from mtrec.serving.index import ExactBuilder
 from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.tracking import mlflow_run
-from mtrec.tracking.records import model_record
 from mtrec.training.evaluate import embed_items
 
 FEATURES = {
@@ -98,10 +97,9 @@ class Saver:
     def log_file(self, path, artifact_dir):
         pass
 
-    def log_model(self, **model):
+    def log_model(self, record):
         from mlflow import pyfunc
 
-        record = model_record(**model)
         self.path = record["artifacts"]["model"] + "-logged"
         pyfunc.save_model(
             self.path,

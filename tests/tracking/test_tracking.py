@@ -15,7 +15,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 from mtrec.tracking import finished, mlflow_client, mlflow_run, ui
 from mtrec.tracking.outbox import Outbox
-from mtrec.tracking.records import dataset_record, flatten
+from mtrec.tracking.records import dataset_record, flatten, model_record
 from mtrec.tracking.store import resolve_uri
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -272,7 +272,7 @@ def test_the_schema_of_a_dataset_is_one_that_mlflow_reads() -> None:
 
 def log_greeter(tracker):
     run_dir = tracker.run_dir
-    return tracker.log_model(
+    record = model_record(
         name="greeter: 1.0",
         description="**greets**",
         code_path=run_dir / "code.py",
@@ -283,6 +283,7 @@ def log_greeter(tracker):
         input_example=pd.DataFrame({"user_id": ["42"]}),
         pip_requirements=["pandas"],
     )
+    return tracker.log_model(record)
 
 
 def test_a_resumed_job_logs_its_model_once(store: str, tmp_path: Path) -> None:

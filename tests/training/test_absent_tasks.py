@@ -12,9 +12,9 @@ from small_config import config_of
 from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender
 
-from mtrec.data.inputs import stack
 from mtrec.training.gradient_balance import CAGrad, ImtlG
 from mtrec.training.optimizers import LazyAdam
+from mtrec.training.packed import pack
 from mtrec.training.step import Optimizers, Step
 
 NAMES = ("retrieval", "rating", "clicks")
@@ -211,7 +211,7 @@ def job(method, *, rated):
         dense=keras.optimizers.Adam(0.01, epsilon=1e-6),
     )
     step = Step(model, made, optimizers, tf.distribute.get_strategy())
-    taken = step({0: stack([batches.step(1, k)[0] for k in range(2)])})
+    taken = step({0: pack([batches.step(1, k)[0] for k in range(2)])})
     return [w.numpy() for w in model.weights], taken
 
 

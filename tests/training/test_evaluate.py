@@ -10,9 +10,9 @@ from silent import Silent
 from small_data import all_rows, planted, written_out
 from small_model import implicit_squared, rating, recommender, softmax
 
+from mtrec.data import progress
 from mtrec.data.histories import Histories
 from mtrec.data.negatives import Catalogue
-from mtrec.distributed import progress
 from mtrec.errors import PreemptedError
 from mtrec.heads import metrics
 from mtrec.heads.ranks import ByOwn
@@ -23,7 +23,7 @@ from mtrec.model import encode
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.reports import per_user
 from mtrec.training import evaluate
-from mtrec.training.evaluate import Evaluator, flat_metrics, of_some_users
+from mtrec.training.evaluate import Evaluator, Sample, flat_metrics
 from mtrec.training.measured import joined
 
 
@@ -320,16 +320,18 @@ def test_a_share_asks_the_model_for_its_own_users_alone(split, scores):
 def test_a_sample_holds_all_rows_of_so_many_users_whatever_the_order_of_the_rows(split):
     data, _, held_out = split
     user = data.interactions["user"]
-    some = of_some_users(data, held_out, users=9, seed=1)
-    again = of_some_users(data, held_out[::-1], users=9, seed=1)
-    other = of_some_users(data, held_out, users=9, seed=2)
+    some, population = Sample(9, seed=1).of(data, held_out)
+    again, _ = Sample(9, seed=1).of(data, held_out[::-1])
+    other, _ = Sample(9, seed=2).of(data, held_out)
 
-    assert len(set(user[some])) == len(set(user[other])) == 9
+    assert (len(set(user[some])), population) == (9, len(set(user[held_out])))
+    assert len(set(user[other])) == 9
     assert sorted(some) == sorted(held_out[np.isin(held_out, again)])
     assert sorted(some) == [row for row in sorted(held_out) if user[row] in set(user[some])]
     assert set(user[some]) != set(user[other])
     for all_of_them in (None, 40, 1000):
-        kept = of_some_users(data, held_out, users=all_of_them, seed=1)
+        kept, population = Sample(all_of_them, seed=1).of(data, held_out)
+        assert population is None
         np.testing.assert_array_equal(kept, held_out)
 
 
@@ -519,7 +521,7 @@ def test_of_own_items_taken_equally_often_the_latest_comes_first():
     own = ByOwn(held_out)
     own.score(slice(0, 1))
 
-    assert own.top(np.array([0]), [np.zeros(0, int)], 4).tolist() == [[0, 1, 2, -1]]
+    assert own.top(slice(0, 1), np.array([0]), [np.zeros(0, int)], 4).tolist() == [[0, 1, 2, -1]]
     assert own.standing(0, np.array([0, 2])) == pytest.approx(np.array([[0, 2], [1, 1]]))
 
 
@@ -636,8 +638,8 @@ def test_the_users_are_counted_once_however_much_is_done_for_them(split, scores,
 
 def test_the_margin_of_a_sample_is_told_beside_each_mean(split, scores):
     data, known, held_out = split
-    some = of_some_users(data, held_out, users=9, seed=1)
-    judge = Evaluator(data, known=known, held_out=some, population=40)
+    some, population = Sample(9, seed=1).of(data, held_out)
+    judge = Evaluator(data, known=known, held_out=some, population=population)
     found = judge(Scores(scores), full=False)["retrieval"].metrics
     recall = judge(Scores(scores), full=True)["retrieval"].per_user.totals["recall_at_10"]
 

@@ -12,7 +12,6 @@ from small_data import all_rows, planted
 from small_model import rating, recommender, softmax
 from small_negatives import negatives
 
-from mtrec.data.inputs import stack
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.errors import UserError
 from mtrec.jobs import build
@@ -21,6 +20,7 @@ from mtrec.training.balance import Fixed
 from mtrec.training.gradient_balance import PCGrad
 from mtrec.training.gradient_cache import GradientCache, encode
 from mtrec.training.optimizers import LazyAdam
+from mtrec.training.packed import pack
 from mtrec.training.step import Optimizers, Step
 
 STEPS = 4
@@ -55,7 +55,7 @@ def trained(encode_at_once, *, balancer=Fixed, observe=False, **how):
     step = Step(model, balancer, optimizers, strategy, encode_at_once=encode_at_once)
     assert (step.cache is None) == (encode_at_once is None)
     places = [divmod(k, batches.steps_per_epoch) for k in range(STEPS)]
-    taken = [step({0: stack(batches.step(epoch + 1, k))}, observe=observe) for epoch, k in places]
+    taken = [step({0: pack(batches.step(epoch + 1, k))}, observe=observe) for epoch, k in places]
     return {
         "losses": np.concatenate([each.losses for each in taken]),
         "weights": np.concatenate([each.weights for each in taken]),

@@ -15,9 +15,8 @@ from small_data import all_rows, planted
 from small_model import implicit_squared, rating, recommender, softmax
 from small_negatives import in_batch
 
-from mtrec.data.inputs import stack
+from mtrec.data import progress
 from mtrec.data.schedule import Schedule
-from mtrec.distributed import progress
 from mtrec.errors import PreemptedError, UserError
 from mtrec.heads.head import Examples
 from mtrec.jobs import build, worker
@@ -27,6 +26,7 @@ from mtrec.training.checkpoint import is_selected, read_selected
 from mtrec.training.evaluate import Evaluator, flat_metrics
 from mtrec.training.loop import better, fit
 from mtrec.training.optimizers import LazyAdam
+from mtrec.training.packed import pack
 from mtrec.training.step import Optimizers, Step
 
 HERE = Path(__file__).parent
@@ -158,7 +158,7 @@ def test_a_step_returns_the_mean_loss_of_each_task_before_it_moves(data):
         expected.append(np.mean(losses.numpy()[mask.numpy() == 1]))
     before = weights_of(job.model)
 
-    found = step({0: stack([batch])}).losses
+    found = step({0: pack([batch])}).losses
     np.testing.assert_allclose(found, [expected], rtol=1e-5)
     changed = [(a != b.numpy()).any() for a, b in zip(before, job.model.weights, strict=True)]
     # Every query of the batch has a history.
@@ -172,7 +172,7 @@ def test_rows_that_no_batch_names_stay_where_they_are(data):
     before = weights_of(job.model)
     step = Step(job.model, job.balancer, job.optimizers, tf.distribute.get_strategy())
     for epoch in range(1, 4):
-        step({0: stack(job.batches.step(epoch, 0))})
+        step({0: pack(job.batches.step(epoch, 0))})
 
     for old, weight in zip(before, job.model.weights, strict=True):
         if weight.path.startswith(("rating_user_bias", "query_rating_user_id")):
@@ -243,7 +243,7 @@ def test_the_training_loss_is_a_mean_over_the_steps_in_which_a_task_had_rows(dat
     (metrics,) = Job(scarce, epochs=1).fit(tmp_path)
     other = Job(scarce)
     step = Step(other.model, other.balancer, other.optimizers, tf.distribute.get_strategy())
-    taken = [step({0: stack(other.batches.step(1, k))}) for k in range(3)]
+    taken = [step({0: pack(other.batches.step(1, k))}) for k in range(3)]
     losses = [found.losses[0, 0] for found in taken if found.rows[0, 0]]
 
     assert len(losses) == 1
@@ -320,7 +320,7 @@ def test_the_reported_loss_is_the_mean_over_the_steps(data, tmp_path):
     (metrics,) = job.fit(tmp_path)
     other = Job(data)
     step = Step(other.model, other.balancer, other.optimizers, tf.distribute.get_strategy())
-    each = [step({0: stack(other.batches.step(1, k))}).losses[0, 0] for k in range(3)]
+    each = [step({0: pack(other.batches.step(1, k))}).losses[0, 0] for k in range(3)]
 
     assert metrics["train/rating/loss"] == pytest.approx(np.mean(each), rel=1e-5)
     assert metrics["train/rating/weight"] == 1.0
@@ -547,7 +547,7 @@ def losses_of(step, batches, count):
     found = []
     for number in range(count):
         epoch, k = divmod(number, batches.steps_per_epoch)
-        found.append(step({0: stack(batches.step(epoch + 1, k))}).losses[0])
+        found.append(step({0: pack(batches.step(epoch + 1, k))}).losses[0])
     return np.stack(found)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtrec.training.optimizers import LazyAdam, RowWiseAdagrad, sum_by_row
+from mtrec.training.optimizers import Adam, LazyAdam, RowWiseAdagrad, sum_by_row
 
 ROWS, WIDTH, LR, EPSILON = 12, 3, 0.1, 1e-8
 
@@ -207,9 +207,11 @@ def test_a_restored_checkpoint_goes_on_exactly(make, reference, tmp_path):
     np.testing.assert_array_equal(resumed.numpy(), table.numpy())
 
 
-# Strategies of different size in one process abort each other's collectives: one process each.
+# A process of its own: strategies of different size in one abort each other's collectives.
 REPLICA_JOB = """
 import sys
+from mtrec.libraries import import_tensorflow
+import_tensorflow()
 import numpy as np, tensorflow as tf
 from tests.training.test_optimizers import batches, lazy_adam, new_table, row_wise_adagrad
 
@@ -245,21 +247,42 @@ np.savez(path, **results)
 """
 
 
-def tables_after(replicas, directory):
-    path = directory / f"{replicas}.npz"
-    command = [sys.executable, "-c", REPLICA_JOB, str(replicas), str(path)]
+def test_two_replicas_equal_one_with_the_whole_batch(tmp_path):
+    path = tmp_path / "two.npz"
+    command = [sys.executable, "-c", REPLICA_JOB, "2", str(path)]
     root = Path(__file__).parent.parent.parent
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    return np.load(path)
+    two = np.load(path)
+    references = {row_wise_adagrad: numpy_row_wise_adagrad, lazy_adam: numpy_lazy_adam}
+    for make, reference in references.items():
+        table, values = new_table()
+        train(make(), table, batches(20))
+        expected = reference(values, batches(20), [LR] * 20)
+        np.testing.assert_allclose(table.numpy(), expected, atol=2e-6)
+        assert two[make.__name__].shape[0] == 2
+        for copy in two[make.__name__]:
+            np.testing.assert_allclose(copy, table.numpy(), atol=1e-6)
 
 
-def test_two_replicas_equal_one_with_the_whole_batch(tmp_path):
-    one, two = tables_after(1, tmp_path), tables_after(2, tmp_path)
-    references = {"row_wise_adagrad": numpy_row_wise_adagrad, "lazy_adam": numpy_lazy_adam}
-    for name, reference in references.items():
-        expected = reference(new_table()[1], batches(20), [LR] * 20)
-        np.testing.assert_allclose(one[name][0], expected, atol=2e-6)
-        assert two[name].shape[0] == 2
-        for copy in two[name]:
-            np.testing.assert_allclose(copy, one[name][0], atol=1e-6)
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_dense_weights_move_as_under_the_adam_of_keras_to_the_bit(amsgrad):
+    rng = np.random.default_rng(0)
+    shapes, options = [(3, 2), (4,), ()], {"epsilon": 1e-6, "clipnorm": 0.5, "amsgrad": amsgrad}
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 30)
+    found = []
+    for kind in (Adam, keras.optimizers.Adam):
+        weights = [keras.Variable(np.ones(shape, np.float32)) for shape in shapes]
+        optimizer = kind(schedule, **options)
+        optimizer.build(weights)
+        found.append((weights, tf.function(optimizer.apply)))
+    for _ in range(20):
+        gradients = [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
+        for _, apply in found:
+            apply(gradients)
+        for ours, theirs in zip(*(weights for weights, _ in found), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    counts = [
+        len(apply.get_concrete_function(gradients).graph.get_operations()) for _, apply in found
+    ]
+    assert counts[0] < counts[1]

@@ -12,9 +12,9 @@ import tensorflow as tf
 from small_config import SMALL, config_of
 from tensorflow.python.eager import context
 
-from mtrec.data.inputs import stack
 from mtrec.jobs import build
 from mtrec.jobs.load import load
+from mtrec.training.packed import pack
 from mtrec.training.step import Step
 from mtrec.training.streaming_log_q import StreamingLogQ
 
@@ -32,7 +32,7 @@ def optimized_graphs(*overrides):
     step = Step(model, balancer, optimizers, tf.distribute.get_strategy(), log_q=log_q)
     context.context().enable_run_metadata()
     try:
-        step({0: stack(batches.step(1, 0))})
+        step({0: pack(batches.step(1, 0))})
         found = context.context().export_run_metadata().function_graphs
     finally:
         context.context().disable_run_metadata()

@@ -10,13 +10,13 @@ from small_config import SMALL, config_of
 from small_data import all_rows, planted
 from small_model import recommender
 
-from mtrec.data.inputs import stack
 from mtrec.heads.head import Head
 from mtrec.jobs import worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
 from mtrec.training.balance import Fixed
 from mtrec.training.optimizers import LazyAdam
+from mtrec.training.packed import pack
 from mtrec.training.step import Optimizers, Step
 
 
@@ -60,7 +60,7 @@ def observed(signs, weights):
     )
     step = Step(model, balancer, optimizers, tf.distribute.get_strategy())
     before = [table.numpy() for table in step.tables]
-    telemetry = step({0: stack(batches.step(1, 0))}, observe=True).telemetry
+    telemetry = step({0: pack(batches.step(1, 0))}, observe=True).telemetry
     moved = {
         f"update/{table.path.rsplit('/', 1)[0]}/norm": np.linalg.norm(table.numpy() - old)
         for table, old in zip(step.tables, before, strict=True)

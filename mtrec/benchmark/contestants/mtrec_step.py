@@ -10,14 +10,13 @@ from mtrec.libraries import import_tensorflow
 
 import_tensorflow()
 
-import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import mtrec  # noqa: E402
 from mtrec.benchmark import arrays  # noqa: E402
 from mtrec.benchmark.model import device, model_of  # noqa: E402
-from mtrec.data.inputs import stack  # noqa: E402
 from mtrec.training.ahead import made_ahead  # noqa: E402
+from mtrec.training.packed import pack  # noqa: E402
 from mtrec.training.step import Step  # noqa: E402
 
 # As `train.steps_per_call` has it.
@@ -52,7 +51,7 @@ def main() -> None:
 
     def made(call: range) -> dict[int, Any]:
         taken = [batches.step(1, k) for k in call]
-        return {r: stack([slices[r] for slices in taken]) for r in range(replicas)}
+        return {r: pack([slices[r] for slices in taken]) for r in range(replicas)}
 
     if given["what"] == "input":
 
@@ -68,7 +67,7 @@ def main() -> None:
         balancer = mtrec.Fixed()
         weights = dict.fromkeys(model.heads, 1.0)
         balancer.adapt(weights, steps_per_epoch=batches.steps_per_epoch, seed=seed)
-        both = mtrec.Optimizers(OPTIMIZERS[given["optimizer"]](), keras.optimizers.Adam(0.01))
+        both = mtrec.Optimizers(OPTIMIZERS[given["optimizer"]](), mtrec.Adam(0.01))
     step = Step(model, balancer, both, strategy)
     resident = [(call, made(call)) for call in calls] if given["what"] == "resident" else None
 

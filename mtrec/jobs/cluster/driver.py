@@ -37,9 +37,9 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mtrec.config import ClusterConfig, Config
+from mtrec.data.progress import followed_by
 from mtrec.distributed import devices
 from mtrec.distributed.heartbeat import Heart
-from mtrec.distributed.progress import followed_by
 from mtrec.errors import PreemptedError, UserError, user_error
 from mtrec.jobs.cluster import nodes, settings
 from mtrec.jobs.cluster.letters import Correspondent, Delivery

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from mtrec.distributed.progress import Stage
+from mtrec.data.progress import Stage
 
 if TYPE_CHECKING:
     from mtrec.jobs.worker import Listener
@@ -45,22 +45,22 @@ class Correspondent:
         self._put("line", text)
 
     def begin(self, stage: Stage) -> None:
-        """See `mtrec.distributed.progress.Follower`."""
+        """See `mtrec.data.progress.Follower`."""
         self._tell("begin", stage)
 
     def advance(self, done: float, total: float, unit: str) -> None:
-        """See `mtrec.distributed.progress.Follower`."""
+        """See `mtrec.data.progress.Follower`."""
         now = time.monotonic()
         if now - self._told_at >= _TELL_SECONDS or done >= total:
             self._told_at = now
             self._tell("advance", done, total, unit)
 
     def end(self, peak: int) -> None:
-        """See `mtrec.distributed.progress.Follower`."""
+        """See `mtrec.data.progress.Follower`."""
         self._tell("end", peak)
 
     def should_stop(self) -> bool:
-        """See `mtrec.distributed.progress.Follower`; asked after each of many short steps."""
+        """See `mtrec.data.progress.Follower`; asked after each of many short steps."""
         now = time.monotonic()
         if now - self._asked_at >= _ASK_SECONDS:
             self._asked_at = now

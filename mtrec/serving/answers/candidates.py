@@ -64,6 +64,20 @@ class Source(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountedSource(Source):
+    """A source of a number of candidates.
+
+    Args:
+        count: How many.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        require("`count`", self.count, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Best(Source):
     """The items of the index that the retrieval head scores highest.
 
@@ -85,18 +99,8 @@ class Best(Source):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Own(Source):
-    """The items that a user has most often, of equally frequent ones the latest first.
-
-    Args:
-        count: How many.
-    """
-
-    count: int
-
-    def __post_init__(self) -> None:
-        require("`count`", self.count, least=1)
+class Own(CountedSource):
+    """The items that a user has most often, of equally frequent ones the latest first."""
 
     def ready(self, known: Known) -> Finder:
         """What counts the items of histories."""
@@ -124,18 +128,8 @@ def most_frequent(history: HistoryInputs, users: tf.Tensor, own: Own) -> tf.Tens
     return tf.scatter_nd(where, items, shape)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Popular(Source):
-    """The items that users have most often.
-
-    Args:
-        count: How many.
-    """
-
-    count: int
-
-    def __post_init__(self) -> None:
-        require("`count`", self.count, least=1)
+class Popular(CountedSource):
+    """The items that users have most often."""
 
     def ready(self, known: Known) -> Finder:
         """What gives all users the same items."""
@@ -143,18 +137,8 @@ class Popular(Source):
         return _of_all(counts, self.count, known.kept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Newest(Source):
-    """The items that were first taken last; those that nobody took are the newest.
-
-    Args:
-        count: How many.
-    """
-
-    count: int
-
-    def __post_init__(self) -> None:
-        require("`count`", self.count, least=1)
+class Newest(CountedSource):
+    """The items that were first taken last; those that nobody took are the newest."""
 
     def ready(self, known: Known) -> Finder:
         """What gives all users the same items."""

@@ -71,10 +71,8 @@ class Formula(Fusion):
         """What the formula names."""
         return self._expression.names
 
-    @tf.autograph.experimental.do_not_convert
     def __call__(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> tf.Tensor:
         """The formula's value."""
-        # What walks through the formula is no code for AutoGraph, which does not know `match`.
         value: tf.Tensor = self._expression.value(outputs)
         return value
 

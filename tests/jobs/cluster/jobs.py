@@ -1,4 +1,4 @@
-"""Main jobs as subprocesses: started, followed line by line, killed, and looked into."""
+"""Main jobs: as subprocesses that are followed line by line and killed, or run here; and traces."""
 
 import json
 import os
@@ -59,6 +59,14 @@ class Job:
         """Reads to the end; returns the exit status."""
         self.follow()
         return self.process.returncode
+
+
+def ended(cwd, *overrides):
+    """Exit status and text of a main job that this process runs, where nothing is to kill it."""
+    from in_process import called
+
+    done = called("launch", *JOB, "hydra.run.dir=run", *overrides, cwd=cwd)
+    return done.returncode, done.stdout + done.stderr
 
 
 def weights(run_dir):

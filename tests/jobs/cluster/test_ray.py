@@ -3,20 +3,24 @@
 import json
 
 import pytest
-from jobs import Job, logged, mlflow_runs
+from jobs import Job, ended, logged, mlflow_runs
 
+EPOCHS = "train.epochs=2"
 TWO_WORKERS = ("cluster=ray_local", "cluster.num_workers=2")
 
 
 def finished(cwd, *overrides):
-    job = Job(cwd, "train.epochs=2", *overrides)
+    job = Job(cwd, EPOCHS, *overrides)
     assert job.end() == 0, job.text
     return cwd
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("here"))
+    cwd = tmp_path_factory.mktemp("here")
+    status, text = ended(cwd, EPOCHS)
+    assert status == 0, text
+    return cwd
 
 
 def assert_same_metrics(here, there):

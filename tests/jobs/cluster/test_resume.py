@@ -1,11 +1,11 @@
-"""A job in this process goes on from where it was."""
+"""A job without Ray goes on from where it was."""
 
 import os
 import shutil
 import signal
 
 import pytest
-from jobs import Job, logged, mlflow_runs, weights
+from jobs import Job, ended, logged, mlflow_runs, weights
 
 EPOCHS = "train.epochs=30"
 
@@ -47,9 +47,9 @@ def test_a_job_that_is_refused_for_its_data_leaves_its_mlflow_run_as_it_was(pree
     split = cwd / "run" / "data" / "split.json"
     kept = split.read_text()
     split.write_text('{"digest": "of another split"}')
-    job = Job(cwd, EPOCHS, "train.resume=run")
-    assert job.end() == 1
-    assert "digest of its split was of another" in job.text
+    status, text = ended(cwd, EPOCHS, "train.resume=run")
+    assert status == 1
+    assert "digest of its split was of another" in text
     assert mlflow_runs(cwd) == ["KILLED"]
     split.write_text(kept)
 
@@ -87,9 +87,9 @@ def test_a_damaged_last_checkpoint_is_skipped_for_the_one_before(uninterrupted, 
 
 
 def test_a_finished_job_says_so(uninterrupted):
-    job = Job(uninterrupted.parent, EPOCHS)
-    assert job.end() == 0
-    assert job.text.splitlines() == [
+    status, text = ended(uninterrupted.parent, EPOCHS)
+    assert status == 0
+    assert text.splitlines() == [
         "finished before; train.resume=never would start anew",
         f"run: {uninterrupted}",
     ]
@@ -99,32 +99,31 @@ def test_a_finished_job_started_again_sends_what_mlflow_missed(workplace, uninte
     shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
     unsent = tmp_path / "run" / "mlflow_unsent.jsonl"
     unsent.write_text('{"kind": "metrics", "metrics": {"late": 1.0}, "step": 3, "time": 1}\n')
-    job = Job(tmp_path, EPOCHS)
-    assert job.end() == 0
-    assert job.text.startswith("finished before; train.resume=never")
+    status, text = ended(tmp_path, EPOCHS)
+    assert status == 0
+    assert text.startswith("finished before; train.resume=never")
     assert not unsent.exists()
     assert logged(tmp_path)["late", 3] == 1
 
 
 def test_another_config_is_refused_by_name(uninterrupted):
-    job = Job(uninterrupted.parent, EPOCHS, "seed=7")
-    assert job.end() == 1
-    assert "seed was 42 and is 7" in job.text
+    status, text = ended(uninterrupted.parent, EPOCHS, "seed=7")
+    assert status == 1
+    assert "seed was 42 and is 7" in text
 
 
 def test_resume_from_nowhere_is_refused(tmp_path):
-    job = Job(tmp_path, "train.resume=elsewhere")
-    assert job.end() == 1
-    assert "train.resume must be auto, never or a run directory; got elsewhere" in job.text
+    status, text = ended(tmp_path, "train.resume=elsewhere")
+    assert status == 1
+    assert "train.resume must be auto, never or a run directory; got elsewhere" in text
 
 
 def test_never_starts_anew_in_the_same_directory(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted, tmp_path / "run")
-    refused = Job(tmp_path, "data.split.train_share=1.5", "train.resume=never")
-    assert refused.end() == 1
+    assert ended(tmp_path, "data.split.train_share=1.5", "train.resume=never")[0] == 1
     assert weights(tmp_path / "run") == weights(uninterrupted)
-    job = Job(tmp_path, "train.epochs=1", "train.resume=never")
-    assert job.end() == 0, job.text
+    status, text = ended(tmp_path, "train.epochs=1", "train.resume=never")
+    assert status == 0, text
     assert mlflow_runs(tmp_path) == ["FINISHED"]
     # 150 users in batches of 30.
     assert list(weights(tmp_path / "run"))[-1] == "step-00000005"
