@@ -23,8 +23,6 @@ from mtrec.errors import UserError, require
 from mtrec.model.bags import BagRows, mean, unknown_where
 from mtrec.model.pooling import Pooling
 
-SECONDS_PER_DAY = 86_400
-
 
 class Feature(keras.layers.Layer, ABC):
     """A column of the users' or items' table and how it becomes a vector.
@@ -364,36 +362,6 @@ class Numeric(Dense):
     def recipe(self) -> dict[str, Any]:
         """Mean and deviation."""
         return {"kind": "number", "mean": float(self.mean), "deviation": float(self.deviation)}
-
-
-class Timestamp(Dense):
-    """A moment: its place in the observed span, and sine and cosine of the day and week it is in.
-
-    Values are seconds since 1970 (UTC); a missing one is 0 or NaN and encodes to zeros.
-    """
-
-    width = 5
-
-    def adapt(self, values: Column) -> None:
-        """Learns the observed span."""
-        known = np.asarray(values, np.float64)
-        known = known[np.isfinite(known) & (known != 0)]
-        self.first = float(known.min()) if len(known) else 0.0
-        self.last = float(known.max()) if len(known) else 0.0
-
-    def encode(self, values: Column) -> np.ndarray:
-        """`[rows, 5]`: trend in [-1, 1], then sine and cosine of time of day and day of week."""
-        seconds = np.asarray(values, np.float64)
-        known = np.isfinite(seconds) & (seconds != 0)
-        seconds = np.where(known, seconds, self.first)
-        trend = 2 * (seconds - self.first) / max(self.last - self.first, 1.0) - 1
-        day = 2 * np.pi * seconds / SECONDS_PER_DAY
-        columns = [trend, np.sin(day), np.cos(day), np.sin(day / 7), np.cos(day / 7)]
-        return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
-
-    def recipe(self) -> dict[str, Any]:
-        """The observed span."""
-        return {"kind": "moment", "first": self.first, "last": self.last}
 
 
 class History:
