@@ -19,6 +19,7 @@ _HOMES = {
     "mtrec.heads.amount": ["Amount"],
     "mtrec.heads.binary": ["Binary"],
     "mtrec.heads.contrastive": ["Contrastive"],
+    "mtrec.heads.given": ["Product", "Transfer"],
     "mtrec.heads.head": ["Head"],
     "mtrec.heads.ordinal": ["Ordinal"],
     "mtrec.heads.pair": ["PairHead"],

@@ -24,6 +24,8 @@ class Binary(PairHead):
         pair: The arguments of `PairHead`.
     """
 
+    odds = True
+
     def __init__(self, *, at_least: float, **pair: Any) -> None:
         super().__init__(**pair)
         self.at_least = at_least

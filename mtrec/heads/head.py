@@ -45,7 +45,8 @@ class HeldOut:
 
     Attributes:
         users: User row of each evaluated user, or of each request's, `[U]`, ascending.
-        counts: How many of the known entries of that user are known, the oldest, `[U]`.
+        counts: How many of that user's entries in `histories` are known when they are asked about,
+            the oldest, `[U]`.
         requests: Row of the requests' table of each request, `[U]`, 0 for a user.
         times: Seconds since 1970 of the first held-out interaction of each, `[U]`.
         owner: Position in `users` of each held-out interaction, `[H]`, ascending.
@@ -55,7 +56,9 @@ class HeldOut:
         time: Seconds since 1970 of each held-out interaction, `[H]`, 0 where there is none.
         new: Whether the user did not have the item before, `[H]`.
         asked: Whether it tests retrieval, `[H]`: what is new, or of data with repeats, all.
-        known: The items each user is known to have; they are recommended again with repeats alone.
+        known: What users are known to have, by which items are popular and users active.
+        histories: What they have by then; they are recommended again with repeats alone. Of data
+            that is asked for by request, requests that are held out and earlier are among it.
         dataset: The data, for the columns that metrics are sliced by.
     """
 
@@ -70,16 +73,18 @@ class HeldOut:
     new: np.ndarray
     asked: np.ndarray
     known: Histories
+    histories: Histories
     dataset: Dataset
 
     def inputs(self, users: slice | np.ndarray) -> QueryInputs:
         """What is known of some users, given by their positions, when they are asked about."""
         own = self.counts[users], self.requests[users], self.times[users]
-        return QueryInputs.of(self.users[users], self.known, *own)
+        return QueryInputs.of(self.users[users], self.histories, *own)
 
-    def entries(self, users: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in `known` of what they have by then, and for each its owner from 0 on."""
-        return self.known.entries(self.users[users], self.counts[users])
+    def own(self, users: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Item rows of what they have by then, oldest first, and the owner of each from 0 on."""
+        entries, owners = self.histories.entries(self.users[users], self.counts[users])
+        return self.histories.items[entries], owners
 
     def of(self, users: slice) -> "HeldOut":
         """Those of some users alone, given by their positions `start:stop` in `users`."""

@@ -88,6 +88,11 @@ def score_all_gradients(
 
 def score_all_in_numpy(query: np.ndarray, candidate: np.ndarray, out: np.ndarray) -> np.ndarray:
     """`score_all` of arrays into `out`, with no more than one of a pair's other scores beside."""
+    if query.ndim == 2 and len(query) == 1:
+        # BLAS would take threads, which wait for each other by spinning: on cores that others use
+        # too, that is most of what one query costs.
+        np.einsum("cd,d->c", candidate, query[0], out=out[0])
+        return out
     if query.ndim == 2:
         return np.matmul(query, candidate.T, out=out)
     np.matmul(query[:, 0], candidate.T, out=out)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,47 +15,13 @@ from mtrec.distributed.tables import seed_for
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.cross import Cross
+from mtrec.heads.given import Given
 from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.heads.moving_biases import MovingBiases
+from mtrec.heads.pairs import Judged, Learnt, Told
 
 # Interactions that are measured at a time.
 ROWS_AT_ONCE = 65_536
-
-
-class Learnt(NamedTuple):
-    """The pairs of a batch that a head learns from.
-
-    Attributes:
-        query: Position of the query of each, `[N]`.
-        item: Position of the item in `Batch.items`, `[N]`.
-        time: Seconds since 1970, `[N]`.
-        before: What the user did with the item before; see `Rows`.
-        label: The label, NaN where there is none, `[N]`.
-        weight: 1 for a pair, 0 for padding, `[N]`.
-    """
-
-    query: tf.Tensor
-    item: tf.Tensor
-    time: tf.Tensor
-    before: tf.Tensor
-    label: tf.Tensor
-    weight: tf.Tensor
-
-
-class Judged(NamedTuple):
-    """The pairs of held-out queries that a head is judged by.
-
-    Attributes:
-        owner: Position in `HeldOut.users` of the query of each, ascending, `[N]`.
-        item: Item row, `[N]`.
-        label: The label, `[N]`.
-        time: Seconds since 1970, `[N]`.
-    """
-
-    owner: np.ndarray
-    item: np.ndarray
-    label: np.ndarray
-    time: np.ndarray
 
 
 class PairHead(Head):
@@ -68,6 +34,9 @@ class PairHead(Head):
     with the squares of what moves the biases. Rows without the label are masked. What `features`
     make of a pair is a vector that comes to q, and a number for each member that comes to the
     output.
+
+    With `given` it is conditioned on another head, whose representations follow its own, and with
+    `where` its space of samples is a part of the rows.
 
     A head has members, which differ in the factors p and q they started from. Each learns as if it
     were alone, and their mean is what is told: an ensemble (Lakshminarayanan et al., NeurIPS 2017)
@@ -84,11 +53,17 @@ class PairHead(Head):
             stay. See `MovingBiases`.
         sampling_rate: See `Head`.
         features: Features of the pair by name; see `mtrec.model.pair_features`.
+        given: What it makes of another head's output; null to stand alone. See `Given`.
+        where: The label, such as a click, that must be above 0 for a row to be of its space of
+            samples; null for all rows.
 
     Raises:
         UserError: If there is no member, a width below 1, a negative number of cross layers or
             regularisation, or too few bins.
     """
+
+    # Whether the output is log odds.
+    odds = False
 
     def __init__(
         self,
@@ -102,6 +77,8 @@ class PairHead(Head):
         moving_biases: int | None = None,
         sampling_rate: float = 1.0,
         features: Mapping[str, Any] | None = None,
+        given: Given | None = None,
+        where: str | None = None,
     ) -> None:
         if members < 1:
             raise UserError(f"`members` must be at least 1; got {members}.")
@@ -118,6 +95,8 @@ class PairHead(Head):
         self.l2 = l2
         self.cross_layers = cross
         self.moving = None if moving_biases is None else MovingBiases(bins=moving_biases)
+        self.given = given
+        self.where = where
         self.features = features or {}
         # What makes vectors of them, which the model gives.
         self.pair: Any = None
@@ -181,10 +160,33 @@ class PairHead(Head):
         if self.pair:
             dim = (self.dim or 0) + self.members
             self.pair.adapt(dataset, fit, head=name, dim=dim, seed=seed)
+        if self.given:
+            self.given.create(self, name=name, seed=seed)
+
+    def known(self, dataset: Dataset, fit: np.ndarray, label: str, name: str) -> np.ndarray:
+        """The label where it is of the head's space of samples, or else NaN; see `Head`."""
+        labels = super().known(dataset, fit, label, name)
+        if self.where is not None:
+            labels = np.where(super().known(dataset, fit, self.where, name) > 0, labels, np.nan)
+            if not np.isfinite(labels).any():
+                raise UserError(
+                    f"`heads.{name}.where` must leave rows to learn from; no row to fit has a "
+                    f"{label} and a {self.where} above 0. Set `heads.{name}.where`=null."
+                )
+        return labels
 
     def learns(self, dataset: Dataset, fit: np.ndarray) -> np.ndarray:
-        """The training rows that carry the label."""
-        return fit[np.isfinite(np.asarray(dataset.interactions[self.label])[fit])]
+        """The training rows that carry the label, and are of its space of samples."""
+        labels = {name: np.asarray(dataset.interactions[name])[fit] for name in dataset.labels}
+        return fit[np.isfinite(self._label(labels))]
+
+    def _label(self, labels: Mapping[str, Any]) -> Any:
+        """The label of rows, `[N]`, NaN where there is none or another space of samples."""
+        label = labels[self.label]
+        if self.where is None:
+            return label
+        choose = np.where if isinstance(label, np.ndarray) else tf.where
+        return choose(labels[self.where] > 0, label, np.float32("nan"))
 
     def biases(
         self, users: tf.Tensor, items: tf.Tensor, time: tf.Tensor | None
@@ -244,11 +246,31 @@ class PairHead(Head):
 
     def mean_output(self, query: tf.Tensor, candidate: tf.Tensor, pairs: PairInputs) -> tf.Tensor:
         """The members' mean for pairs `[N, D]`; without a time, at the end of training."""
+        return tf.reduce_mean(self.told(query, candidate, pairs).output, axis=-1)
+
+    def told(self, query: tf.Tensor, candidate: tf.Tensor, pairs: PairInputs) -> Told:
+        """What it tells of pairs.
+
+        Args:
+            query: Its query representations `[N, D]`, those of the head that is given beside them.
+            candidate: Candidate representations, likewise.
+            pairs: The pairs; without a time, at the end of training.
+        """
+        p, q = query[:, : self.dim], candidate[:, : self.dim]
         users = tf.gather(pairs.queries.users, pairs.query)
-        time = None if isinstance(pairs.time, tuple) else pairs.time
-        user_bias, item_bias, _ = self.biases(users, pairs.items, time)
-        pair = self.pair(pairs) if self.pair else None
-        return tf.reduce_mean(self.output(query, candidate, user_bias, item_bias, pair), axis=-1)
+        timeless = self.moving is None or isinstance(pairs.time, tuple)
+        biases = self.biases(users, pairs.items, None if timeless else pairs.time)
+        size = biases[2][:, 0] + tf.reduce_sum(p * p + q * q, axis=-1) / self.members
+        pair = None
+        if self.pair:
+            pair = self.pair(pairs)
+            size += tf.reduce_sum(pair * pair, axis=-1) / self.members
+        output, hidden, cost = self.output(p, q, *biases[:2], pair), p * q, self.l2 * size
+        if self.given:
+            others = query[:, self.dim :], candidate[:, self.dim :]
+            output, hidden, more = self.given(output, hidden, *others, pairs)
+            cost += more
+        return Told(output, hidden, cost)
 
     @abstractmethod
     def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
@@ -259,28 +281,22 @@ class PairHead(Head):
 
     def learnt(self, batch: Batch) -> Learnt:
         """What it learns from: the rows of a batch with its label."""
-        rows, label = batch.rows, batch.rows.labels[self.label]
+        rows, label = batch.rows, self._label(batch.rows.labels)
         return Learnt(rows.query, rows.item, rows.time, rows.before, label, rows.weight)
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """Error and regularisation of each pair, masked where there is no label."""
         batch, learnt = examples.batch, self.learnt(examples.batch)
-        p = tf.gather(examples.query, learnt.query)  # [N, D]
-        q = tf.gather(examples.item, learnt.item)  # [N, D]
-        users = tf.gather(batch.query.users, learnt.query)
         items = tf.gather(batch.items, learnt.item)
-        user_bias, item_bias, size = self.biases(users, items, learnt.time if self.moving else None)
-        size = size[:, 0] + tf.reduce_sum(p * p + q * q, axis=-1) / self.members
-        pair = None
-        if self.pair:
-            told = PairInputs(batch.query, learnt.query, items, learnt.time, learnt.before)
-            pair = self.pair(told)
-            size += tf.reduce_sum(pair * pair, axis=-1) / self.members
+        told = self.told(
+            tf.gather(examples.query, learnt.query),
+            tf.gather(examples.item, learnt.item),
+            PairInputs(batch.query, learnt.query, items, learnt.time, learnt.before),
+        )
         known = tf.math.is_finite(learnt.label)
-        output = self.output(p, q, user_bias, item_bias, pair)
         label = tf.where(known, learnt.label, 0.0)[:, tf.newaxis]
-        error = tf.reduce_mean(self.error(output, label, batch), axis=-1)
-        return error + self.l2 * size, learnt.weight * tf.cast(known, tf.float32)
+        error = tf.reduce_mean(self.error(told.output, label, batch), axis=-1)
+        return error + told.cost, learnt.weight * tf.cast(known, tf.float32)
 
     def measure(
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
@@ -300,7 +316,7 @@ class PairHead(Head):
 
     def judged(self, held_out: HeldOut) -> Judged:
         """What it is judged by: the interactions that carry the label."""
-        label = held_out.labels[self.label]
+        label = self._label(held_out.labels)
         known = np.isfinite(label)
         columns = held_out.owner, held_out.item, label, held_out.time
         return Judged(*(column[known] for column in columns))

@@ -27,9 +27,8 @@ class Ranking(PairHead):
 
     def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """A row's share of its query's cross-entropy, times the query's rows."""
-        known = batch.rows.weight * tf.cast(
-            tf.math.is_finite(batch.rows.labels[self.label]), tf.float32
-        )
+        known = tf.math.is_finite(self.learnt(batch).label)
+        known = batch.rows.weight * tf.cast(known, tf.float32)
         known = known[:, tf.newaxis]
         owner, queries = batch.rows.query, tf.shape(batch.query.users)[0]
         rows = tf.gather(tf.math.unsorted_segment_sum(known, owner, queries), owner)

@@ -176,9 +176,9 @@ class ByOwn(Scored):
         self._held_out, self._num_items = held_out, held_out.dataset.num_items
 
     def score(self, users: slice) -> None:
-        entries, owners = self._held_out.entries(users)
+        items, owners = self._held_out.own(users)
         ends = np.searchsorted(owners, np.arange(1, users.stop - users.start))
-        self._own = np.split(self._held_out.known.items[entries] - 1, ends)  # oldest first
+        self._own = np.split(items - 1, ends)  # oldest first
 
     def row(self, place: int) -> np.ndarray:
         items = self._own[place]
@@ -280,8 +280,8 @@ def _left_out(held_out: HeldOut, users: slice) -> list[np.ndarray]:
     """
     if held_out.dataset.repeats:
         return [np.zeros(0, np.int64)] * (users.stop - users.start)
-    entries, owners = held_out.entries(users)
+    items, owners = held_out.own(users)
     width = held_out.dataset.num_items
-    pairs = np.unique(owners.astype(np.int64) * width + held_out.known.items[entries] - 1)
+    pairs = np.unique(owners.astype(np.int64) * width + items - 1)
     ends = np.searchsorted(pairs, width * np.arange(1, users.stop - users.start))
     return np.split(pairs % width, ends)

@@ -14,7 +14,7 @@ from mtrec.errors import UserError
 from mtrec.heads.binary import Binary
 from mtrec.heads.head import HeldOut
 from mtrec.heads.membership import is_in
-from mtrec.heads.pair import Judged, Learnt
+from mtrec.heads.pairs import Judged, Learnt
 
 
 class Repeat(Binary):
@@ -89,9 +89,8 @@ class Repeat(Binary):
     def judged(self, held_out: HeldOut) -> Judged:
         """Each query with each item that it may take again."""
         width = held_out.dataset.num_items + 1
-        everybody = slice(0, len(held_out.users))
-        entries, owners = held_out.entries(everybody)
-        pairs = np.unique(owners.astype(np.int64) * width + held_out.known.items[entries])
+        items, owners = held_out.own(slice(0, len(held_out.users)))
+        pairs = np.unique(owners.astype(np.int64) * width + items)
         taken = held_out.owner[held_out.asked].astype(np.int64) * width
         label = np.isin(pairs, taken + held_out.item[held_out.asked])
         owner = (pairs // width).astype(np.int32)

@@ -12,12 +12,13 @@ from mtrec.config import Config
 from mtrec.data.inputs import QueryInputs
 from mtrec.errors import UserError
 from mtrec.heads import metrics
-from mtrec.heads.head import HeldOut
+from mtrec.heads.head import HeldOut, Report
+from mtrec.heads.tally import PerUser
 from mtrec.jobs import build
 from mtrec.jobs.keys import told_in_keys
 from mtrec.serving.answer import Answerer, check_names
 from mtrec.serving.answers.candidates import Own
-from mtrec.serving.answers.fuse import WEIGHTS, RankSum
+from mtrec.serving.answers.fuse import WEIGHTS
 from mtrec.serving.index import Index
 from mtrec.serving.run import Run
 
@@ -67,20 +68,32 @@ class Wanted:
             inputs = self.held_out.inputs(self.users[part])
             yield inputs, self.owner[rows] - part.start, self.item[rows]
 
+    def report(self, ranks: np.ndarray, rows: np.ndarray) -> Report:
+        """Ranking metrics of some of the items, given by a mask, `[H]`, from their ranks, `[h]`."""
+        users, owner = np.unique(self.owner[rows], return_inverse=True)
+        found = metrics.ranking(ranks, owner, len(users))
+        per_user = PerUser.summed(found, self.users[users], len(self.held_out.users))
+        if self.held_out.dataset.by_request:
+            per_user = per_user.by_user(self.held_out.users)
+        means = {name: float(values.mean()) for name, values in found.items()}
+        return Report(metrics=means, per_user=per_user)
+
     def mean_share(self, found: np.ndarray) -> float:
         """The share of a user's items that is found, `[H]`, as a mean over users."""
         total, hits = np.bincount(self.owner), np.bincount(self.owner, weights=found)
         return float(np.mean(hits / total))
 
 
-def measure(run: Run, index: Index, held_out: HeldOut) -> dict[str, float]:
+def measure(run: Run, index: Index, held_out: HeldOut) -> dict[str, Report]:
     """What answers reach on a held-out part, as means over users.
 
     Returns:
-        Recall, NDCG and the like by the names of `mtrec.heads.metrics.ranking`, and what each stage
-        leaves of it: `filter_recall`, the share of a user's items that the filter lets through,
-        `candidates_recall`, the share that is among the candidates, and `fused_recall_at_10`,
-        recall before the items are arranged. Nothing without an item to answer with.
+        `answer`: recall, NDCG and the like by the names of `mtrec.heads.metrics.ranking`, and what
+        each stage leaves of it: `filter_recall`, the share of a user's items that the filter lets
+        through, `candidates_recall`, the share that is among the candidates, and
+        `fused_recall_at_10`, recall before the items are arranged. Of data with repeats also
+        `answer/new` and `answer/repeat`, of the items that users do not have and of those they do,
+        as the one list has them. Nothing without an item to answer with.
     """
     wanted = Wanted.of(run, held_out)
     if not len(wanted.users):
@@ -94,13 +107,18 @@ def measure(run: Run, index: Index, held_out: HeldOut) -> dict[str, float]:
     candidates, fused, answered = (np.concatenate(found) for found in ranks.values())
     data, filter_ = run.dataset, run.answer.filter
     allowed = filter_.kept(data)[wanted.item - 1] & (wanted.new | filter_.keeps_seen(data))
-    ranking = metrics.ranking(answered, wanted.owner, len(wanted.users))
-    return {
-        "filter_recall": wanted.mean_share(allowed),
-        "candidates_recall": wanted.mean_share(candidates < NOWHERE),
-        "fused_recall_at_10": wanted.mean_share(fused < 10),
-        **{name: float(values.mean()) for name, values in ranking.items()},
+    kinds = {"answer": np.ones(len(answered), bool)}
+    if data.repeats:
+        kinds |= {"answer/new": wanted.new, "answer/repeat": ~wanted.new}
+    reports = {
+        name: wanted.report(answered[rows], rows) for name, rows in kinds.items() if rows.any()
     }
+    reports["answer"].metrics.update(
+        filter_recall=wanted.mean_share(allowed),
+        candidates_recall=wanted.mean_share(candidates < NOWHERE),
+        fused_recall_at_10=wanted.mean_share(fused < 10),
+    )
+    return reports
 
 
 NOWHERE = np.iinfo(np.int32).max
@@ -121,22 +139,23 @@ def tuned(run: Run, index: Index, validation: HeldOut) -> Run:
     others stay; all are gone over twice.
     """
     fuse = run.answer.fuse
-    if not isinstance(fuse, RankSum) or not fuse.untuned:
+    if not fuse or not fuse.untuned:
         return run
     wanted = Wanted.of(run, validation, MOST_USERS)
     answerer = Answerer(run, index, traced=False, known=validation.known)
-    shares: list[dict[str, np.ndarray]] = []
+    prepared: list[dict[str, np.ndarray]] = []
     targets = []
     for inputs, owner, item in wanted.parts():
         items, told = answerer.told(inputs)
-        shares.append({n: np.asarray(v) for n, v in fuse.shares(told, items > 0).items()})
+        ready = fuse.prepared(told, items > 0)
+        prepared.append({name: np.asarray(values) for name, values in ready.items()})
         place = _places(np.asarray(items), owner, item)
         targets.append((owner, place, np.asarray(items) > 0))
 
     def reached(weights: dict[str, float]) -> float:
         ranks = []
-        for share, (owner, place, valid) in zip(shares, targets, strict=True):
-            total = np.where(valid, sum(w * share[n] for n, w in weights.items()), -np.inf)
+        for ready, (owner, place, valid) in zip(prepared, targets, strict=True):
+            total = np.where(valid, fuse.combined(ready, weights), -np.inf)
             order = np.argsort(np.argsort(-total, axis=1, kind="stable"), axis=1, kind="stable")
             there = place < NOWHERE
             found = order[owner, np.where(there, place, 0)]
@@ -185,7 +204,7 @@ def check(config: Config, run: Run, validation: HeldOut) -> None:
                 f"`candidates.{name}` must be left out where `filter.seen` leaves none of what a "
                 "user has. Leave it out, or set `repeats`=true."
             )
-    untuned = answer.fuse.untuned if isinstance(answer.fuse, RankSum) else []
+    untuned = answer.fuse.untuned if answer.fuse else []
     if untuned and not len(Wanted.of(run, validation).users):
         raise UserError(
             "`fuse.weights` must be numbers without a validation part to choose them on; got null "

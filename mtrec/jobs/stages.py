@@ -12,7 +12,6 @@ from mtrec.reports import per_user
 from mtrec.serving import export as exporting
 from mtrec.serving import index as indexing
 from mtrec.serving import run
-from mtrec.serving.answers.fuse import RankSum
 from mtrec.tracking import run_dir
 from mtrec.tracking.whole import write_text
 from mtrec.training.evaluate import (
@@ -59,11 +58,15 @@ def evaluate(
         metrics |= flat_metrics(reports, split)
     details = {name: {"slices": report.slices, **report.tables} for name, report in reports.items()}
     (trained.directory / run_dir.EVALUATION).write_text(json.dumps(details, indent=1) + "\n")
+    _save_users(trained, reports, evaluator)
+    run_dir.save_metrics(metrics, trained.directory)
+    return metrics, reports
+
+
+def _save_users(trained: run.Run, reports: Mapping[str, Report], evaluator: Evaluator) -> None:
     rows = np.unique(evaluator.held_out.users)
     user_ids = np.asarray(trained.dataset.users[trained.dataset.user_key][rows])
     per_user.save(reports, user_ids, trained.directory / run_dir.USERS)
-    run_dir.save_metrics(metrics, trained.directory)
-    return metrics, reports
 
 
 def _evaluator(trained: run.Run, split: str, sample: Sample) -> Evaluator:
@@ -94,7 +97,8 @@ def answer(
 ) -> tuple[run.Run, Metrics]:
     """Chooses the weights of answers that are to be chosen, and looks at what answers reach.
 
-    Adds to `metrics.json`, and writes `answer.json` where weights were chosen.
+    Adds to `metrics.json` and `evaluation_users.parquet`, and writes `answer.json` where weights
+    were chosen.
 
     Args:
         trained: The run.
@@ -104,13 +108,14 @@ def answer(
     Returns:
         The run with those weights, and `test/answer/<metric>`; see `mtrec.jobs.answers.measure`.
     """
-    parts = {split: _evaluator(trained, split, sample).held_out for split in SPLITS}
-    chosen = answers.tuned(trained, index, parts["val"])
-    if isinstance(chosen.answer.fuse, RankSum) and chosen is not trained:
+    chosen = answers.tuned(trained, index, _evaluator(trained, "val", sample).held_out)
+    if chosen.answer.fuse and chosen is not trained:
         weights = dict(chosen.answer.fuse.weights)
         write_text(trained.directory / run_dir.WEIGHTS, json.dumps(weights) + "\n")
-    found = answers.measure(chosen, index, parts["test"])
-    metrics = {f"test/answer/{name}": value for name, value in found.items()}
+    test = _evaluator(trained, "test", sample)
+    reports = answers.measure(chosen, index, test.held_out)
+    _save_users(trained, reports, test)
+    metrics = flat_metrics(reports, "test")
     run_dir.save_metrics(run_dir.load_metrics(trained.directory) | metrics, trained.directory)
     return chosen, metrics
 

@@ -11,7 +11,9 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import QueryInputs
 from mtrec.data.requests import QueryColumns
 from mtrec.errors import UserError
+from mtrec.heads.given import Given
 from mtrec.heads.head import Head
+from mtrec.heads.pair import PairHead
 from mtrec.model.bags import known_rows
 from mtrec.model.experts import SHARED
 from mtrec.model.pair_features import PairFeatures
@@ -35,8 +37,9 @@ class Recommender(keras.layers.Layer):
         self.candidate = candidate
         self.heads = dict(heads)
         for head in heads.values():
-            if features := getattr(head, "features", None):
-                head.pair = PairFeatures(features)
+            if isinstance(head, PairHead) and head.features:
+                head.pair = PairFeatures(head.features)
+        self._bind()
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, seed: int) -> "Recommender":
         """Fits features and heads to the data and makes all weights; returns the model itself.
@@ -80,6 +83,33 @@ class Recommender(keras.layers.Layer):
             for name, paths in viewed.items()
         }
         return self
+
+    def _bind(self) -> None:
+        """Gives heads those that they are conditioned on."""
+        for name, head in self.heads.items():
+            seen, given = [name], _given(head)
+            while given:
+                other = self.heads.get(given.head)
+                if given.head in seen or not isinstance(other, PairHead):
+                    key = f"heads.{seen[-1]}.given"
+                    raise UserError(
+                        f"`{key}.head` must name a head before it that predicts a number for a "
+                        f"pair, and has a weight above 0; got {given.head}, there are "
+                        f"{', '.join(self.heads)}. Correct it, or set `{key}`=null."
+                    )
+                if len(seen) == 1:
+                    given.bind(head, other)
+                seen.append(given.head)
+                given = _given(other)
+
+    def _conditioned(self, vectors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Each head's representations, those of the head that it is given behind its own."""
+
+        def whole(name: str) -> tf.Tensor:
+            given, own = _given(self.heads[name]), vectors[name]
+            return tf.concat([own, whole(given.head)], axis=-1) if given else own
+
+        return {name: whole(name) for name in vectors}
 
     def _check(self) -> None:
         query, candidate = self.query.output_dim, self.candidate.output_dim
@@ -173,7 +203,10 @@ class Recommender(keras.layers.Layer):
             ]
             for head in self.heads
         }
-        return self.query(users, self._pooled(inputs), self._told(inputs), inputs.draw, labelled)
+        told = self._told(inputs)
+        return self._conditioned(
+            self.query(users, self._pooled(inputs), told, inputs.draw, labelled)
+        )
 
     def _told(self, inputs: QueryInputs) -> dict[str, Any]:
         """Encoded values in place of the users' table's: what was sent, and requests' context."""
@@ -199,7 +232,7 @@ class Recommender(keras.layers.Layer):
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Candidate representations of item rows `[M]`."""
-        return self.candidate(rows, {})
+        return self._conditioned(self.candidate(rows, {}))
 
     def views(self, head: str, rows: tf.Tensor, draw: tf.Tensor) -> list[tf.Tensor]:
         """Two views of item rows `[M]`, each made of the features that the other hides.
@@ -221,3 +254,8 @@ class Recommender(keras.layers.Layer):
             "query": self.query.gates(inputs.users, self._pooled(inputs), self._told(inputs)),
             "candidate": self.candidate.gates(items, {}, {}),
         }
+
+
+def _given(head: Head) -> Given | None:
+    """What a head makes of another one's output, if it does."""
+    return head.given if isinstance(head, PairHead) else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def save(reports: "Mapping[str, Report]", user_ids: np.ndarray, path: Path) -> None:
-    """Writes the file.
+    """Writes the file, or adds to the one that is there of the same users.
 
     Args:
         reports: What each head found on the same held-out rows.
@@ -26,12 +26,15 @@ def save(reports: "Mapping[str, Report]", user_ids: np.ndarray, path: Path) -> N
     """
     import pandas as pd
 
-    columns: dict[str, np.ndarray] = {"user": user_ids}
+    table = pd.DataFrame({"user": user_ids})
+    if path.is_file() and table["user"].equals((there := pd.read_parquet(path))["user"]):
+        table = there
+    columns: dict[str, np.ndarray] = {}
     for head, report in reports.items():
         if report.per_user is not None:
             columns[f"{head}/count"] = report.per_user.count
             columns |= {f"{head}/{n}": total for n, total in report.per_user.totals.items()}
-    pd.DataFrame(columns).to_parquet(path, index=False)
+    table.assign(**columns).to_parquet(path, index=False)
 
 
 def load(path: Path) -> "pd.DataFrame":

@@ -16,7 +16,7 @@ from mtrec.errors import UserError
 from mtrec.heads.head import unit
 from mtrec.heads.max_similarity import score_pairs
 from mtrec.heads.membership import is_in
-from mtrec.serving.answers.candidates import Asked, Known
+from mtrec.serving.answers.candidates import Asked, ForAll, Known
 from mtrec.serving.index import Index
 from mtrec.serving.run import Run
 
@@ -71,13 +71,18 @@ class Answerer:
         places[rows] = np.arange(len(rows))
         self._rows, self._places = variable(rows + 1), variable(places)
         self._kept = variable(np.concatenate([[False], kept]))
-        self._finders = [
-            source.ready(Known(data, run.known if known is None else known, kept))
-            for source in self._answer.candidates.values()
-        ]
+        all_known = Known(data, run.known if known is None else known, kept)
+        self._finders = [s.ready(all_known) for s in self._answer.candidates.values()]
         fuse, arrange = self._answer.fuse, self._answer.arrange
+        told = {
+            name: np.concatenate([[np.nan], source.values(all_known)])
+            for name, source in _for_all(run).items()
+        }
         columns = fuse.names - _of_heads(run) if fuse else set()
-        self._columns = {n: variable(data.items[n].astype(np.float32)) for n in columns}
+        self._columns = {
+            n: variable((told[n] if n in told else data.items[n]).astype(np.float32))
+            for n in columns
+        }
         self._categories = variable(arrange.categories(data)) if arrange else None
         held = [self._rows, self._places, self._kept, self._categories, *self._columns.values()]
         self.resources = [each for each in (module, *held) if each is not None]
@@ -236,7 +241,7 @@ class Answerer:
 
 
 def check_names(run: Run) -> None:
-    """Raises a `UserError` if an answer's fusion reads what no head and no column tells."""
+    """Raises a `UserError` if an answer's fusion reads what no head, source or column tells."""
     if run.answer.fuse is None:
         return
     numbers = {
@@ -244,12 +249,19 @@ def check_names(run: Run) -> None:
         for name, column in run.dataset.items.items()
         if isinstance(column, np.ndarray) and column.ndim == 1
     }
-    heads = _of_heads(run)
-    for name in run.answer.fuse.names - heads - numbers:
+    heads, sources = _of_heads(run), _for_all(run)
+    for name in run.answer.fuse.names - heads - numbers - set(sources):
         raise UserError(
-            f"`fuse` must name heads ({', '.join(run.model.heads)}) or columns of numbers of the "
+            f"`fuse` must name heads ({', '.join(run.model.heads)}), sources for all "
+            f"({', '.join(sources) or 'there is none'}) or columns of numbers of the "
             f"items ({', '.join(sorted(numbers)) or 'there is none'}); got {name}."
         )
+
+
+def _for_all(run: Run) -> dict[str, ForAll]:
+    """The sources whose values an answer's fusion may read."""
+    sources = run.answer.candidates.items()
+    return {name: source for name, source in sources if isinstance(source, ForAll)}
 
 
 def _of_heads(run: Run) -> set[str]:

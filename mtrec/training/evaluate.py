@@ -70,7 +70,8 @@ class Evaluator:
         dataset: The data.
         known: What the model may know of each user: rows, what users have by them forming the
             histories, or those histories. But for data with repeats, it is masked.
-        held_out: Rows to judge it on.
+        held_out: Rows to judge it on. A request is asked for with those of its user that are
+            strictly earlier as well.
         population: The users that those of `held_out` were drawn from, for the margins of metrics;
             null where they are all.
 
@@ -90,7 +91,10 @@ class Evaluator:
     ) -> None:
         self.population = population
         columns = {name: np.asarray(c)[held_out] for name, c in dataset.interactions.items()}
-        histories = known if isinstance(known, Histories) else Histories.of(dataset, known)
+        known = known if isinstance(known, Histories) else Histories.of(dataset, known)
+        histories = known
+        if dataset.by_request:
+            histories = Histories.of(dataset, np.union1d(known.rows, held_out))
         order, owner = _queries(columns, by_request=dataset.by_request)
         user, time, item = (columns[name][order] for name in ("user", "timestamp", "item"))
         first = np.flatnonzero(np.diff(owner, prepend=-1))
@@ -117,7 +121,8 @@ class Evaluator:
             time=time.astype(np.int64),
             new=new,
             asked=new | dataset.repeats,
-            known=histories,
+            known=known,
+            histories=histories,
             dataset=dataset,
         )
 

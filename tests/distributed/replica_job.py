@@ -16,6 +16,8 @@ from small_model import contrastive, implicit_squared, rating, recommender, repe
 from small_negatives import negatives
 
 from mtrec.distributed.strategy import make_strategy
+from mtrec.heads.binary import Binary
+from mtrec.heads.given import Product, Transfer
 from mtrec.model.own_items import OwnItems
 from mtrec.training.balance import Uncertainty
 from mtrec.training.evaluate import Evaluator, flat_metrics
@@ -74,11 +76,19 @@ def train(
         if own:
             heads["again"], weights["again"] = repeat(), 0.4
             heads["rating"] = rating(layers=[5], features={"own": OwnItems(units=4)})
+            binary = {"label": "rating", "dim": 4, "members": 2, "layers": [], "l2": 0.01}
+            heads["liked"], weights["liked"] = Binary(at_least=3, **binary), 0.5
+            given = Product(head="liked")
+            heads["loved"], weights["loved"] = Binary(at_least=4, given=given, **binary), 0.5
+            given = Transfer(head="loved", calibration=0.5)
+            heads["adored"] = Binary(at_least=5, given=given, where="rating", **binary)
+            weights["adored"] = 0.5
         if "bins" in how:
             heads["similar"], weights["similar"] = contrastive(), 0.3
         model = recommender(dataset, heads, fit=fit, **how)
         if own:  # far from what it will learn
-            heads["again"].start.assign(3.0)
+            for name in ("again", "liked", "loved", "adored"):
+                heads[name].start.assign(-3.0 if name in ("liked", "loved") else 3.0)
         balancer.adapt(weights, steps_per_epoch=5, seed=3)
         optimizers = Optimizers(
             tables=LazyAdam(learning_rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-3),

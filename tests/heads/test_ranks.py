@@ -160,7 +160,7 @@ def test_where_no_user_is_asked_anything_their_own_items_have_no_top():
     held_out = SimpleNamespace(
         dataset=SimpleNamespace(num_items=3),
         known=SimpleNamespace(items=np.array([2])),
-        entries=lambda users: (np.array([0]), np.array([0])),
+        own=lambda users: (np.array([2]), np.array([0])),
     )
     scored, known = ByOwn(held_out), [np.zeros(0, np.int64)]
     scored.score(slice(0, 1))

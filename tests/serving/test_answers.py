@@ -23,6 +23,7 @@ from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.jobs import answers, build, stages
 from mtrec.model.encode import embed_items, embed_users
+from mtrec.reports import per_user
 from mtrec.serving import export
 from mtrec.serving.answer import Answerer
 from mtrec.serving.answers.arrange import Arrange
@@ -187,13 +188,13 @@ def test_more_items_than_the_stages_leave_are_refused(run, index):
 def test_the_plain_answer_is_judged_as_its_head_and_stages_say_what_they_lose(run, index):
     held_out = evaluator_of("test", run.dataset, run.parts).held_out
     plain = replace(run, answer=PLAIN)
-    found = answers.measure(plain, index, held_out)
+    found = answers.measure(plain, index, held_out)["answer"].metrics
     head = evaluator_of("test", run.dataset, run.parts)(run.model, full=False)["retrieval"].metrics
     for name in ("recall_at_1", "recall_at_10", "ndcg_at_10", "mrr", "hit_rate_at_10"):
         assert found[name] == pytest.approx(head[name])
     assert found["filter_recall"] == 1
 
-    staged = answers.measure(run, index, held_out)
+    staged = answers.measure(run, index, held_out)["answer"].metrics
     kept = STAGED.filter.kept(run.dataset)
     shares, candidates, recall = [], [], []
     for place, user in enumerate(held_out.users):
@@ -212,20 +213,26 @@ def test_the_plain_answer_is_judged_as_its_head_and_stages_say_what_they_lose(ru
     assert 1 > staged["filter_recall"] > staged["candidates_recall"] > staged["recall_at_10"] > 0
 
 
-def test_the_weight_of_a_head_is_the_best_of_the_grid_on_validation(run, index, tmp_path):
-    sum_of_ranks = RankSum(weights={"retrieval": 1.0, "rating": None}, tuned_by="ndcg_at_10")
-    answer = replace(PLAIN, candidates={"best": Best(count=50)}, fuse=sum_of_ranks)
+@pytest.mark.parametrize(
+    ("fuse", "weighed"),
+    [
+        (RankSum(weights={"retrieval": 1.0, "rating": None}, tuned_by="ndcg_at_10"), "rating"),
+        (Formula(formula="retrieval + 9 * w * rating", weights={"w": None}), "w"),
+    ],
+)
+def test_a_weight_is_the_best_of_the_grid_on_validation(run, index, tmp_path, fuse, weighed):
+    answer = replace(PLAIN, candidates={"best": Best(count=50)}, fuse=fuse)
     untuned = replace(run, answer=answer)
     held_out = evaluator_of("val", run.dataset, run.parts).held_out
     reached = {
         weight: answers.measure(
-            replace(run, answer=answer.weighted({"rating": weight})), index, held_out
-        )["ndcg_at_10"]
+            replace(run, answer=answer.weighted({weighed: weight})), index, held_out
+        )["answer"].metrics["ndcg_at_10"]
         for weight in WEIGHTS
     }
     chosen = answers.tuned(untuned, index, held_out).answer.fuse
-    assert len({round(value, 6) for value in reached.values()}) > 3
-    assert chosen.weights["rating"] == max(reached, key=reached.get) > 0
+    assert len({round(value, 6) for value in reached.values()}) > 3, reached
+    assert chosen.weights[weighed] == max(reached, key=reached.get) > 0
 
     (tmp_path / "metrics.json").write_text('{"test/rating/rmse": 1.0}')
     job = replace(untuned, directory=tmp_path)
@@ -233,7 +240,32 @@ def test_the_weight_of_a_head_is_the_best_of_the_grid_on_validation(run, index, 
     assert json.loads((tmp_path / "answer.json").read_text()) == dict(chosen.weights)
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert kept == {"test/rating/rmse": 1.0, **metrics}
-    assert "test/answer/ndcg_at_10" in metrics
+    users = per_user.load(tmp_path / "evaluation_users.parquet")
+    told = users["answer/ndcg_at_10"].sum() / users["answer/count"].sum()
+    assert metrics["test/answer/ndcg_at_10"] == pytest.approx(told)
+
+
+def test_of_data_with_repeats_answers_are_judged_by_new_and_by_repeated_items_too(run, index):
+    data = replace(run.dataset, repeats=True)
+    again = replace(run, dataset=data, answer=PLAIN)
+    held_out = evaluator_of("test", data, run.parts).held_out
+    held_out = replace(held_out, new=held_out.item % 3 > 0, asked=np.ones(len(held_out.item), bool))
+    reports = answers.measure(again, index, held_out)
+    assert reports.keys() == {"answer", "answer/new", "answer/repeat"}
+    for name, report in reports.items():
+        shares = np.full(len(held_out.users), np.nan)
+        for place in range(len(held_out.users)):
+            mine = held_out.owner == place
+            kind = {"answer": mine, "answer/new": held_out.new, "answer/repeat": ~held_out.new}
+            items = np.unique(held_out.item[mine & kind[name]])
+            if len(items):
+                inputs = held_out.inputs(np.array([place]))
+                told = Answerer(again, index, traced=False).stages(inputs, 10).answered
+                shares[place] = np.isin(items, told).mean()
+        asked = np.isfinite(shares)
+        assert report.metrics["recall_at_10"] == pytest.approx(shares[asked].mean())
+        assert (report.per_user.count == asked).all()
+        np.testing.assert_allclose(report.per_user.totals["recall_at_10"][asked], shares[asked])
 
 
 COLUMNS = {
@@ -338,6 +370,30 @@ def test_all_get_what_is_most_taken_and_what_was_first_taken_last():
         assert found.numpy().tolist() == [expected] * 2
 
 
+def test_what_was_taken_a_half_life_ago_counts_half():
+    day = 86_400
+    rows = [(1, 1, 1.0, day), (2, 1, 1.0, 3 * day), (1, 2, 1.0, 3 * day), (2, 3, 1.0, 5 * day)]
+    dataset = written_out(rows, num_items=4)
+    known = Known(dataset, Histories.of(dataset, np.arange(4)), np.ones(4, bool))
+    # After 2 days a half, after 4 a quarter: 1/4 + 1/2, 1/2 and 1, of 2 1/4.
+    shares = Popular(count=2, half_life=2.0).values(known)
+    np.testing.assert_allclose(shares, np.array([0.75, 0.5, 1, 0]) / 2.25)
+    np.testing.assert_allclose(Popular(count=2).values(known), np.array([2, 1, 1, 0]) / 4)
+    np.testing.assert_allclose(Newest(count=2).values(known), [0, 2, 4, 5])
+
+
+def test_a_source_for_all_tells_its_values_under_its_name(run, index):
+    popular = Popular(count=ITEMS, half_life=30.0)
+    fuse = Formula(formula="-popular")
+    answer = replace(PLAIN, candidates={"popular": popular}, fuse=fuse)
+    asked = replace(run, answer=replace(answer, filter=Filter(**NO_FILTER | {"seen": True})))
+    found = Answerer(asked, index, traced=False).best(
+        QueryInputs.of(np.array([3]), run.known), tf.constant(ITEMS)
+    )
+    values = popular.values(Known(run.dataset, run.known, np.ones(ITEMS, bool)))
+    np.testing.assert_allclose(found["score"][0], np.sort(-values)[::-1], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -346,6 +402,18 @@ def test_all_get_what_is_most_taken_and_what_was_first_taken_last():
         (["answer.filter.allow=[]"], "answer.filter must leave an item"),
         (["answer=fused", "answer.candidates.best.count=null"], "count must be a number where"),
         (["answer=fused", "+answer.fuse.weights.click=1"], "answer.fuse must name heads (retr"),
+        (["answer=fused", "+answer.fuse.weights.best=1"], "for all (popular) or columns"),
+        (
+            [
+                "answer.candidates.best.count=5",
+                "answer.fuse={_target_:mtrec.Formula,formula:retrieval,weights:{w:1}}",
+            ],
+            "answer.fuse.weights must be named by the answer.fuse.formula; w is not",
+        ),
+        (
+            ["answer=fused", "+answer.candidates.popular.half_life=0"],
+            "answer.candidates.popular.half_life must be above 0",
+        ),
         (["answer=fused", "answer.fuse.weights.retrieval=null"], "answer.fuse.weights must name"),
         (["answer=fused", "answer.fuse.tuned_by=rmse"], "answer.fuse.tuned_by must be a metric"),
         (

@@ -536,17 +536,36 @@ def test_a_request_is_judged_with_what_was_known_before_it():
     model = Scores(scores)
     found = evaluator(model, full=True)["retrieval"]
 
-    # At time 3, user 1 has item 1 alone; at 9, items 1 and 2. User 2 has item 1 at 9, not before.
-    assert model.asked == [(1, [1]), (1, [1, 2]), (2, [])]
+    # At time 3, user 1 has item 1 alone; at 9, what was held out at 3 and then item 2 as well. User
+    # 2 has item 1 at 9, not before.
+    assert model.asked == [(1, [1]), (1, [1, 2, 3, 2]), (2, [])]
     assert evaluator.held_out.requests.tolist() == [4, 5, 7]
-    # Items 3 and 2 are asked for first (of 3, 4, 5, 2 in order), then item 4 (of 3, 4, 5).
-    assert found.metrics["recall_at_1"] == pytest.approx((1 / 2 + 0 + 1) / 3)
-    assert found.metrics["mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    # Items 3 and 2 are asked for first (of 3, 4, 5, 2 in order), then item 4 (of 4, 5).
+    assert found.metrics["recall_at_1"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert found.metrics["mrr"] == pytest.approx((1 + 1 + 1) / 3)
     assert found.per_user.count.tolist() == [2, 1]
-    assert found.per_user.totals["mrr"].tolist() == [1.5, 1.0]
+    assert found.per_user.totals["mrr"].tolist() == [2.0, 1.0]
+    # What is popular is what was known before anything was held out.
+    assert np.bincount(evaluator.held_out.known.items).tolist() == [0, 2, 1]
     # Two workers find the same.
     parts = [evaluator.measure(model, users) for users in evaluator.shares(2)]
     assert evaluator.report(joined(parts), model.heads)["retrieval"].metrics == (found.metrics)
+
+
+def test_rows_of_one_moment_on_both_sides_of_a_split_are_kept_apart_where_items_are_taken_again():
+    rows = [(1, 1, 3, 1), (1, 2, 3, 5), (1, 3, 3, 5), (1, 2, 3, 8), (2, 4, 3, 5)]
+    data = written_out(rows)
+    for repeats, known, new in (
+        (True, [1], [True, True]),
+        (False, [1, 2], [True, False]),
+    ):
+        data = replace(data, repeats=repeats)
+        held_out = Evaluator(data, known=np.arange(2), held_out=np.array([2, 3, 4])).held_out
+        items, owners = held_out.own(slice(0, 2))
+        assert (items.tolist(), owners.tolist()) == (known, [0] * len(known))
+        assert held_out.inputs(slice(0, 2)).history.items.tolist() == known
+        assert held_out.new[:2].tolist() == new
+        assert held_out.times.tolist() == [5, 5]
 
 
 def test_rows_of_a_basket_are_one_query_known_by_its_first_row():

@@ -15,6 +15,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import HistoryInputs, QueryInputs
 from mtrec.errors import require
+from mtrec.model.features import SECONDS_PER_DAY
 
 
 class Asked(NamedTuple):
@@ -128,29 +129,56 @@ def most_frequent(history: HistoryInputs, users: tf.Tensor, own: Own) -> tf.Tens
     return tf.scatter_nd(where, items, shape)
 
 
-class Popular(CountedSource):
-    """The items that users have most often."""
+class ForAll(CountedSource):
+    """A source that gives all users the same items, and whose values may be fused by its name."""
+
+    @abstractmethod
+    def values(self, known: Known) -> np.ndarray:
+        """What it goes by, higher ones first, float32 `[C]`."""
 
     def ready(self, known: Known) -> Finder:
-        """What gives all users the same items."""
-        counts = np.bincount(known.histories.items, minlength=len(known.kept) + 1)[1:]
-        return _of_all(counts, self.count, known.kept)
+        """What gives all users the items of the highest values among those that are kept."""
+        values, rows = self.values(known), np.flatnonzero(known.kept)
+        best = rows[np.argsort(-values[rows], kind="stable")][: self.count] + 1
+        items = tf.constant(best[np.newaxis].astype(np.int32))
+        return lambda asked: (tf.repeat(items, tf.size(asked.inputs.users), axis=0), None)
 
 
-class Newest(CountedSource):
-    """The items that were first taken last; those that nobody took are the newest."""
+@dataclass(frozen=True, kw_only=True)
+class Popular(ForAll):
+    """The items that users have most often; its values are the items' shares of all interactions.
 
-    def ready(self, known: Known) -> Finder:
-        """What gives all users the same items."""
-        since = np.full(len(known.kept) + 1, np.iinfo(np.int64).max)
-        times = np.asarray(known.dataset.interactions["timestamp"])[known.histories.rows]
-        np.minimum.at(since, known.histories.items, times.astype(np.int64))
-        return _of_all(since[1:], self.count, known.kept)
+    Args:
+        half_life: Days in which an interaction comes to count half, back from the latest; null for
+            all alike.
+    """
+
+    half_life: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.half_life is not None:
+            require("`half_life`", self.half_life, above=0)
+
+    def values(self, known: Known) -> np.ndarray:
+        """The shares."""
+        histories = known.histories
+        weights = np.ones(len(histories.items))
+        if self.half_life is not None:
+            age = (histories.times.max(initial=0) - histories.times) / SECONDS_PER_DAY
+            weights = 0.5 ** (age / self.half_life)
+        counts = np.bincount(histories.items, weights, len(known.kept) + 1)[1:]
+        return (counts / max(weights.sum(), 1e-9)).astype(np.float32)
 
 
-def _of_all(values: np.ndarray, count: int, kept: np.ndarray) -> Finder:
-    """What gives all users the items of the highest values, `[C]`, among those that are kept."""
-    rows = np.flatnonzero(kept)
-    best = rows[np.argsort(-values[rows], kind="stable")][:count] + 1
-    items = tf.constant(best[np.newaxis].astype(np.int32))
-    return lambda asked: (tf.repeat(items, tf.size(asked.inputs.users), axis=0), None)
+class Newest(ForAll):
+    """The items that were first taken last; those that nobody took are the newest.
+
+    Its values are days from when the first item was taken.
+    """
+
+    def values(self, known: Known) -> np.ndarray:
+        """The days."""
+        since = np.full(len(known.kept) + 1, known.histories.times.max(initial=0) + SECONDS_PER_DAY)
+        np.minimum.at(since, known.histories.items, known.histories.times)
+        return (since - since.min())[1:] / SECONDS_PER_DAY

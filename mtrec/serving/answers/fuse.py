@@ -5,7 +5,8 @@ Shapes: `Q` queries, `N` candidates of each.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,38 +29,79 @@ WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Fusion(ABC):
-    """Makes one score of several."""
+    """Makes one score of several.
+
+    Attributes:
+        weights: Its weights by name; null for one that is chosen on the validation part.
+        tuned_by: The metric of answers that the choice is after.
+    """
+
+    weights: Mapping[str, float | None]
+    tuned_by: str
 
     @property
     @abstractmethod
     def names(self) -> set[str]:
-        """What it reads: outputs of heads by their names, and columns of numbers of the items."""
+        """What it reads, by name: outputs of heads, sources for all, columns of the items."""
 
-    @abstractmethod
-    def __call__(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> tf.Tensor:
-        """The score of each candidate, `[Q, N]`.
+    def prepared(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What it makes of what it reads, whatever its weights are, `[Q, N]` each.
 
         Args:
             outputs: What it reads, by name, `[Q, N]` each.
             valid: Whether there is a candidate in each place, `[Q, N]`.
         """
+        return {name: outputs[name] for name in self.names}
+
+    @abstractmethod
+    def combined(self, prepared: Mapping[str, Any], weights: Mapping[str, float]) -> Any:
+        """The score of each candidate, `[Q, N]`, of what is prepared, with these weights."""
+
+    def __call__(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> tf.Tensor:
+        """The score of each candidate, `[Q, N]`; see `prepared`. An unchosen weight is 0."""
+        weights = {name: weight or 0.0 for name, weight in self.weights.items()}
+        return self.combined(self.prepared(outputs, valid), weights)
+
+    @property
+    def untuned(self) -> list[str]:
+        """The names of weights that are to be chosen."""
+        return [name for name, weight in self.weights.items() if weight is None]
+
+    def _check(self) -> None:
+        if self.tuned_by not in RANKING:
+            raise UserError(
+                f"`tuned_by` must be a metric of answers ({', '.join(RANKING)}); "
+                f"got {self.tuned_by}. Set it to ndcg_at_10."
+            )
+        for name, weight in self.weights.items():
+            if weight is not None:
+                require(f"`weights.{name}`", weight, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Formula(Fusion):
-    """A formula over the heads' outputs and the items' columns, such as `purchase * price`.
+    """A formula over heads' outputs, sources and items' columns, such as `purchase * price`.
 
     Args:
         formula: See `mtrec.serving.answers.expression`; it may call exp, log, sqrt, sigmoid,
             maximum and minimum.
+        weights: Numbers that it names, by name; null for one that is chosen on the validation part.
+        tuned_by: The metric of answers that the choice is after.
     """
 
     formula: str
+    weights: Mapping[str, float | None] = field(default_factory=dict)
+    tuned_by: str = "ndcg_at_10"
 
     def __post_init__(self) -> None:
-        if not self._expression.names:
+        self._check()
+        if not self.names:
             raise UserError(
                 f"`formula` must name a head; got {self.formula!r}, which names none. Name one."
+            )
+        if unread := sorted(set(self.weights) - self._expression.names):
+            raise UserError(
+                f"`weights` must be named by the `formula`; {unread[0]} is not. Leave it out."
             )
 
     @property
@@ -68,13 +110,12 @@ class Formula(Fusion):
 
     @property
     def names(self) -> set[str]:
-        """What the formula names."""
-        return self._expression.names
+        """What the formula names, but for its weights."""
+        return self._expression.names - set(self.weights)
 
-    def __call__(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> tf.Tensor:
+    def combined(self, prepared: Mapping[str, Any], weights: Mapping[str, float]) -> Any:
         """The formula's value."""
-        value: tf.Tensor = self._expression.value(outputs)
-        return value
+        return self._expression.value({**prepared, **weights})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +133,7 @@ class RankSum(Fusion):
     tuned_by: str
 
     def __post_init__(self) -> None:
-        if self.tuned_by not in RANKING:
-            raise UserError(
-                f"`tuned_by` must be a metric of answers ({', '.join(RANKING)}); "
-                f"got {self.tuned_by}. Set it to ndcg_at_10."
-            )
-        for name, weight in self.weights.items():
-            if weight is not None:
-                require(f"`weights.{name}`", weight, least=0)
+        self._check()
         if not any(weight for weight in self.weights.values()):
             raise UserError(
                 "`weights` must name a head with a weight above 0, which others are chosen beside; "
@@ -111,24 +145,7 @@ class RankSum(Fusion):
         """The heads."""
         return set(self.weights)
 
-    @property
-    def untuned(self) -> list[str]:
-        """The heads whose weights are to be chosen."""
-        return [name for name, weight in self.weights.items() if weight is None]
-
-    def weighted(self, weights: Mapping[str, float]) -> "RankSum":
-        """The same with some weights in place of those that it had."""
-        return replace(self, weights={**self.weights, **weights})
-
-    def __call__(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> tf.Tensor:
-        """The weighted sum; a weight that is not chosen yet is 0."""
-        shares = self.shares(outputs, valid)
-        return sum(
-            ((weight or 0.0) * shares[name] for name, weight in self.weights.items()),
-            tf.zeros_like(valid, tf.float32),
-        )
-
-    def shares(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> dict[str, tf.Tensor]:
+    def prepared(self, outputs: Mapping[str, tf.Tensor], valid: tf.Tensor) -> dict[str, tf.Tensor]:
         """What each head gives a candidate for a weight of 1, from 1 for the first, `[Q, N]`."""
         count = tf.reduce_sum(tf.cast(valid, tf.float32), axis=1, keepdims=True)
         shares = {}
@@ -139,3 +156,7 @@ class RankSum(Fusion):
             place = tf.cast(tf.argsort(best_first, stable=True), tf.float32)
             shares[name] = 1 - place / tf.maximum(count, 1.0)
         return shares
+
+    def combined(self, prepared: Mapping[str, Any], weights: Mapping[str, float]) -> Any:
+        """The weighted sum."""
+        return sum(weight * prepared[name] for name, weight in weights.items())

@@ -7,7 +7,7 @@ from mtrec.errors import UserError
 from mtrec.serving.answers.arrange import Arrange
 from mtrec.serving.answers.candidates import Best, Source
 from mtrec.serving.answers.filter import Filter
-from mtrec.serving.answers.fuse import Fusion, RankSum
+from mtrec.serving.answers.fuse import Fusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,10 @@ class Answer:
             raise UserError("`candidates` must name a source; got none. Add `mtrec.Best`.")
 
     def weighted(self, weights: Mapping[str, float]) -> "Answer":
-        """The same with some weights in the weighted sum of ranks."""
-        assert isinstance(self.fuse, RankSum)
-        return replace(self, fuse=self.fuse.weighted(weights))
+        """The same with some of the weights that it is fused with."""
+        assert self.fuse
+        known = {**self.fuse.weights, **weights}
+        return replace(self, fuse=replace(self.fuse, weights=known))  # type: ignore[type-var]
 
 
 # The index's best in its order; without repeats, of what a user does not have.

@@ -1,0 +1,346 @@
+"""Models of the next basket alone, beside joint runs that are asked for the same baskets.
+
+    python experiments/ta_feng/specialists.py [--runs DIRECTORY ...] [-- overrides]
+
+Each is tuned on the validation part by NDCG@10, one setting after the other, fitted again to all of
+train, and judged on the baskets of the test part whose customers are known, as an answer is: by its
+first ten products. With run directories, joint answers are compared with each over the same
+customers: `value [low, high]`, joint less specialist, of a paired bootstrap over customers.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mtrec.config import Config, conf_directory
+from mtrec.jobs.schema import register
+from mtrec.libraries import import_tensorflow, quiet_libraries
+
+if TYPE_CHECKING:
+    from mtrec.heads.head import HeldOut
+
+METRICS = ("recall_at_10", "ndcg_at_10")
+KINDS = ("", "new_", "repeat_")
+DAY = 86_400
+# Customers that are scored at once.
+AT_ONCE = 512
+# Scores of all products for some customers, `[U] -> [U, C]`.
+Scorer = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Baskets, each of a customer and a day, as far as they are known.
+
+    Attributes:
+        user: User row of each purchase, of a product once a basket, `[N]`.
+        item: Item row less 1, `[N]`.
+        age: Days from it to the first basket that is asked for, `[N]`.
+        shape: User rows and items.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    age: np.ndarray
+    shape: tuple[int, int]
+
+    def matrix(self, weights: np.ndarray | None = None) -> sp.csr_matrix:
+        """Sums of the purchases' weights, 1 without, by user row and item."""
+        weights = np.ones(len(self.user)) if weights is None else weights
+        places = (self.user, self.item)
+        return sp.csr_matrix((weights.astype(np.float32), places), shape=self.shape)
+
+    def popularity(self, half_life: float | None) -> np.ndarray:
+        """Share of the purchases that is of each item; a half-life (days) ago half as much."""
+        weights = np.ones(len(self.age)) if half_life is None else 0.5 ** (self.age / half_life)
+        counts = np.bincount(self.item, weights, self.shape[1])
+        return (counts / counts.sum()).astype(np.float32)
+
+
+def popularity(log: Log, *, half_life: float | None) -> Scorer:
+    """The same for everybody."""
+    shares = log.popularity(half_life)
+    return lambda users: np.broadcast_to(shares, (len(users), len(shares)))
+
+
+def own(log: Log, *, half_life: float | None, fill: float | None) -> Scorer:
+    """In how many baskets a customer had it, and among equals and after them what is popular.
+
+    GP-TopFreq (Li et al. 2023, A Next Basket Recommendation Reality Check), with half-lives (days).
+    """
+    decayed = None if half_life is None else 0.5 ** (log.age / half_life)
+    counts, shares = log.matrix(decayed), log.popularity(fill)
+    return lambda users: counts[users].toarray() + shares
+
+
+def tifu_knn(
+    log: Log, *, group: int, within: float, between: float, neighbours: int, alpha: float
+) -> Scorer:
+    """Temporal item frequencies of a customer and of the nearest ones (Hu et al., SIGIR 2020).
+
+    Baskets lie in groups of `group`, the oldest of which may be short. A basket weighs `within`
+    times the next one of its group, a group `between` times the next one.
+    """
+    basket = log.user.astype(np.int64) << 16 | log.age.max() - log.age
+    baskets, place = np.unique(basket, return_inverse=True)
+    of = baskets >> 16
+    count = np.bincount(of, minlength=log.shape[0])
+    later = (np.cumsum(count)[of] - 1) - np.arange(len(of))
+    groups = -(-count[of] // group)
+    size = np.where(later // group == groups - 1, count[of] - (groups - 1) * group, group)
+    weight = within ** (later % group) / size * between ** (later // group) / groups
+    vectors = log.matrix(weight[place])
+    known = np.flatnonzero(np.diff(vectors.indptr))
+    mine = vectors[known]
+    squares = np.asarray(mine.multiply(mine).sum(axis=1)).ravel()
+
+    def score(users: np.ndarray) -> np.ndarray:
+        near = 2 * (vectors[users] @ mine.T).toarray() - squares  # less the square of the user
+        near[np.arange(len(users)), np.searchsorted(known, users)] = -np.inf
+        best = np.argpartition(-near, neighbours, axis=1)[:, :neighbours]
+        owners = np.arange(0, best.size + 1, neighbours)
+        share = np.full(best.size, 1 / neighbours, np.float32)
+        chosen = sp.csr_matrix((share, best.ravel(), owners), shape=(len(users), len(known)))
+        return (alpha * vectors[users] + (1 - alpha) * (chosen @ mine)).toarray()
+
+    return score
+
+
+def item_knn(log: Log, *, neighbours: int, shrink: float, own: float) -> Scorer:
+    """Sums of a customer's products' cosines with their nearest ones, and `own` with themselves."""
+    taken = log.matrix()
+    taken.data[:] = 1
+    together = (taken.T @ taken).tocsr()
+    size = np.sqrt(together.diagonal())
+    rows = np.repeat(np.arange(len(size)), np.diff(together.indptr))
+    found = together.data / (size[rows] * size[together.indices] + shrink)
+    same = rows == together.indices
+    order = np.lexsort((-np.where(same, 0, found), rows))
+    order = order[np.arange(len(rows)) - together.indptr[rows] < neighbours]
+    values = np.where(same, own, found)[order].astype(np.float32)
+    near = sp.csr_matrix((values, (rows[order], together.indices[order])), shape=together.shape)
+    near.setdiag(own)
+    near = near.T.tocsr()
+    taken = taken.tocsr()
+    return lambda users: (taken[users] @ near).toarray()
+
+
+def ease(log: Log, *, l2: float, items: int = 8000) -> Scorer:
+    """Item-to-item weights in closed form (Steck, WWW 2019), of so many of the products."""
+    taken = log.matrix()
+    taken.data[:] = 1
+    kept = np.argsort(-np.bincount(log.item, minlength=log.shape[1]), kind="stable")[:items]
+    few = taken[:, kept]
+    gram = (few.T @ few).toarray()
+    gram.flat[:: len(gram) + 1] += l2
+    weights = np.linalg.inv(gram)
+    weights /= -np.diag(weights)
+    np.fill_diagonal(weights, 0)
+
+    def score(users: np.ndarray) -> np.ndarray:
+        found = np.full((len(users), log.shape[1]), -np.inf, np.float32)
+        found[:, kept] = few[users] @ weights
+        return found
+
+    return score
+
+
+def ials(log: Log, *, dim: int, unobserved: float, l2: float, epochs: int = 8) -> Scorer:
+    """Alternating least squares (Hu, Koren, Volinsky 2008; Rendle et al., RecSys 2022)."""
+    taken = log.matrix()
+    taken.data[:] = 1
+    sides = [taken, taken.T.tocsr()]
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(log.shape[1], dim), scale=0.1 / np.sqrt(dim)).astype(np.float32)
+    for _ in range(epochs):
+        users = _solved(sides[0], items, unobserved, l2)
+        items = _solved(sides[1], users, unobserved, l2)
+    users = _solved(sides[0], items, unobserved, l2)
+    return lambda asked: users[asked] @ items.T
+
+
+def _solved(taken: sp.csr_matrix, others: np.ndarray, unobserved: float, l2: float) -> np.ndarray:
+    everywhere = unobserved * others.T @ others
+    found = np.zeros((taken.shape[0], others.shape[1]), np.float32)
+    counts = np.diff(taken.indptr)
+    for some in np.array_split(np.flatnonzero(counts), 1 + len(counts) // 1024):
+        matrices = np.empty((len(some), *everywhere.shape), np.float32)
+        sums = np.empty((len(some), others.shape[1], 1), np.float32)
+        for place, row in enumerate(some):
+            mine = others[taken.indices[taken.indptr[row] : taken.indptr[row + 1]]]
+            matrices[place], sums[place, :, 0] = mine.T @ mine, mine.sum(axis=0)
+        ridge = l2 * (counts[some] + unobserved * len(others))
+        matrices += everywhere + ridge[:, None, None] * np.eye(len(everywhere), dtype=np.float32)
+        found[some] = np.linalg.solve(matrices, sums)[..., 0]
+    return found
+
+
+HALF_LIVES = (None, 60, 30, 14, 7, 3, 1)
+# Of each setting the values that are tried, beginning with the first of each.
+SETTINGS: dict[str, tuple[Callable[..., Scorer], dict[str, tuple]]] = {
+    "popularity": (popularity, {"half_life": HALF_LIVES}),
+    "own most frequent": (own, {"half_life": HALF_LIVES[:4], "fill": HALF_LIVES}),
+    "TIFU-KNN": (
+        tifu_knn,
+        {
+            "group": (7, 3, 15, 30),
+            "within": (0.9, 1.0, 0.8),
+            "between": (0.7, 1.0, 0.9),
+            "alpha": (0.7, 0.9, 0.5, 0.3),
+            "neighbours": (300, 100, 900),
+        },
+    ),
+    "item-KNN": (
+        item_knn,
+        {"own": (1.0, 0.0, 0.3), "neighbours": (100, 30, 300), "shrink": (10, 0, 50)},
+    ),
+    "EASE": (ease, {"l2": (300, 100, 1000, 3000)}),
+    "iALS": (
+        ials,
+        {"unobserved": (0.01, 0.003, 0.03, 0.1), "l2": (0.003, 0.001, 0.01), "dim": (64, 128)},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The held-out baskets of known customers.
+
+    Attributes:
+        users: User row of each basket, `[Q]`, ascending.
+        owner: Basket of each product that is in it, `[H]`, ascending.
+        item: Item row less 1, `[H]`.
+        new: Whether the customer did not have it before, `[H]`.
+    """
+
+    users: np.ndarray
+    owner: np.ndarray
+    item: np.ndarray
+    new: np.ndarray
+
+    @classmethod
+    def of(cls, held_out: "HeldOut", log: Log) -> "Asked":
+        known = np.isin(held_out.users, log.user)
+        rows = np.flatnonzero(held_out.asked & known[held_out.owner])
+        owner = (np.cumsum(known) - 1)[held_out.owner[rows]]
+        return cls(held_out.users[known], owner, held_out.item[rows] - 1, held_out.new[rows])
+
+    def ranks(self, score: Scorer) -> np.ndarray:
+        """The place of each product among its basket's first ten, or one beyond, `[H]`."""
+        customers, of = np.unique(self.users, return_inverse=True)
+        best = np.empty((len(customers), 10), np.int64)
+        for first in range(0, len(customers), AT_ONCE):
+            scores = score(customers[first : first + AT_ONCE])
+            top = np.argpartition(-scores, 10, axis=1)[:, :10]
+            order = np.argsort(-np.take_along_axis(scores, top, 1), axis=1, kind="stable")
+            best[first : first + AT_ONCE] = np.take_along_axis(top, order, 1)
+        there = best[of][self.owner] == self.item[:, np.newaxis]
+        return np.where(there.any(axis=1), there.argmax(axis=1), 10_000)
+
+    def metrics(self, ranks: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of each metric its value for each basket with such a product, and the customer of it."""
+        from mtrec.heads.metrics import ranking
+
+        found = {}
+        for kind, rows in zip(KINDS, (slice(None), self.new, ~self.new), strict=True):
+            baskets, owner = np.unique(self.owner[rows], return_inverse=True)
+            values = ranking(ranks[rows], owner, len(baskets))
+            found |= {f"{kind}{name}": (values[name], self.users[baskets]) for name in METRICS}
+        return found
+
+
+def tuned(name: str, log: Log, asked: Asked) -> tuple[dict[str, Any], float]:
+    """The settings that are best on validation, one being changed after the other, and how good."""
+    fit, grid = SETTINGS[name]
+    best, highest = {option: values[0] for option, values in grid.items()}, -1.0
+    for number, (option, values) in enumerate(grid.items()):
+        for value in values[number > 0 :]:
+            setting = best | {option: value}
+            reached = asked.metrics(asked.ranks(fit(log, **setting)))["ndcg_at_10"][0].mean()
+            if reached > highest:
+                best, highest = setting, reached
+    return best, highest
+
+
+def log_of(data: Any, known: np.ndarray, held_out: np.ndarray) -> Log:
+    """What is known; of a basket that the split cuts in two, nothing is."""
+    columns = {n: np.asarray(data.interactions[n]) for n in ("user", "item", "timestamp")}
+    day = columns["timestamp"] // DAY
+    basket = columns["user"].astype(np.int64) << 32 | day
+    rows = known[~np.isin(basket[known], basket[held_out])]
+    age = day[held_out].min() - day[rows]
+    once = np.unique([columns["user"][rows], columns["item"][rows] - 1, age], axis=1)
+    return Log(*once, shape=(data.num_users + 1, data.num_items))
+
+
+def compared(runs: list[Path], theirs: Mapping[str, Mapping[str, tuple]], ids: np.ndarray) -> None:
+    """Prints what the runs' answers reach, and their differences to each specialist."""
+    import pandas as pd
+
+    from mtrec.reports import paired, per_user
+
+    tables = [per_user.load(directory / "evaluation_users.parquet") for directory in runs]
+    for metric in (kind + name for kind in KINDS for name in METRICS):
+        kind = metric.removesuffix("recall_at_10").removesuffix("ndcg_at_10")
+        users = next(iter(theirs.values()))[metric][1]
+        rows, place = np.unique(users, return_inverse=True)
+        count = np.bincount(place)
+        ours = np.stack([t[f"answer/{metric}"].loc[ids[rows]] for t in tables], axis=1)
+        assert (tables[0][f"answer/{kind}count"].loc[ids[rows]] == count).all()
+        means = pd.Series(ours.sum(axis=0) / count.sum())
+        print(f"joint {metric} {means.mean():.4f} ± {means.std():.4f}")
+        for name, found in theirs.items():
+            other = np.bincount(place, found[metric][0])
+            other = np.repeat(other[:, np.newaxis], len(runs), axis=1)
+            told = paired.difference(
+                "recall_at_10", ours, other, count, confidence=0.95, resamples=2000, seed=0
+            )
+            print(f"  less {name} {told.value:+.4f} [{told.low:+.4f}, {told.high:+.4f}]")
+
+
+def main(runs: list[Path], names: list[str], overrides: list[str]) -> None:
+    from mtrec.jobs import build
+    from mtrec.jobs.load import load
+    from mtrec.training.evaluate import evaluator_of
+
+    register()
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        composed = compose("config", ["experiment=ta_feng", *overrides])
+        config: Config = OmegaConf.to_object(composed)
+    data, parts = load(config.data)
+    data = build.data(config, data)
+    asked, logs = {}, {}
+    for split, known, rows in (
+        ("val", parts.fit, parts.validation),
+        ("test", parts.train, parts.test),
+    ):
+        logs[split] = log_of(data, known, rows)
+        asked[split] = Asked.of(evaluator_of(split, data, parts).held_out, logs[split])
+    print(f"{len(asked['test'].users):,} baskets of known customers in the test part")
+    theirs = {}
+    for name in names:
+        how, reached = tuned(name, logs["val"], asked["val"])
+        fit, _ = SETTINGS[name]
+        theirs[name] = asked["test"].metrics(asked["test"].ranks(fit(logs["test"], **how)))
+        told = ", ".join(f"{m} {values.mean():.4f}" for m, (values, _) in theirs[name].items())
+        print(f"{name} {how}, validation {reached:.4f}: {told}", flush=True)
+    if runs:
+        compared(runs, theirs, np.asarray(data.users[data.user_key].tolist()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, nargs="*", default=[])
+    parser.add_argument("--models", nargs="*", default=list(SETTINGS))
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    import_tensorflow()
+    main(arguments.runs, arguments.models, arguments.overrides)
