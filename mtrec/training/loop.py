@@ -218,7 +218,8 @@ class _Trainer:
                 if stop or (due and state.step < steps):
                     self._save()
                 if stop:
-                    raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
+                    done = self.steps_done
+                    raise PreemptedError(f"stopped during training, saved after {done} steps")
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
         metrics |= {name: total / steps for name, (total, steps) in state.means.items()}
         metrics |= {"train/seconds": time.perf_counter() - started}
