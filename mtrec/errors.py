@@ -37,6 +37,8 @@ def user_error(error: BaseException) -> UserError | None:
         )
     if wrapped and isinstance(cause, TypeError | ValueError):
         said = " ".join(str(cause).split())
+        if said.startswith("Can't instantiate abstract class"):
+            return UserError(f"a _target_ must have what is asked of its kind; {said}. Write it.")
         return UserError(f"options must be those that their _target_ takes: {said}. Correct them.")
     return user_error(cause) if cause else None
 

@@ -5,6 +5,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from mtrec.errors import UserError, user_error
+from mtrec.serving.answers.fuse import Fusion
 
 
 class Refusing:
@@ -52,3 +53,16 @@ def test_a_mistake_is_itself_and_another_error_is_none() -> None:
     another = KeyError("k")
     another.__context__ = mistake
     assert user_error(another) is None
+
+
+class Unfinished(Fusion):
+    """A part of one's own that lacks what is asked of all of its kind."""
+
+
+def test_a_part_that_lacks_a_method_is_told_so_and_no_option_is_blamed() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"_target_": f"{__name__}.Unfinished"})
+    told = str(user_error(raised.value))
+    assert told.startswith("a _target_ must have what is asked of its kind; Can't instantiate")
+    assert "Unfinished" in told
+    assert "combined" in told
