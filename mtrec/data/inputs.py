@@ -1,10 +1,11 @@
 """What a model is asked and trained on: the inputs of queries, and a replica's batch.
 
-Fields hold NumPy arrays as the data makes them, and tensors as the step and the exported model see
-them; `tf.nest` goes through them. A field's annotation is the type and the value that it is padded
-with; what nobody asks for is `()`. Q, H, M, N, K, P, V, A count queries, entries of their
-histories, distinct items, training rows, pairs of a query and an item of its own, pool items, items
-drawn for views and pairs of a query and an item that it may take again, of one replica.
+Fields hold NumPy arrays as the data makes them, and tensors as the step, where whole numbers are
+int64, and the exported model see them; `tf.nest` goes through them. A field's annotation is the
+type and the value that it is padded with; what nobody asks for is `()`. Q, H, M, N, K, P, V, A
+count queries, entries of their histories, distinct items, training rows, pairs of a query and an
+item of its own, pool items, items drawn for views and pairs of a query and an item that it may take
+again, of one replica.
 """
 
 import functools

@@ -52,7 +52,9 @@ def log_sum_exp(
             # The log of the highest share is the highest score less the log of the sum.
             highest, highest_share = (tf.reduce_max(x, axis=1) for x in (scored, share))
             written = sums.write(k, highest - tf.math.log(highest_share))
-            return written, kept.write(k, tf.cond(whole, lambda: share, lambda: share[:0]))
+            # Not an empty part of them, which would hold on to all.
+            nothing = tf.zeros([0, tf.shape(share)[1]])
+            return written, kept.write(k, tf.cond(whole, lambda: share, lambda: nothing))
 
         sums, kept = blocks.loop(forward, (blocks.array(), blocks.array(None)))
 
