@@ -58,12 +58,15 @@ class Recommender(keras.layers.Layer):
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
         learnt = {SHARED: fit, **{n: head.learns(dataset, fit) for n, head in self.heads.items()}}
-        for tower, side, table in (
-            (self.candidate, "item", dataset.items),
-            (self.query, "user", QueryColumns(dataset)),
+        for tower, side, table, count in (
+            (self.candidate, "item", dataset.items, dataset.num_items),
+            (self.query, "user", QueryColumns(dataset), dataset.num_users),
         ):
             rows = np.asarray(dataset.interactions[side])
-            trained = {scope: np.unique(rows[learns]) for scope, learns in learnt.items()}
+            trained = {
+                scope: np.bincount(rows[learns], minlength=count + 1)
+                for scope, learns in learnt.items()
+            }
             name = "candidate" if side == "item" else "query"
             tower.adapt(
                 table,
