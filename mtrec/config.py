@@ -383,13 +383,13 @@ def as_kind(kind: Any, value: Any, key: str) -> Any:
     if kind is Parameter.empty:
         return value
     kinds = set(get_args(kind)) if isinstance(kind, UnionType) else set()
+    name = kind.__name__ if isinstance(kind, type) else kind
     if {str, list[str]} <= kinds:  # of which OmegaConf knows no union
         kind = list[str] if isinstance(value, list) else reduce(or_, kinds - {list[str]})
     node = OmegaConf.structured(make_dataclass("Node", [("value", kind)]))
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(node, {"value": value}))
     except OmegaConfBaseException as error:
-        name = kind.__name__ if isinstance(kind, type) else kind
         raise UserError(f"{key} must be of the type {name}; got {value!r}.") from error
     return typed.value
 

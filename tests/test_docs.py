@@ -22,6 +22,7 @@ import mtrec.benchmark.settings  # noqa: F401 (tells Hydra the schema)
 from mtrec.data import movielens, synthetic
 from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
+from mtrec.heads.metrics import LOWER_IS_BETTER
 from mtrec.jobs import build, stages, worker
 from mtrec.jobs.load import load
 from mtrec.jobs.restore import restore_run
@@ -177,6 +178,17 @@ def test_every_link_leads_somewhere(page):
             assert anchor in names, target
 
 
+def test_every_file_of_ours_that_is_named_anywhere_is_there():
+    ours = ("mtrec", "tests", "conf", "docs", "experiments", "launch")
+    named = re.compile(rf"(?<![\w./-])(?:{'|'.join(ours)})/[\w./-]+\.(?:py|yaml|md|sbatch)\b")
+    files = [*ROOT.glob("*.md"), ROOT / "pyproject.toml"]
+    files += [path for folder in ours for path in (ROOT / folder).rglob("*") if path.is_file()]
+    texts = {path: path.read_bytes().decode("utf-8", "ignore") for path in files}
+    found = [(path, name) for path, text in texts.items() for name in named.findall(text)]
+    assert len(found) > 50
+    assert [(str(path), name) for path, name in found if not (ROOT / name).is_file()] == []
+
+
 def test_the_readme_is_short():
     assert len(PAGES[0].read_text().splitlines()) <= 150
 
@@ -220,6 +232,11 @@ def test_questions_over_http_name_columns_and_params_of_the_model():
         assert set(content.get("params", {})) <= {"k"}
         for row in content["dataframe_records"]:
             assert set(row) <= {"user_id", "item_id", "history", "user_gender"}
+
+
+def test_the_words_of_metrics_that_fall_are_those_that_are_read():
+    sentence = re.search(r"A metric with (.*?)improves as it falls", EXTENDING.read_text(), re.S)[1]
+    assert set(re.findall(r"`(\w+)`", sentence)) == LOWER_IS_BETTER
 
 
 def test_own_parts_of_every_kind_train_in_one_job(own_parts, tmp_path, monkeypatch):
@@ -276,7 +293,7 @@ def test_the_notebook_recommends_ten_titles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = [text for path in PAGES for kind, text in blocks(path) if kind == "python"]
-    # What trains on data frames is run by tests/test_notebook.py.
+    # What trains on data frames is run by tests/jobs/test_notebook.py.
     (_, example) = (text for text in shown if not text.startswith("# "))
     monkeypatch.setattr(movielens, "load", like_movielens)
     monkeypatch.chdir(tmp_path)

@@ -33,21 +33,61 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def rooms_in(text: str, package: str) -> list[str]:
+    """The room of each import of mtrec in a file of a package, wherever it stands.
+
+    Whoever imports `mtrec` itself, or by a name worked out at run time, may reach the topmost room.
+    """
+    modules = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            modules += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            within = package.split(".")[: len(package.split(".")) - node.level + 1]
+            around = [*within, node.module] if node.level else [node.module]
+            module = ".".join(filter(None, around))
+            modules += [f"mtrec.{n.name}" for n in node.names] if module == "mtrec" else [module]
+        elif isinstance(node, ast.Name | ast.Attribute):
+            called = node.id if isinstance(node, ast.Name) else node.attr
+            modules += ["mtrec"] if called in ("import_module", "__import__") else []
+    named = [module.split(".") for module in modules if module.split(".")[0] == "mtrec"]
+    rooms = [module[1] if len(module) > 1 else "jobs" for module in named]
+    return [room if room in LAYER else "jobs" for room in rooms]
+
+
 def imports() -> list[tuple[str, str, str]]:
-    """File, its room, and the room of each import of mtrec in it, wherever it stands."""
+    """File, its room, and the room of each import of mtrec in it."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path == PACKAGE / "__init__.py":
+        if path in (PACKAGE / "__init__.py", PACKAGE / "__main__.py"):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module == "mtrec":
-                modules = [f"mtrec.{a.name}" for a in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                modules = [node.module]
-            rooms = [m.split(".")[1] for m in modules if m.startswith("mtrec.")]
-            found += [(str(path.relative_to(PACKAGE)), room_of(path), room) for room in rooms]
+        file = path.relative_to(PACKAGE)
+        package = ".".join(["mtrec", *file.parent.parts])
+        found += [(str(file), room_of(path), r) for r in rooms_in(path.read_text("utf-8"), package)]
     return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from mtrec.jobs import build",
+        "from mtrec import fit",
+        "import mtrec.jobs.build",
+        "import mtrec",
+        "if TYPE_CHECKING:\n    from mtrec.jobs.build import model",
+        "def late():\n    from mtrec.jobs import build",
+        "from ..jobs import build",
+        "from .. import jobs",
+        "import_module(name)",
+    ],
+)
+def test_an_import_that_goes_up_is_noticed_however_it_is_written(line: str) -> None:
+    assert rooms_in(line, "mtrec.model") == ["jobs"]
+
+
+def test_an_import_from_beside_stays_in_its_package() -> None:
+    text = "from . import tower\nfrom .tower import Tower\nimport tensorflow\nfrom numpy import pi"
+    assert rooms_in(text, "mtrec.model") == ["model", "model"]
 
 
 def test_every_room_has_a_layer() -> None:

@@ -45,6 +45,12 @@ class Vocabulary:
         """Number of rows, row 0 included."""
         return len(self._values) + 1
 
+    def kept(self, which: np.ndarray) -> "Vocabulary":
+        """One of some of the values, in their order, given whether each is among them."""
+        import pyarrow as pa
+
+        return Vocabulary(Texts.of_arrow(self._values.filter(pa.array(which))))
+
     @property
     def values(self) -> list[str]:
         """The values of rows 1, 2, ... in order."""

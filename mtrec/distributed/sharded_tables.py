@@ -5,23 +5,31 @@ those contributions is everybody's embeddings. The gradient comes back the same 
 replica finds the whole batch's gradient of its own rows and updates them by itself.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.distributed.strategy import all_gather, all_sum, local_replicas, num_workers, own_replica
-from mtrec.distributed.tables import TABLE, Table
+from mtrec.distributed import row_files
+from mtrec.distributed.row_files import ROWS_AT_ONCE, RowFiles, put
+from mtrec.distributed.strategy import (
+    all_gather,
+    all_sum,
+    from_workers,
+    is_chief,
+    local_replicas,
+    num_workers,
+    own_replica,
+)
+from mtrec.distributed.tables import TABLE, NormalRows, Table
 
-# Rows of each replica that travel at once when a table is gathered to be saved or judged.
-ROWS_AT_ONCE = 65_536
-
+_left_on_disk: ContextVar[bool] = ContextVar("left_on_disk", default=False)
 _largest_replicated: ContextVar[float] = ContextVar("largest_replicated", default=math.inf)
 
 
@@ -35,7 +43,20 @@ def sharded_above(mib: float) -> Iterator[None]:
         _largest_replicated.reset(token)
 
 
-def make_table(values: np.ndarray, *, name: str) -> keras.layers.Layer:
+@contextmanager
+def left_on_disk() -> Iterator[None]:
+    """Tables that `sharded_above` shards hold no rows if they are made inside, in one process.
+
+    They read what is asked for from the checkpoint that is read into them, until `hold`.
+    """
+    token = _left_on_disk.set(True)
+    try:
+        yield
+    finally:
+        _left_on_disk.reset(token)
+
+
+def make_table(values: np.ndarray | NormalRows, *, name: str) -> keras.layers.Layer:
     """A table of `values [rows, D]`: sharded where `sharded_above` says so and replicas are many.
 
     Args:
@@ -43,8 +64,9 @@ def make_table(values: np.ndarray, *, name: str) -> keras.layers.Layer:
         name: Name of the table in checkpoints and reports.
     """
     alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
-    if alone or values.nbytes <= _largest_replicated.get() * 2**20:
-        return Table(values, name=name)
+    whole = alone and not _left_on_disk.get()
+    if whole or values.nbytes <= _largest_replicated.get() * 2**20:
+        return Table(np.asarray(values), name=name)
     return ShardedTable(values, name=name)
 
 
@@ -64,7 +86,8 @@ class ShardedVariable(keras.Variable):
     def __init__(self, shape: Sequence[int], *, start: float, trainable: bool, name: str) -> None:
         self.strategy = tf.distribute.get_strategy()
         self.num_replicas = self.strategy.num_replicas_in_sync
-        self._gathered: np.ndarray | None = None
+        self._files: RowFiles | None = None
+        self._on_disk = _left_on_disk.get()
         initializer = keras.initializers.Constant(start)
         super().__init__(initializer, shape=shape, dtype="float32", trainable=trainable, name=name)
 
@@ -80,11 +103,15 @@ class ShardedVariable(keras.Variable):
     @property
     def shard_shape(self) -> tuple[int, ...]:
         """Shape of what one replica holds."""
+        if self._on_disk:
+            return (0, *self.shape[1:])
         return (-(-self.shape[0] // self.num_replicas), *self.shape[1:])
 
     @property
     def shards(self) -> dict[int, tf.Variable]:
         """The shards of this process' replicas, by the replica's number."""
+        if self._on_disk:
+            return {}
         found = self.strategy.experimental_local_results(self._value)
         return dict(zip(local_replicas(self.strategy), found, strict=True))
 
@@ -93,71 +120,112 @@ class ShardedVariable(keras.Variable):
         """In a replica its own shard; outside, all shards of this process as one variable."""
         context = tf.distribute.get_replica_context()
         inside = context is not None and context.strategy is self.strategy
-        return self.shards[own_replica()] if inside else self._value
+        return self.shards[own_replica()] if inside and not self._on_disk else self._value
 
     def assign(self, value: np.ndarray) -> None:
         """Gives every replica of this process its rows of `value [rows, ...]`."""
+        self.fill(
+            value[start : start + ROWS_AT_ONCE] for start in range(0, len(value), ROWS_AT_ONCE)
+        )
+
+    def fill(self, blocks: Iterable[np.ndarray]) -> None:
+        """Gives every replica of this process its rows of the consecutive `blocks [n, ...]`."""
+        if self._on_disk:
+            return
+        start = 0
+        for block in blocks:
+            for replica, shard in self.shards.items():
+                rows = np.arange(start, start + len(block))
+                held = rows % self.num_replicas == replica
+                put(shard, rows[held] // self.num_replicas, block[held])
+            start += len(block)
+
+    def write(self, directory: Path, name: str) -> list[Path]:
+        """Writes the shards of this process as files of the table `name`, and returns these."""
+        whole = {"rows": self.shape[0], "replicas": self.num_replicas}
+        return [
+            row_files.write(shard, directory, name, replica=replica, **whole)
+            for replica, shard in self.shards.items()
+        ]
+
+    def read(self, files: RowFiles) -> None:
+        """Reads the shards of this process, or leaves all rows where they are."""
+        self._files = files if self._on_disk else None
         for replica, shard in self.shards.items():
-            own = np.zeros(self.shard_shape, np.float32)
-            rows = value[replica :: self.num_replicas]
-            own[: len(rows)] = rows
-            shard.assign(own)
+            row_files.read(shard, files, replica=replica, replicas=self.num_replicas)
+
+    def hold(self) -> None:
+        """Reads all rows, if they were left on disk."""
+        if self._on_disk:
+            assert self._files is not None
+            self._value = tf.Variable(tf.zeros(self.shape), trainable=False, name=self.name)
+            self._on_disk, files = False, self._files
+            self.read(files)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether this process has all rows as variables."""
+        return self._files is None and num_workers(self.strategy) == 1
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows out of files; where several workers train, within `readable` alone."""
+        assert self._files is not None
+        return self._files[rows]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in their order, some at a time where they are in files."""
+        if self.everywhere:
+            yield self.numpy()
+            return
+        for start in range(0, self.shape[0], ROWS_AT_ONCE):
+            yield self.rows(np.arange(start, min(start + ROWS_AT_ONCE, self.shape[0])))
 
     def numpy(self) -> np.ndarray:
-        """All rows in their order; where several workers train, within `gathered` alone."""
-        if self._gathered is not None:
-            return self._gathered
-        return self._interleaved([shard.numpy() for _, shard in sorted(self.shards.items())])
-
-    def _interleaved(self, shards: Sequence[np.ndarray]) -> np.ndarray:
+        """All rows in their order; where several workers train, within `readable` alone."""
+        if not self.everywhere:
+            return np.concatenate(list(self.blocks()))
         whole = np.empty(self.shape, np.float32)
-        for replica, shard in enumerate(shards):
+        for replica, shard in self.shards.items():
             rows = whole[replica :: self.num_replicas]
-            rows[:] = shard[: len(rows)]
+            rows[:] = shard.numpy()[: len(rows)]
         return whole
-
-    @contextmanager
-    def _kept_whole(self) -> Iterator[None]:
-        if num_workers(self.strategy) == 1 or self._gathered is not None:
-            yield
-            return
-        count = self.shard_shape[0]
-        parts = [self._part(slice(i, i + ROWS_AT_ONCE)) for i in range(0, count, ROWS_AT_ONCE)]
-        self._gathered = self._interleaved(list(np.concatenate(parts, axis=1)))
-        try:
-            yield
-        finally:
-            self._gathered = None
-
-    def _part(self, rows: slice) -> np.ndarray:
-        """Some rows of every replica's shard, `[R, n, ...]`."""
-        part = self.strategy.experimental_distribute_values_from_function(
-            lambda context: self.shards[context.replica_id_in_sync_group][rows]
-        )
-        part = self.strategy.experimental_local_results(_gathering(self.strategy)(part))[0].numpy()
-        return part.reshape(self.num_replicas, -1, *self.shape[1:])
-
-
-@functools.cache
-def _gathering(strategy: tf.distribute.Strategy) -> Callable[[Any], Any]:
-    return cast(
-        Callable[[Any], Any],
-        tf.function(lambda part: strategy.run(all_gather, args=(part,)), reduce_retracing=True),
-    )
 
 
 @contextmanager
-def gathered(variables: Sequence[keras.Variable]) -> Iterator[None]:
-    """Inside, the sharded ones of `variables` can be read whole by every worker.
+def readable(variables: Sequence[keras.Variable], directory: Path) -> Iterator[None]:
+    """Inside, all rows of the sharded ones of `variables` can be read by every worker.
 
-    Where several workers train, all of them enter this together. Each keeps the whole variables in
-    its host's memory meanwhile; no device ever holds more than its shard and a part in transit.
+    Where several workers train, all of them enter this together: each writes its shards to files
+    that all map, so that none ever holds those of others.
+
+    Args:
+        variables: The variables.
+        directory: Where all workers can write and read; it is deleted at the end.
     """
-    with ExitStack() as stack:
-        for variable in variables:
-            if isinstance(variable, ShardedVariable):
-                stack.enter_context(variable._kept_whole())
+    sharded = [v for v in variables if isinstance(v, ShardedVariable)]
+    if not sharded or num_workers(sharded[0].strategy) == 1 or sharded[0]._files:
         yield
+        return
+    strategy = sharded[0].strategy
+    names = [f"table-{place:03d}" for place in range(len(sharded))]
+
+    def write() -> dict[str, np.ndarray]:
+        directory.mkdir(parents=True, exist_ok=True)
+        for variable, name in zip(sharded, names, strict=True):
+            variable.write(directory, name)
+        return {}
+
+    from_workers(strategy, write)
+    for variable, name in zip(sharded, names, strict=True):
+        variable._files = RowFiles(directory, name)
+    try:
+        yield
+    finally:
+        for variable in sharded:
+            variable._files = None
+    from_workers(strategy, dict)  # until nobody reads
+    if is_chief(strategy):
+        shutil.rmtree(directory)
 
 
 class ShardedTable(keras.layers.Layer):
@@ -170,11 +238,14 @@ class ShardedTable(keras.layers.Layer):
         name: Name of the table in checkpoints and reports.
     """
 
-    def __init__(self, values: np.ndarray, *, name: str) -> None:
+    def __init__(self, values: np.ndarray | NormalRows, *, name: str) -> None:
         super().__init__(name=name)
         with keras.name_scope(self.name):
             self.embeddings = ShardedVariable(values.shape, start=0.0, trainable=True, name=TABLE)
-        self.embeddings.assign(values)
+        if isinstance(values, NormalRows):
+            self.embeddings.fill(values.blocks())
+        else:
+            self.embeddings.assign(values)
         self.built = True
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:
@@ -194,8 +265,8 @@ class ShardedTable(keras.layers.Layer):
 
     def _read(self, rows: tf.Tensor) -> tf.Tensor:
         """The same outside the training step, where this process reads all rows by itself."""
-        if num_workers(self.embeddings.strategy) > 1:
-            return tf.constant(self.embeddings.numpy()[rows.numpy()])
+        if not self.embeddings.everywhere:
+            return tf.constant(self.embeddings.rows(rows.numpy()))
         shards = self.embeddings.shards
         return tf.add_n([self._held(shard, replica, rows) for replica, shard in shards.items()])
 

@@ -1,11 +1,15 @@
 """Embedding tables: made from a seed and a name, looked up and updated row by row."""
 
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from mtrec.distributed.row_files import ROWS_AT_ONCE
 
 # The name of every embedding table's variable; optimizers are assigned by it.
 TABLE = "embeddings"
@@ -43,11 +47,43 @@ def twin(layer: _Layer) -> _Layer:
     return other
 
 
-def normal_rows(rows: int, dim: int, *, stddev: float, seed: int) -> np.ndarray:
-    """`[rows, dim]` normal numbers with zeros in row 0, which stands for an unknown value."""
-    values = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32) * stddev
-    values[0] = 0.0
-    return values
+@dataclass(frozen=True)
+class NormalRows:
+    """Normal numbers `[rows, dim]`, with zeros in rows that stand for an unknown value.
+
+    Attributes:
+        known: Whether each row stands for a known one, `[rows]`.
+        dim: Width of each.
+        stddev: Their standard deviation.
+        seed: Seed of the numbers.
+    """
+
+    known: np.ndarray
+    dim: int
+    stddev: float
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of all of them."""
+        return len(self.known), self.dim
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return 4 * len(self.known) * self.dim
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Some rows after the other, `[n, dim]`; their numbers do not depend on how many."""
+        rng = np.random.default_rng(self.seed)
+        for start in range(0, len(self.known), ROWS_AT_ONCE):
+            known = self.known[start : start + ROWS_AT_ONCE]
+            values = rng.standard_normal((len(known), self.dim), np.float32) * self.stddev
+            values[~known] = 0.0
+            yield values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.concatenate(list(self.blocks()))
 
 
 def tables_of(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -10,7 +10,8 @@ from mtrec.distributed import heartbeat
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 NDCG_AT = (10, 20)
 FACTORIZED_AT = (1, 5, 10, 50, 100)
-LOWER_IS_BETTER = ("rmse", "mae", "rmse_clipped", "rmsle", "loss", "log_loss", "normalized_entropy")
+# Words in the names of metrics that improve as they fall, such as `log_loss`.
+LOWER_IS_BETTER = frozenset({"entropy", "error", "loss", "mae", "rmse", "rmsle"})
 # Follows the name of a metric: half of its interval, where users are a sample.
 MARGIN = "_margin"
 # Metrics that are the root of a mean.
@@ -19,7 +20,7 @@ ROOTS = ("rmse", "rmse_clipped", "rmsle")
 
 def lower_is_better(metric: str) -> bool:
     """Whether a metric improves as it falls; `metric` may have a path before it."""
-    return metric.rsplit("/", 1)[-1] in LOWER_IS_BETTER
+    return not LOWER_IS_BETTER.isdisjoint(metric.rsplit("/", 1)[-1].split("_"))
 
 
 def better(metric: str, new: float, old: float) -> bool:

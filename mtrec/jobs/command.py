@@ -1,6 +1,7 @@
 """What every `python -m mtrec.<command>` shares: its config, its signals, and how it fails."""
 
 import functools
+import logging
 import os
 import re
 import signal
@@ -144,12 +145,13 @@ def _one_sentence(within: "RunMode | None" = None) -> Iterator[None]:
 
 @contextmanager
 def _raising() -> Iterator[None]:
-    """Lets Hydra raise what it would print in several lines."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    """Lets Hydra raise what it would print in several lines, without printing it as well."""
+    before, logger = os.environ.get("HYDRA_FULL_ERROR"), logging.getLogger("hydra.utils")
+    os.environ["HYDRA_FULL_ERROR"], logger.disabled = "1", True
     try:
         yield
     finally:
+        logger.disabled = False
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:

@@ -1,6 +1,6 @@
 """What a job tells people while it runs: lines on the terminal and the run in MLflow."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # they import TensorFlow, which the driver of other workers d
     from mtrec.serving.manifest import Manifest
     from mtrec.training.loop import Metrics
 
-# The metrics of the table that ends a job, where a head has them.
+# The metrics of the table that ends a job, of which a head has some; of others, the first.
 SHOWN = (
     "recall_at_10",
     "recall_at_20",
@@ -35,8 +35,9 @@ SHOWN = (
     "grouped_auc",
     "log_loss",
 )
-# What an epoch's line shows of each head.
+# What an epoch's line shows of each head, likewise.
 SHOWN_EACH_EPOCH = ("ndcg_at_10", "rmse", "rmsle", "auc")
+MOST_OTHERS = 3
 
 
 class Reporter:
@@ -167,12 +168,12 @@ def _epoch_line(metrics: "Metrics", epochs: int) -> str:
         if key.startswith("train/") and key.endswith("/loss"):
             head = key.split("/")[1]
             parts.append(f"{head} loss {loss:.4f}")
-            for name in SHOWN_EACH_EPOCH:
-                key = f"val/{head}/{name}"
-                if key in metrics:
-                    margin = metrics.get(f"{key}{MARGIN}")
-                    within = "" if margin is None else f" ± {margin:.4f}"
-                    parts.append(f"val {name} {metrics[key]:.4f}{within}")
+            start = f"val/{head}/"
+            found = [name.removeprefix(start) for name in metrics if name.startswith(start)]
+            for name in _glance(found, SHOWN_EACH_EPOCH):
+                margin = metrics.get(f"{start}{name}{MARGIN}")
+                within = "" if margin is None else f" ± {margin:.4f}"
+                parts.append(f"val {name} {metrics[start + name]:.4f}{within}")
     return "  ".join([*parts, f"{metrics['train/seconds']:.1f} s"])
 
 
@@ -181,10 +182,19 @@ def _results(metrics: "Metrics", reports: "Mapping[str, Report]") -> list[tuple[
     keys = [
         f"test/{head}/{name}"
         for head, report in reports.items()
-        for name in SHOWN
-        if name in report.metrics
+        for name in _glance(report.metrics, SHOWN)
     ]
-    return [(key, f"{metrics[key]:.4f}", f"{metrics['baseline/' + key]:.4f}") for key in keys]
+    baselines = (metrics.get(f"baseline/{key}") for key in keys)
+    return [
+        (key, f"{metrics[key]:.4f}", "" if baseline is None else f"{baseline:.4f}")
+        for key, baseline in zip(keys, baselines, strict=True)
+    ]
+
+
+def _glance(found: Iterable[str], worth: Sequence[str]) -> list[str]:
+    """Those of a head's metrics that are worth a glance, or if none is, the first that it has."""
+    own = [name for name in found if not name.endswith(MARGIN)]
+    return [name for name in worth if name in own] or own[:MOST_OTHERS]
 
 
 def _figures(

@@ -7,6 +7,7 @@ from pathlib import Path
 from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
+from mtrec.distributed.sharded_tables import left_on_disk
 from mtrec.jobs import build
 from mtrec.serving.run import Run
 from mtrec.tracking import run_data
@@ -15,9 +16,10 @@ from mtrec.training.checkpoint import read_selected
 
 
 def restore_run(config: Config, dataset: Dataset, parts: Split, directory: Path) -> Run:
-    """The run with the model that training selected."""
+    """The run with the model that training selected; tables that were sharded stay on disk."""
     dataset = build.data(config, dataset)
-    model = build.model(config, dataset, parts.fit)
+    with left_on_disk():
+        model = build.model(config, dataset, parts.fit)
     read_selected(directory / CHECKPOINTS, model=model.weights)
     answer = build.answer(config)
     if (directory / WEIGHTS).is_file():

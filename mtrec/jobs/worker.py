@@ -14,7 +14,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.progress import Follower
 from mtrec.data.split import Split
-from mtrec.distributed.sharded_tables import gathered
+from mtrec.distributed.sharded_tables import readable
 from mtrec.distributed.strategy import (
     determinism,
     from_chief,
@@ -33,6 +33,7 @@ from mtrec.jobs.keys import told_in_keys
 from mtrec.serving.run import Run
 from mtrec.tracking import run_dir
 from mtrec.training import measured
+from mtrec.training.checkpoint import READABLE
 from mtrec.training.evaluate import SPLITS, Evaluator, Sample, evaluator_of, flat_metrics
 from mtrec.training.loop import Metrics, State, check_tells, fit
 
@@ -113,7 +114,7 @@ def _fit(
             return flat_metrics(reports, "val") | evaluator.gates(model)
 
     if config.train.select_by is not None:  # refuses now what it would refuse after an epoch
-        with gathered(model.weights):
+        with readable(tables_of(model), directory / run_dir.CHECKPOINTS / READABLE):
             check_tells(config.train.select_by, validate("first validation", part=False))
     history = fit(
         model,
@@ -153,7 +154,7 @@ def _judge(run: Run, strategy: tf.distribute.Strategy, known: Histories, sample:
 
     with (
         progress.stage("ranking", total=total, unit="users", stoppable=True),
-        gathered(run.model.weights),
+        readable(tables_of(run.model), run.directory / run_dir.CHECKPOINTS / READABLE),
     ):
         from_chief(strategy, lambda: measured.clear(directory))
         for split in SPLITS:

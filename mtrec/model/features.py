@@ -18,12 +18,10 @@ import tensorflow as tf
 from mtrec.data.columns import Bags, Column, Ragged, Texts, first_text
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import normal_rows, seed_for, twin, unnumbered
+from mtrec.distributed.tables import NormalRows, seed_for, twin, unnumbered
 from mtrec.errors import UserError, require
 from mtrec.model.bags import BagRows, mean, unknown_where
 from mtrec.model.pooling import Pooling
-
-SECONDS_PER_DAY = 86_400
 
 
 class Feature(keras.layers.Layer, ABC):
@@ -70,6 +68,15 @@ class Feature(keras.layers.Layer, ABC):
     @abstractmethod
     def adapt(self, values: Column) -> None:
         """Learns the vocabulary or the scale from the raw column."""
+
+    def cut(self, encoded: np.ndarray | Ragged, times: np.ndarray) -> bool:
+        """Forgets what training rows have too seldom; returns whether it did, and by default not.
+
+        Args:
+            encoded: The column, as `encode` has it.
+            times: In how many training rows each row of the column is, `[rows]`.
+        """
+        return False
 
     @abstractmethod
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
@@ -118,7 +125,8 @@ class _Lookup(Feature):
 
     def create(self, *, name: str, dim: int, stddev: float, seed: int) -> None:
         """Makes the table."""
-        values = normal_rows(self.num_rows, dim, stddev=stddev, seed=seed_for(seed, name))
+        known = np.arange(self.num_rows) > 0
+        values = NormalRows(known, dim=dim, stddev=stddev, seed=seed_for(seed, name))
         self.table = make_table(values, name=name.replace("/", "_"))
         self.built = True
 
@@ -130,13 +138,39 @@ class _Lookup(Feature):
 
 
 class Categorical(_Lookup):
-    """A value from a list, such as an id, a gender or (as a bag) the genres of a film."""
+    """A value from a list, such as an id, a gender or (as a bag) the genres of a film.
+
+    Args:
+        column: The column it reads.
+        min_count: Values that fewer training rows have are served like those that none has: they
+            have no row of their own, and share row 0, which learns from them.
+        dropout: See `Feature`.
+
+    Raises:
+        UserError: If `min_count` is below 1.
+    """
 
     reads = None
+
+    def __init__(self, *, column: str, min_count: int = 1, dropout: float = 0.0) -> None:
+        super().__init__(column=column, dropout=dropout)
+        require("`min_count`", min_count, least=1)
+        self.min_count = min_count
 
     def adapt(self, values: Column) -> None:
         """Takes the distinct values as vocabulary."""
         self.vocabulary = Vocabulary(values)
+
+    def cut(self, encoded: np.ndarray | Ragged, times: np.ndarray) -> bool:
+        """Forgets values that fewer than `min_count` training rows have."""
+        if self.min_count == 1:
+            return False
+        if isinstance(encoded, Ragged):
+            times = np.repeat(times, np.diff(encoded.offsets))
+            encoded = encoded.values
+        counts = np.bincount(encoded, times, minlength=self.num_rows)
+        self.vocabulary = self.vocabulary.kept(counts[1:] >= self.min_count)
+        return True
 
     @property
     def num_rows(self) -> int:
@@ -328,36 +362,6 @@ class Numeric(Dense):
     def recipe(self) -> dict[str, Any]:
         """Mean and deviation."""
         return {"kind": "number", "mean": float(self.mean), "deviation": float(self.deviation)}
-
-
-class Timestamp(Dense):
-    """A moment: its place in the observed span, and sine and cosine of the day and week it is in.
-
-    Values are seconds since 1970 (UTC); a missing one is 0 or NaN and encodes to zeros.
-    """
-
-    width = 5
-
-    def adapt(self, values: Column) -> None:
-        """Learns the observed span."""
-        known = np.asarray(values, np.float64)
-        known = known[np.isfinite(known) & (known != 0)]
-        self.first = float(known.min()) if len(known) else 0.0
-        self.last = float(known.max()) if len(known) else 0.0
-
-    def encode(self, values: Column) -> np.ndarray:
-        """`[rows, 5]`: trend in [-1, 1], then sine and cosine of time of day and day of week."""
-        seconds = np.asarray(values, np.float64)
-        known = np.isfinite(seconds) & (seconds != 0)
-        seconds = np.where(known, seconds, self.first)
-        trend = 2 * (seconds - self.first) / max(self.last - self.first, 1.0) - 1
-        day = 2 * np.pi * seconds / SECONDS_PER_DAY
-        columns = [trend, np.sin(day), np.cos(day), np.sin(day / 7), np.cos(day / 7)]
-        return np.where(known[:, np.newaxis], np.stack(columns, 1), 0.0).astype(np.float32)
-
-    def recipe(self) -> dict[str, Any]:
-        """The observed span."""
-        return {"kind": "moment", "first": self.first, "last": self.last}
 
 
 class History:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import normal_rows, seed_for, unnumbered
+from mtrec.distributed.tables import NormalRows, seed_for, unnumbered
 from mtrec.errors import UserError
 
 
@@ -59,9 +59,8 @@ class LabelledHistory(keras.layers.Layer):
             shape=self._means.shape, initializer="zeros", trainable=False, name="means"
         )
         self.means.assign(self._means)
-        values = normal_rows(len(self._means), dim, stddev=stddev, seed=seed_for(seed, name))
-        # Never trained, and yet an item that is first labelled in a held-out row has one.
-        values[~self._labelled] = 0.0
+        # An item that is first labelled in a held-out row has a row, and yet is never trained.
+        values = NormalRows(self._labelled, dim=dim, stddev=stddev, seed=seed_for(seed, name))
         self.table = make_table(values, name=name.replace("/", "_"))
         self.built = True
 

@@ -16,6 +16,7 @@ from mtrec.heads.head import Head
 from mtrec.heads.pair import PairHead
 from mtrec.model.bags import known_rows
 from mtrec.model.experts import SHARED
+from mtrec.model.of_row import OfRow
 from mtrec.model.pair_features import PairFeatures
 from mtrec.model.sharing import Gates
 from mtrec.model.tower import Pooled, Tower
@@ -57,12 +58,15 @@ class Recommender(keras.layers.Layer):
         for name, head in self.heads.items():
             head.adapt(dataset, fit, name=name, seed=seed)
         learnt = {SHARED: fit, **{n: head.learns(dataset, fit) for n, head in self.heads.items()}}
-        for tower, side, table in (
-            (self.candidate, "item", dataset.items),
-            (self.query, "user", QueryColumns(dataset)),
+        for tower, side, table, count in (
+            (self.candidate, "item", dataset.items, dataset.num_items),
+            (self.query, "user", QueryColumns(dataset), dataset.num_users),
         ):
             rows = np.asarray(dataset.interactions[side])
-            trained = {scope: np.unique(rows[learns]) for scope, learns in learnt.items()}
+            trained = {
+                scope: np.bincount(rows[learns], minlength=count + 1)
+                for scope, learns in learnt.items()
+            }
             name = "candidate" if side == "item" else "query"
             tower.adapt(
                 table,
@@ -184,9 +188,24 @@ class Recommender(keras.layers.Layer):
         return sorted({labelled.label for group in groups for labelled in group.values()})
 
     @property
+    def of_rows(self) -> dict[str, OfRow]:
+        """What heads read of rows and whoever asks may send, by their paths."""
+        found = [f for pair in self._pairs() for f in pair.features.values()]
+        return {f.key: f for f in found if isinstance(f, OfRow) and f.serve_as is None}
+
+    @property
     def reads_before(self) -> bool:
-        """Whether a head asks what users did with items before, and when."""
+        """Whether a head asks what users did with items before."""
         return any(head.before for head in self.heads.values())
+
+    @property
+    def reads_time(self) -> bool:
+        """Whether a head asks when a pair is asked about."""
+        return any(pair.reads_time for pair in self._pairs())
+
+    def _pairs(self) -> list[PairFeatures]:
+        heads = [head for head in self.heads.values() if isinstance(head, PairHead)]
+        return [head.pair for head in heads if head.pair]
 
     def queries(self, inputs: QueryInputs) -> dict[str, tf.Tensor]:
         """Query representations for each head, `[Q, D]`, or `[Q, K, D]` with K query vectors."""

@@ -79,9 +79,9 @@ class Tower(keras.layers.Layer):
 
         Args:
             columns: The table's columns by name, `[rows, ...]`.
-            trained: For `shared` and for each head, the rows of the table that training rows name,
-                ascending. An embedding that none of them reads would stay what it was drawn as:
-                what reads it is served as unknown.
+            trained: For `shared` and for each head, how many training rows name each row of the
+                table, `[rows]`. An embedding that none of them reads would stay what it was drawn
+                as: what reads it is served as unknown.
             learnt: Likewise the training rows themselves, row r being row r + 1 of columns that
                 have `context.` before their names, of the requests.
             table: `query` or `candidate`.
@@ -108,8 +108,8 @@ class Tower(keras.layers.Layer):
             for name, feature in self.features.get(scope, {}).items():
                 path = f"{table}/{scope}/{name}"
                 of_request = feature.column.startswith(CONTEXT)
-                rows = learnt[scope] + 1 if of_request else trained[scope]
-                self._fit(feature, columns, rows, path)
+                times = np.bincount(learnt[scope] + 1) if of_request else trained[scope]
+                self._fit(feature, columns, times, path)
                 self.contexts += [path] * of_request
         # The shared features, and where the scheme asks for it, once more for each head.
         self.spaces = {SHARED: self.features.get(SHARED, {})}
@@ -130,7 +130,7 @@ class Tower(keras.layers.Layer):
         self.built = True
 
     def _fit(
-        self, feature: Feature, columns: Mapping[str, Column], trained: np.ndarray, path: str
+        self, feature: Feature, columns: Mapping[str, Column], times: np.ndarray, path: str
     ) -> None:
         named_by = f"features.{path.replace('/', '.')}"
         if feature.column not in columns:
@@ -142,7 +142,9 @@ class Tower(keras.layers.Layer):
         feature.check(values, named_by=named_by)
         feature.adapt(values)
         encoded = feature.encode(values)
-        found = entries_of(encoded, trained)
+        if feature.cut(encoded, np.pad(times, (0, len(values) - len(times)))):
+            encoded = feature.encode(values)
+        found = entries_of(encoded, np.flatnonzero(times))
         if found.dtype.kind == "i":
             self.trained_rows[path] = np.unique(found)
         self.encoded[path] = on_device(self._as_trained(encoded, path))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Manifest:
 
 
 def tower_digest(
-    weights: Sequence[np.ndarray],
+    weights: Sequence[tuple[tuple[int, ...], Iterable[np.ndarray]]],
     ids: Texts | np.ndarray,
     encoded: Mapping[str, Sequence[np.ndarray]],
 ) -> str:
@@ -52,18 +52,19 @@ def tower_digest(
     Weights, not vectors: those would differ in the last bit from one machine to another.
 
     Args:
-        weights: Its weights.
+        weights: Shape of each of its weights, and its numbers in blocks of rows.
         ids: The items' ids, `[C]`.
         encoded: The arrays that each of its features reads of the items, by the feature.
     """
-    shapes = [np.shape(weight) for weight in weights]
+    shapes = [shape for shape, _ in weights]
     digest = hashlib.sha256(json.dumps([shapes, np.asarray(ids).tolist()]).encode())
     for path, arrays in sorted(encoded.items()):
         for array in map(np.ascontiguousarray, arrays):
             digest.update(f"{path}:{array.dtype.str}:{array.shape}\n".encode())
             digest.update(array.tobytes())
-    for weight in weights:
-        digest.update(np.asarray(weight, "<f4").tobytes())
+    for _, blocks in weights:
+        for rows in blocks:
+            digest.update(np.asarray(rows, "<f4").tobytes())
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.split import Split
 from mtrec.data.vocabulary import Vocabulary
+from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.errors import UserError
 from mtrec.model.recommender import Recommender
 from mtrec.serving.answers.pipeline import PLAIN, Answer
@@ -91,4 +92,8 @@ class Run:
             path: [np.asarray(array) for array in tf.nest.flatten(column)]
             for path, column in candidate.encoded.items()
         }
-        return tower_digest([w.numpy() for w in candidate.weights], self.item_ids, encoded)
+        weights = [
+            (tuple(w.shape), w.blocks() if isinstance(w, ShardedVariable) else [w.numpy()])
+            for w in candidate.weights
+        ]
+        return tower_digest(weights, self.item_ids, encoded)

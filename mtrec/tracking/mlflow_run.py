@@ -44,9 +44,7 @@ PENDING_RUN_ID = "unsent"
 
 _UPLOAD_TIMEOUT_SECONDS = 300
 _SAMPLING_SECONDS = 2.0
-# Of which the mean is logged: after what a short epoch takes, because the UI opens on the metric
-# that it heard of first.
-_SAMPLES = 10
+_SAMPLES = 5  # of which the mean is logged
 _MAX_PARAMS = 100
 _MAX_METRICS = 1000
 _MAX_PARAM_LENGTH = 6000
@@ -191,11 +189,9 @@ class _Run:
         )
         self.run_id = created.info.run_id
         self._is_new = True
-        self._start_monitor()
 
     def _resume(self, record: Record) -> None:
         self._client.update_run(self._id, status="RUNNING")
-        self._start_monitor()
 
     def _log_params(self, record: Record) -> None:
         from mlflow.entities import Param
@@ -226,6 +222,9 @@ class _Run:
             self._client.log_batch(self._id, metrics=batch, synchronous=True)
         for metric in metrics:
             self._steps[metric.key].add(step)
+        # No earlier: the UI compares runs by the metric that it heard of first.
+        if self._monitor is None:
+            self._start_monitor()
 
     def _known_steps(self, key: str) -> set[int]:
         if key not in self._steps:

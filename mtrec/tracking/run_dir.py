@@ -35,7 +35,10 @@ LOCK = ".lock"
 # What a job writes into the directories of its run directory. Whatever else lies in one is not its
 # own, and stays.
 OURS = {
-    CHECKPOINTS: ("selected", "step-*/state.json", "step-*/weights*", ".step-*", ".selected.*"),
+    CHECKPOINTS: (
+        *("selected", "step-*/state.json", "step-*/weights*"),
+        *(".step-*", ".selected.*", ".tables/*"),
+    ),
     DATA: ("about.json", "split.json", "*.npy"),
     INDEX: ("manifest.json", "vectors.npy", "ids.*.npy", "scann/*.pb*", "scann/*.npy"),
     MEASURED: ("*.npz",),

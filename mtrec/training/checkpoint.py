@@ -1,4 +1,8 @@
-"""Checkpoints: whole or not there, and never unpickled."""
+"""Checkpoints: whole or not there, and never unpickled.
+
+Tables and their slots are files of rows, which each worker writes and reads for its own replicas;
+see `mtrec.distributed.row_files`. Everything else the chief writes as a TensorFlow checkpoint.
+"""
 
 import hashlib
 import json
@@ -6,22 +10,30 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.distributed import heartbeat
+from mtrec.distributed import heartbeat, row_files
+from mtrec.distributed.row_files import RowFiles
 from mtrec.distributed.sharded_tables import ShardedVariable
+from mtrec.distributed.strategy import from_chief, from_workers, is_chief
+from mtrec.distributed.tables import TABLE
 from mtrec.errors import UserError
 from mtrec.tracking.whole import beside, foreign, replacing, write_text
 
 STATE = "state.json"
 WEIGHTS = "weights"
+# The part whose variables are the optimizer's of tables.
+TABLES = "tables"
 SELECTED = "selected"
+# Where sharded tables are read from while they are judged.
+READABLE = ".tables"
 # What a checkpoint is made of.
 FILES = (STATE, f"{WEIGHTS}*")
 
@@ -35,36 +47,56 @@ class Checkpoints:
     that one cut off half-way or damaged later is never taken for a good one.
 
     Args:
-        directory: The run's `checkpoints/`.
+        directory: The run's `checkpoints/`, where all workers can write and read.
         parts: The variables to save, such as those of the model and of each optimizer, by name.
-            Sharded ones are saved whole, so that any number of replicas can read them.
+            Any number of replicas can read them.
+        strategy: Where the replicas are; null for this process alone.
     """
 
-    def __init__(self, directory: Path, parts: Parts) -> None:
+    def __init__(
+        self, directory: Path, parts: Parts, strategy: tf.distribute.Strategy | None = None
+    ) -> None:
         self.directory = directory
         self._parts = parts
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """All variables that are saved."""
-        return [variable for group in self._parts.values() for variable in group]
+        self._strategy = strategy or tf.distribute.get_strategy()
 
     def path(self, step: int) -> Path:
         """Where the checkpoint after `step` steps lives."""
         return self.directory / f"step-{step:08d}"
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Writes all variables, and `state` as JSON.
+        """Writes all variables, and `state` as JSON; all workers call this.
 
         Raises:
             UserError: If what it would replace holds files of somebody else.
         """
-        values = {id(v): v.numpy() for v in _sharded(self._parts)}
-        with replacing(self.path(step), FILES) as aside:
-            _checkpoint(self._parts, _on_host(values)).write(str(aside / WEIGHTS))
-            content = {"state": state, "files": _digests(aside)}
-            (aside / STATE).write_text(json.dumps(content))
+        strategy = self._strategy
+        with ExitStack() as stack:
+            replaced = replacing(self.path(step), FILES)
+            aside = Path(from_chief(strategy, lambda: str(stack.enter_context(replaced))))
+            written = from_workers(strategy, lambda: self._written(aside))
+            if is_chief(strategy):
+                digests = {
+                    name: digest.tobytes().hex()
+                    for part in written
+                    for name, digest in part.items()
+                }
+                (aside / STATE).write_text(json.dumps({"state": state, "files": digests}))
         heartbeat.beat()
+
+    def _written(self, directory: Path) -> dict[str, np.ndarray]:
+        """Writes what this worker has to, and returns the digest of each file."""
+        paths = []
+        for name, variable in _of_rows(self._parts):
+            if isinstance(variable, ShardedVariable):
+                paths += variable.write(directory, name)
+            elif is_chief(self._strategy):
+                rows = {"rows": variable.shape[0], "replica": 0, "replicas": 1}
+                paths.append(row_files.write(_copies(variable)[0], directory, name, **rows))
+        if is_chief(self._strategy):
+            _checkpoint(self._parts).write(str(directory / WEIGHTS))
+            paths += [path for path in directory.glob(f"{WEIGHTS}*") if path.suffix != ".npy"]
+        return {path.name: np.frombuffer(_digest(path), np.uint8) for path in paths}
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the latest checkpoint that is whole, or None where none is there.
@@ -131,31 +163,49 @@ def is_selected(directory: Path) -> bool:
 
 def _read(path: Path, parts: Parts) -> Any:
     """Reads a checkpoint into `parts`; returns TensorFlow's account of what it found."""
-    whole = _on_host({id(v): np.zeros(v.shape, np.float32) for v in _sharded(parts)})
-    status = _checkpoint(parts, whole).read(str(path / WEIGHTS))
-    for variable in _sharded(parts):
-        variable.assign(whole[id(variable)].numpy())
+    status = _checkpoint(parts).read(str(path / WEIGHTS))
+    for name, variable in _of_rows(parts):
+        files = RowFiles(path, name)
+        if files.shape != tuple(variable.shape):
+            raise AssertionError(f"{name} of {path} is {files.shape}, not {tuple(variable.shape)}")
+        if isinstance(variable, ShardedVariable):
+            variable.read(files)
+        else:
+            for copy in _copies(variable):
+                row_files.read(copy, files, replica=0, replicas=1)
     return status
 
 
-def _checkpoint(parts: Parts, whole: Mapping[int, tf.Variable]) -> tf.train.Checkpoint:
+def _checkpoint(parts: Parts) -> tf.train.Checkpoint:
     # TensorFlow does not find variables below the dictionaries of a Keras layer, and says nothing:
     # name each one. Order and name identify it, since Keras numbers layers within a process.
     named = {
-        part: {f"{place}_{v.name}": whole.get(id(v), v.value) for place, v in enumerate(variables)}
+        part: {
+            f"{place}_{v.name}": v.value
+            for place, v in enumerate(variables)
+            if not _is_of_rows(part, v)
+        }
         for part, variables in parts.items()
     }
     return tf.train.Checkpoint(**named)
 
 
-def _on_host(values: Mapping[int, np.ndarray]) -> dict[int, tf.Variable]:
-    """What stands in a checkpoint for each sharded variable, by the latter's `id`."""
-    with tf.device("CPU:0"):
-        return {key: tf.Variable(whole) for key, whole in values.items()}
+def _is_of_rows(part: str, variable: keras.Variable) -> bool:
+    """Whether it is a table or a slot of one."""
+    return variable.name == TABLE or (part == TABLES and len(variable.shape) > 0)
 
 
-def _sharded(parts: Parts) -> list[ShardedVariable]:
-    return [v for group in parts.values() for v in group if isinstance(v, ShardedVariable)]
+def _of_rows(parts: Parts) -> Iterator[tuple[str, keras.Variable]]:
+    """The tables and their slots, by the names of their files."""
+    for part, variables in parts.items():
+        for place, variable in enumerate(variables):
+            if _is_of_rows(part, variable):
+                yield f"{WEIGHTS}.{part}.{place}_{variable.name}", variable
+
+
+def _copies(variable: keras.Variable) -> Sequence[tf.Variable]:
+    """A replicated variable on each device of this process."""
+    return cast(Sequence[tf.Variable], getattr(variable.value, "values", [variable.value]))
 
 
 def _steps(directory: Path) -> list[Path]:
@@ -172,11 +222,12 @@ def _delete(path: Path) -> None:
 
 
 def _digests(directory: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(directory.glob(f"{WEIGHTS}*")):
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {path.name: _digest(path).hex() for path in directory.glob(f"{WEIGHTS}*")}
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _whole(path: Path) -> dict[str, Any] | None:

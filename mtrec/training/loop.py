@@ -13,14 +13,14 @@ from mtrec.data import progress
 from mtrec.data.batches import Batches
 from mtrec.data.schedule import Schedule
 from mtrec.distributed import heartbeat
-from mtrec.distributed.sharded_tables import gathered
+from mtrec.distributed.sharded_tables import readable
 from mtrec.distributed.strategy import from_chief, is_chief, local_replicas
 from mtrec.errors import PreemptedError, UserError
 from mtrec.heads.metrics import better
 from mtrec.model.recommender import Recommender
 from mtrec.training.ahead import made_ahead
 from mtrec.training.balance import Balancer
-from mtrec.training.checkpoint import Checkpoints
+from mtrec.training.checkpoint import READABLE, Checkpoints
 from mtrec.training.mined_negatives import Miner
 from mtrec.training.packed import Packed, pack
 from mtrec.training.step import Optimizers, Step
@@ -36,18 +36,20 @@ class State:
     Attributes:
         epoch: The epoch that is being trained, from 1.
         step: Steps taken in it.
-        losses: The task losses of those steps, `[step, T]`; NaN where a task had no rows.
-        weights: The tasks' weights in those steps, `[step, T]`.
-        telemetry: Metrics of those steps that were observed.
+        means: Each metric's sum over those steps that tell it, and their number, by its name.
         history: The metrics of every finished epoch.
     """
 
     epoch: int
     step: int
-    losses: list[list[float]]
-    weights: list[list[float]]
-    telemetry: list[Metrics]
+    means: dict[str, tuple[float, int]]
     history: list[Metrics]
+
+    def add(self, metric: str, values: np.ndarray) -> None:
+        """Adds what a metric was in some steps, if they tell it."""
+        total, count = self.means.get(metric, (0.0, 0))
+        if len(values):
+            self.means[metric] = (total + float(np.sum(values)), count + len(values))
 
     def best(self, metric: str | None) -> Metrics:
         """The finished epoch with the best value of `metric`, the first of equals; or the last."""
@@ -125,7 +127,7 @@ def fit(
     if batches.negatives and batches.negatives.mined:
         miner = Miner(model, batches, strategy)
         parts["negatives"] = [miner.lists]
-    saved = Checkpoints(checkpoints, parts)
+    saved = Checkpoints(checkpoints, parts, strategy)
     chief = is_chief(strategy)
     state = _restored(strategy, saved)
     if miner:
@@ -152,7 +154,7 @@ def _restored(strategy: tf.distribute.Strategy, saved: Checkpoints) -> State:
     """The state of the latest checkpoint, its variables read; or that of a beginning."""
     latest = from_chief(strategy, saved.latest)
     if latest is None:
-        return State(epoch=1, step=0, losses=[], weights=[], telemetry=[], history=[])
+        return State(epoch=1, step=0, means={}, history=[])
     step, state = latest
     saved.restore(step)
     return State(**state)
@@ -216,15 +218,17 @@ class _Trainer:
                 if stop or (due and state.step < steps):
                     self._save()
                 if stop:
-                    raise PreemptedError(f"stopped and saved after {self.steps_done} steps")
+                    done = self.steps_done
+                    raise PreemptedError(f"stopped during training, saved after {done} steps")
         metrics = {"epoch": float(state.epoch), "step": float(self.steps_done)}
-        metrics |= self._means() | {"train/seconds": time.perf_counter() - started}
-        with gathered(self.saved.variables):
+        metrics |= {name: total / steps for name, (total, steps) in state.means.items()}
+        metrics |= {"train/seconds": time.perf_counter() - started}
+        with readable(self.step.tables, self.saved.directory / READABLE):
             try:
                 metrics |= validate()
                 check_selectable(schedule.select_by, metrics)
                 metrics = from_chief(self.step.strategy, lambda: metrics)
-                self.state = State(state.epoch + 1, 0, [], [], [], [*state.history, metrics])
+                self.state = State(state.epoch + 1, 0, {}, [*state.history, metrics])
                 if self.miner and not self.done:
                     self.miner.search()
             except PreemptedError:
@@ -267,9 +271,13 @@ class _Trainer:
         taken = self.step(batches, observe=observe)
         heartbeat.beat()
         _check_finite(taken.losses, list(self.step.model.heads), state)
-        state.losses += np.where(taken.rows > 0, taken.losses, np.nan).tolist()
-        state.weights += taken.weights.tolist()
-        state.telemetry += [taken.telemetry] if observe else []
+        for place, name in enumerate(self.step.model.heads):
+            # A loss is a mean over the steps in which its task had rows.
+            had = taken.rows[:, place] > 0
+            state.add(f"train/{name}/loss", taken.losses[had, place])
+            state.add(f"train/{name}/weight", taken.weights[:, place])
+        for name, value in taken.telemetry.items():
+            state.add(name, np.array([value]))
         state.step = call.stop
         self._advance()
 
@@ -282,32 +290,16 @@ class _Trainer:
         done = self.steps_done - self._began_at
         progress.advance(rows * done, rows * (to_do - self._began_at), "rows")
 
-    def _means(self) -> Metrics:
-        """Means over the steps of the epoch; a task's loss over those in which it had rows."""
-        metrics: Metrics = {}
-        for kind, values in (("loss", self.state.losses), ("weight", self.state.weights)):
-            for name, each in zip(self.step.model.heads, np.transpose(values), strict=True):
-                counted = each[~np.isnan(each)]
-                if len(counted):
-                    metrics[f"train/{name}/{kind}"] = float(np.mean(counted))
-        observed = self.state.telemetry
-        for name in observed[0] if observed else ():
-            metrics[name] = float(np.mean([metrics_of[name] for metrics_of in observed]))
-        return metrics
-
     def _save(self) -> None:
-        """Writes a checkpoint; all workers take part, the chief writes."""
-        with progress.stage("checkpoints", part=True), gathered(self.saved.variables):
-            if is_chief(self.step.strategy):
-                self._write()
-
-    def _write(self) -> None:
+        """Writes a checkpoint; all workers take part."""
         # Between epochs, the last step of the one before names the checkpoint.
         step = int(self.state.history[-1]["step"]) if self.state.step == 0 else self.steps_done
-        self.saved.save(step, vars(self.state))
-        history = self.state.history
-        best = self.state.best(self.schedule.select_by)["step"] if history else step
-        self.saved.prune(keep=int(best), latest=2)
+        with progress.stage("checkpoints", part=True):
+            self.saved.save(step, vars(self.state))
+            history = self.state.history
+            best = self.state.best(self.schedule.select_by)["step"] if history else step
+            if is_chief(self.step.strategy):
+                self.saved.prune(keep=int(best), latest=2)
 
 
 class _Due:

@@ -59,7 +59,7 @@ class Miner:
         Raises:
             PreemptedError: If the job is to stop; nothing is mined then.
 
-        Where tables are sharded among several workers, call it within `gathered`.
+        Where tables are sharded among several workers, call it within `readable`.
         """
         workers, mine = num_workers(self._strategy), worker_number(self._strategy)
         total = len(self._users)

@@ -104,7 +104,8 @@ class Step:
         self._sharded = [isinstance(v, ShardedVariable) for v in self.tables + self.dense]
         self._clock = (optimizers.tables if self.tables else optimizers.dense).iterations
         # TensorFlow 2.20 takes a way through a loop's next iteration for one within this, and then
-        # drops what orders the read of a variable before its write; see tests/test_step_order.py.
+        # drops what orders the read of a variable before its write; see
+        # tests/training/test_step_order.py.
         tf.config.optimizer.set_experimental_options({"dependency_optimization": False})
         self._compiled: dict[bool, Callable[[Any, Any], dict[str, tf.Tensor]]] = {}
 

@@ -17,6 +17,8 @@ import layout_job
 import numpy as np
 import tensorflow as tf
 
+from mtrec.distributed.row_files import RowFiles
+
 HERE = Path(__file__).parent
 LAYOUTS = ((1, 2), (1, 4), (2, 1), (2, 2))
 # TensorFlow first, as jobs import it: without the libraries that Keras would import along.
@@ -108,17 +110,24 @@ def environment(addresses, rank):
 def left_in(directory):
     """Every variable of the latest checkpoint, and the metrics of every epoch."""
     latest = sorted((directory / "checkpoints").glob("step-*"))[-1]
-    reader = tf.train.load_checkpoint(str(latest / "weights"))
-    found = {
-        name: reader.get_tensor(name)
-        for name in reader.get_variable_to_shape_map()
-        if name.endswith("VARIABLE_VALUE")
-    }
+    found = saved_in(latest)
     state = json.loads((latest / "state.json").read_text())["state"]
     for metrics in state["history"]:
         del metrics["train/seconds"]
         for name, value in metrics.items():
             found[f"epoch {metrics['epoch']:g}: {name}"] = np.asarray(value)
+    return found
+
+
+def saved_in(path):
+    """Every variable of a checkpoint, by its name there."""
+    reader = tf.train.load_checkpoint(str(path / "weights"))
+    names = [n for n in reader.get_variable_to_shape_map() if n.endswith("VARIABLE_VALUE")]
+    found = {name: reader.get_tensor(name) for name in names}
+    for first in path.glob("weights.*.00000-of-*.npy"):
+        name = first.name.rsplit(".", 2)[0]
+        files = RowFiles(path, name)
+        found[name] = files[np.arange(files.shape[0])]
     return found
 
 

@@ -1,10 +1,13 @@
 """Heads of a user's own are mined for, served and reported by what they say of themselves."""
 
+from io import StringIO
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 from silent import Silent
 from small_batch import batches_of, pairs_of
 from small_config import SMALL, config_of
@@ -15,9 +18,11 @@ from small_negatives import in_batch
 import mtrec
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError
+from mtrec.heads.metrics import better
 from mtrec.heads.tally import PerUser
 from mtrec.jobs import build, footprint, stages, worker
 from mtrec.jobs.load import load
+from mtrec.jobs.progress import Reporter
 from mtrec.jobs.restore import restore_run
 from mtrec.model.encode import embed_items, embed_users
 from mtrec.serving.recommend import recommend
@@ -84,6 +89,15 @@ class Verdict(mtrec.Head):
         error = self.score_pairs(*pairs, None, name="it")["it"] - batch.rows.labels["rating"]
         known = tf.math.is_finite(error)
         return tf.where(known, error, 0.0) ** 2, tf.where(known, batch.rows.weight, 0.0)
+
+    def measure(self, held_out, query, candidate, *, full):
+        verdict = 3 + np.sum(query[held_out.owner] * candidate[held_out.item - 1], axis=1)
+        return {"mae": np.abs(verdict - held_out.labels["rating"])}
+
+    def per_user(self, held_out, measured):
+        known = np.isfinite(measured["mae"])
+        owner = held_out.owner[known]
+        return PerUser.summed({"mae": measured["mae"][known]}, owner, len(held_out.users))
 
 
 OURS_LEFT_OUT = ("task.weights.retrieval=0", "task.weights.rating=0")
@@ -167,6 +181,44 @@ def test_the_start_up_report_states_what_a_head_says_it_sends(trained):
     shared = next(line for line in lines if "candidate_shared_item_id" in line)
     width = run.model.query.output_dim
     assert f"a step sends {3 * rows * 4 * (width + 1) / 1024:,.1f} KiB replicated" in shared
+
+
+def test_a_metric_that_only_the_head_knows_is_told_and_one_without_a_baseline_stands_alone(trained):
+    _, run = trained
+    metrics, reports = stages.evaluate(run)
+    console = Console(file=StringIO(), width=100)
+    tracker = MagicMock(run_dir=run.directory)
+    reporter = Reporter(
+        tracker, SimpleNamespace(console=console, begin=0, advance=0, end=0, should_stop=0)
+    )
+    of_epoch = {
+        "epoch": 1.0,
+        "selected": 1.0,
+        "train/taste/loss": 0.5,
+        "train/verdict/loss": 0.25,
+        "train/seconds": 2.0,
+        "val/taste/lead": 0.75,
+        "val/verdict/mae": 1.5,
+    }
+    reporter.training(1).on_epoch(of_epoch)
+    reporter.evaluation([of_epoch], metrics, reports)
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert lines == [
+        "epoch 1/1 taste loss 0.5000 val lead 0.7500 verdict loss 0.2500 val mae 1.5000 2.0 s",
+        "selected epoch 1 of 1",
+        "test model baseline",
+        f"test/taste/lead {metrics['test/taste/lead']:.4f}",
+        f"test/verdict/mae {metrics['test/verdict/mae']:.4f}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "falls"),
+    [("poisson_loss", True), ("rmse_of_some", True), ("val/watch/error", True), ("lead", False)],
+)
+def test_the_name_of_a_metric_says_which_way_is_better(metric, falls):
+    assert better(metric, new=1.0, old=2.0) is falls
+    assert better(metric, new=2.0, old=1.0) is not falls
 
 
 def mined(heads, negatives):

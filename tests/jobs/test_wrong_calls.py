@@ -248,6 +248,7 @@ PARTS = [
 DATA = [
     ("data.interactions=nowhere.csv", "nothing is at nowhere.csv"),
     ("data.interactions=empty", "nothing is at empty"),
+    ("data.interactions=null", "data.interactions must be of the type str | list[str]; got None"),
     ("data.interactions=[]", "data.interactions must name a file at least; got none"),
     ("data.interactions=[log.csv,./log.csv]", "data.interactions must name each file once; got"),
     ("data.interactions=log.csv,head.csv", "put a list in brackets"),

@@ -17,8 +17,8 @@ from mtrec.model.features import (
     Hashed,
     Numeric,
     Text,
-    Timestamp,
 )
+from mtrec.model.timestamp import Timestamp
 from mtrec.model.vectors import Vectors
 
 

@@ -9,10 +9,11 @@ from small_model import SCHEMES, implicit_squared, rating, recommender, softmax
 
 from mtrec.distributed.tables import TABLE
 from mtrec.errors import UserError
-from mtrec.model.features import Bucketized, Categorical, Hashed, History, Numeric, Timestamp
+from mtrec.model.features import Bucketized, Categorical, Hashed, History, Numeric
 from mtrec.model.pooling import Mean
 from mtrec.model.recommender import Recommender
 from mtrec.model.sharing import PLE, STEM, MMoE, SharedBottom
+from mtrec.model.timestamp import Timestamp
 from mtrec.model.tower import Tower
 from mtrec.training.evaluate import Evaluator
 

@@ -15,9 +15,10 @@ from small_model import implicit_squared, rating, shared_bottom
 from mtrec.data.columns import held
 from mtrec.data.inputs import QueryInputs
 from mtrec.data.split import Split
-from mtrec.model.features import Bucketized, Categorical, Hashed, History, Numeric, Text, Timestamp
+from mtrec.model.features import Bucketized, Categorical, Hashed, History, Numeric, Text
 from mtrec.model.pooling import Sqrtn
 from mtrec.model.recommender import Recommender
+from mtrec.model.timestamp import Timestamp
 from mtrec.model.tower import Tower
 from mtrec.model.vectors import Vectors
 from mtrec.serving import export

@@ -15,7 +15,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import HistoryInputs, QueryInputs
 from mtrec.errors import require
-from mtrec.model.features import SECONDS_PER_DAY
+from mtrec.model.timestamp import SECONDS_PER_DAY
 
 
 class Asked(NamedTuple):

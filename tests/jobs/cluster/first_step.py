@@ -1,4 +1,4 @@
-"""CPU seconds from command to first step: `python tests/distributed/first_step.py [overrides]`.
+"""CPU seconds from command to first step: `python tests/jobs/cluster/first_step.py [overrides]`.
 
 All processes count that descend from the command, those that Ray starts on this machine included:
 they are told by a variable of their environment, or by a parent that has it where they overwrote

@@ -86,10 +86,14 @@ def test_a_hung_worker_is_replaced(uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_driver_saves_on_the_workers(uninterrupted, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_driver_saves_on_the_workers(uninterrupted, tmp_path, number):
     job = Job(tmp_path, *RAY)
-    kill_in_epoch(job, "driver", 5, number=signal.SIGTERM)
-    assert job.end() == 143, job.text
+    kill_in_epoch(job, "driver", 5, number=number)
+    assert job.end() == 128 + number, job.text
+    said = f"error: {number.name}: stopped during training, saved after "
+    assert job.text.strip().splitlines()[-1].startswith(said)
+    assert mlflow_runs(tmp_path) == ["KILLED"]
     assert Job(tmp_path, *RAY).end() == 0
     assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
 

@@ -37,7 +37,7 @@ def test_sigterm_saves_and_says_how_to_go_on(preempted):
     cwd, job = preempted
     assert job.process.returncode == 143
     last = job.text.strip().splitlines()[-1]
-    assert last.startswith("error: SIGTERM: stopped and saved after ")
+    assert last.startswith("error: SIGTERM: stopped during training, saved after ")
     assert last.endswith(f"train.resume={cwd / 'run'}")
     assert mlflow_runs(cwd) == ["KILLED"]
 
