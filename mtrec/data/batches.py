@@ -337,6 +337,7 @@ class Batches:
                 pool=self._places.of(pool.items, target),
                 log_q=pool.log_q[target],
                 before=self._before.of_targets(queries) if self._before else (),
+                requests=(self.histories.rows[row] + 1).astype(np.int32),
             ),
             own=share.own._replace(item=own_place),
             pool=PoolSlice(

@@ -92,6 +92,7 @@ class Rows(NamedTuple):
     log_q: Floats  # [N] log Q of the target
     # [N, 7] what the user did with the target before; see `mtrec.data.own_items.NUMBERS`
     before: Floats = ()
+    requests: Ints = ()  # [N] row of the requests' table, of what is known of the row itself
 
 
 class Own(NamedTuple):
@@ -145,6 +146,7 @@ class PairInputs(NamedTuple):
     items: Ints  # [N] item rows
     time: Seconds = ()  # [N] seconds since 1970; (): the queries' own
     before: Floats = ()  # [N, 7] as in `Rows`; (): what the queries' histories tell
+    requests: Ints = ()  # [N] as in `Rows`; (): what was sent with the queries
 
 
 class Batch(NamedTuple):

@@ -54,6 +54,7 @@ class HeldOut:
         labels: Rating and other labels of each held-out interaction by name, `[H]`, NaN where there
             is none.
         time: Seconds since 1970 of each held-out interaction, `[H]`, 0 where there is none.
+        row: Row of the requests' table of each held-out interaction, `[H]`.
         new: Whether the user did not have the item before, `[H]`.
         asked: Whether it tests retrieval, `[H]`: what is new, or of data with repeats, all.
         known: What users are known to have, by which items are popular and users active.
@@ -70,6 +71,7 @@ class HeldOut:
     item: np.ndarray
     labels: Mapping[str, np.ndarray]
     time: np.ndarray
+    row: np.ndarray
     new: np.ndarray
     asked: np.ndarray
     known: Histories
@@ -99,6 +101,7 @@ class HeldOut:
             item=self.item[rows],
             labels={name: values[rows] for name, values in self.labels.items()},
             time=self.time[rows],
+            row=self.row[rows],
             new=self.new[rows],
             asked=self.asked[rows],
         )

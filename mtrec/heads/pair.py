@@ -282,7 +282,9 @@ class PairHead(Head):
     def learnt(self, batch: Batch) -> Learnt:
         """What it learns from: the rows of a batch with its label."""
         rows, label = batch.rows, self._label(batch.rows.labels)
-        return Learnt(rows.query, rows.item, rows.time, rows.before, label, rows.weight)
+        return Learnt(
+            rows.query, rows.item, rows.time, rows.before, rows.requests, label, rows.weight
+        )
 
     def losses(self, examples: Examples) -> tuple[tf.Tensor, tf.Tensor]:
         """Error and regularisation of each pair, masked where there is no label."""
@@ -291,7 +293,7 @@ class PairHead(Head):
         told = self.told(
             tf.gather(examples.query, learnt.query),
             tf.gather(examples.item, learnt.item),
-            PairInputs(batch.query, learnt.query, items, learnt.time, learnt.before),
+            PairInputs(batch.query, learnt.query, items, *learnt[2:5]),
         )
         known = tf.math.is_finite(learnt.label)
         label = tf.where(known, learnt.label, 0.0)[:, tf.newaxis]
@@ -302,7 +304,7 @@ class PairHead(Head):
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool
     ) -> dict[str, np.ndarray]:
         """`output`: the members' mean for each pair that it is judged by."""
-        owner, item, _, time = self.judged(held_out)
+        owner, item, _, time, requests = self.judged(held_out)
         output = [np.zeros(0, np.float32)]
         for part in metrics.chunks(len(item), ROWS_AT_ONCE, "rows"):
             first, end = owner[part][0], owner[part][-1] + 1
@@ -310,6 +312,7 @@ class PairHead(Head):
             if self.before:
                 inputs = held_out.inputs(slice(first, end))
             pairs = PairInputs(inputs, owner[part] - first, item[part], time[part])
+            pairs = pairs._replace(requests=requests[part])
             told = self.mean_output(query[owner[part]], candidate[item[part] - 1], pairs)
             output.append(told.numpy())
         return {"output": np.concatenate(output)}
@@ -318,7 +321,7 @@ class PairHead(Head):
         """What it is judged by: the interactions that carry the label."""
         label = self._label(held_out.labels)
         known = np.isfinite(label)
-        columns = held_out.owner, held_out.item, label, held_out.time
+        columns = held_out.owner, held_out.item, label, held_out.time, held_out.row
         return Judged(*(column[known] for column in columns))
 
     def labelled(self, held_out: HeldOut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

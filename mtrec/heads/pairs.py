@@ -14,6 +14,7 @@ class Learnt(NamedTuple):
         item: Position of the item in `Batch.items`, `[N]`.
         time: Seconds since 1970, `[N]`.
         before: What the user did with the item before; see `Rows`.
+        requests: Rows of the requests' table; see `Rows`.
         label: The label, NaN where there is none, `[N]`.
         weight: 1 for a pair, 0 for padding, `[N]`.
     """
@@ -22,6 +23,7 @@ class Learnt(NamedTuple):
     item: tf.Tensor
     time: tf.Tensor
     before: tf.Tensor
+    requests: tf.Tensor
     label: tf.Tensor
     weight: tf.Tensor
 
@@ -34,12 +36,14 @@ class Judged(NamedTuple):
         item: Item row, `[N]`.
         label: The label, `[N]`.
         time: Seconds since 1970, `[N]`.
+        requests: Rows of the requests' table, `[N]`.
     """
 
     owner: np.ndarray
     item: np.ndarray
     label: np.ndarray
     time: np.ndarray
+    requests: np.ndarray
 
 
 class Told(NamedTuple):

@@ -84,7 +84,7 @@ class Repeat(Binary):
         again = batch.again
         weight = tf.cast(again.query >= 0, tf.float32)
         query = tf.maximum(again.query, 0)
-        return Learnt(query, again.item, again.time, again.before, again.taken, weight)
+        return Learnt(query, again.item, again.time, again.before, (), again.taken, weight)
 
     def judged(self, held_out: HeldOut) -> Judged:
         """Each query with each item that it may take again."""
@@ -94,8 +94,9 @@ class Repeat(Binary):
         taken = held_out.owner[held_out.asked].astype(np.int64) * width
         label = np.isin(pairs, taken + held_out.item[held_out.asked])
         owner = (pairs // width).astype(np.int32)
-        times = held_out.times[owner]
-        return Judged(owner, (pairs % width).astype(np.int32), label.astype(np.float32), times)
+        times, requests = held_out.times[owner], held_out.requests[owner]
+        items = (pairs % width).astype(np.int32)
+        return Judged(owner, items, label.astype(np.float32), times, requests)
 
     def score_pairs(
         self, query: tf.Tensor, candidate: tf.Tensor, pairs: PairInputs, *, name: str

@@ -36,6 +36,7 @@ class OwnItems(keras.layers.Layer):
     """
 
     reads_before = True
+    reads_time = True
 
     def __init__(self, *, units: int) -> None:
         super().__init__(name=unnumbered(self))

@@ -16,6 +16,7 @@ class PairFeature(Protocol):
 
     # Whether it reads what the user did with the item before, and when the pair is asked about.
     reads_before: bool
+    reads_time: bool
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, named_by: str) -> None:
         """Learns scales and the like from the training rows `fit`.
@@ -50,6 +51,7 @@ class PairFeatures(keras.layers.Layer):
         super().__init__()
         self.features = dict(features)
         self.reads_before = any(feature.reads_before for feature in features.values())
+        self.reads_time = any(feature.reads_time for feature in features.values())
 
     def adapt(self, dataset: Dataset, fit: np.ndarray, *, head: str, dim: int, seed: int) -> None:
         """Fits the features to the training rows `fit`, and makes weights for vectors `[N, dim]`.

@@ -16,6 +16,7 @@ from mtrec.heads.head import Head
 from mtrec.heads.pair import PairHead
 from mtrec.model.bags import known_rows
 from mtrec.model.experts import SHARED
+from mtrec.model.of_row import OfRow
 from mtrec.model.pair_features import PairFeatures
 from mtrec.model.sharing import Gates
 from mtrec.model.tower import Pooled, Tower
@@ -187,9 +188,24 @@ class Recommender(keras.layers.Layer):
         return sorted({labelled.label for group in groups for labelled in group.values()})
 
     @property
+    def of_rows(self) -> dict[str, OfRow]:
+        """What heads read of rows and whoever asks may send, by their paths."""
+        found = [f for pair in self._pairs() for f in pair.features.values()]
+        return {f.key: f for f in found if isinstance(f, OfRow) and f.serve_as is None}
+
+    @property
     def reads_before(self) -> bool:
-        """Whether a head asks what users did with items before, and when."""
+        """Whether a head asks what users did with items before."""
         return any(head.before for head in self.heads.values())
+
+    @property
+    def reads_time(self) -> bool:
+        """Whether a head asks when a pair is asked about."""
+        return any(pair.reads_time for pair in self._pairs())
+
+    def _pairs(self) -> list[PairFeatures]:
+        heads = [head for head in self.heads.values() if isinstance(head, PairHead)]
+        return [head.pair for head in heads if head.pair]
 
     def queries(self, inputs: QueryInputs) -> dict[str, tf.Tensor]:
         """Query representations for each head, `[Q, D]`, or `[Q, K, D]` with K query vectors."""

@@ -61,8 +61,13 @@ def recommend(
     assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
     told = {f"{CONTEXT}{name}": value for name, value in (context or {}).items()}
-    asked = told.pop(TIME, run.now) if run.model.reads_before else run.now
-    replaced = run.model.query.encode_row(told if row else {**(features or {}), **told})
+    asked = told.pop(TIME, run.now) if run.model.reads_time else run.now
+    of_rows = run.model.of_rows
+    replaced = {path: of.encode(told.get(of.feature.column)) for path, of in of_rows.items()}
+    of_queries = {f.column for group in run.model.query.features.values() for f in group.values()}
+    for name in {of.feature.column for of in of_rows.values()} - of_queries:
+        told.pop(name, None)
+    replaced |= run.model.query.encode_row(told if row else {**(features or {}), **told})
     if row:
         inputs = QueryInputs.of(np.array([row]), run.known)._replace(replaced=replaced)
     else:

@@ -124,7 +124,7 @@ class Served:
         self, inputs: QueryInputs, encoded: Sequence[tf.Tensor], paths: Iterable[str]
     ) -> QueryInputs:
         """Queries with the encoded columns that were sent, by the paths of features."""
-        held, sent = self._run.model.query.encoded, dict(zip(paths, encoded, strict=True))
+        held, sent = _encoded(self._run), dict(zip(paths, encoded, strict=True))
         time = sent.pop(TIME, tf.zeros_like(inputs.users, tf.int64))
         replaced = {
             path: from_padded(column) if isinstance(held[path], EncodedBags) else column
@@ -225,35 +225,43 @@ class ServedSearch:
 def recipes(run: Run) -> dict[str, dict[str, Any]]:
     """How each feature of the query tower that new users can send reads its column, by path."""
     tower, kept = run.model.query, {}
-    for scope in (SHARED, *tower.heads):
-        for name, feature in tower.features.get(scope, {}).items():
-            recipe = feature.recipe()
-            if recipe and feature.column not in (run.dataset.user_key, *RESERVED):
-                path = f"query/{scope}/{name}"
-                bag = isinstance(tower.encoded[path], EncodedBags)
-                trained = tower.trained_rows.get(path)
-                kept[path] = recipe | {
-                    "column": feature.column,
-                    "bag": bag,
-                    "trained": None if trained is None else trained.tolist(),
-                }
-    if run.model.reads_before:
+    read = {
+        f"query/{scope}/{name}": (feature, tower.trained_rows.get(f"query/{scope}/{name}"))
+        for scope in (SHARED, *tower.heads)
+        for name, feature in tower.features.get(scope, {}).items()
+    }
+    read |= {path: (of.feature, of.trained) for path, of in run.model.of_rows.items()}
+    for path, (feature, trained) in read.items():
+        recipe = feature.recipe()
+        if recipe and feature.column not in (run.dataset.user_key, *RESERVED):
+            kept[path] = recipe | {
+                "column": feature.column,
+                "bag": isinstance(_encoded(run)[path], EncodedBags),
+                "trained": None if trained is None else trained.tolist(),
+            }
+    if run.model.reads_time:
         kept[TIME] = {"kind": "seconds", "column": TIME, "bag": False, "trained": None}
     return kept
 
 
 def of_requests(run: Run) -> list[str]:
     """The paths of `recipes` whose columns tell of a request: known users send them too."""
-    return [path for path in recipes(run) if path in (*run.model.query.contexts, TIME)]
+    told = (*run.model.query.contexts, *run.model.of_rows, TIME)
+    return [path for path in recipes(run) if path in told]
+
+
+def _encoded(run: Run) -> dict[str, tf.Tensor | EncodedBags]:
+    """Columns as features have encoded them, by their paths; of rows' context, a single row."""
+    of_rows = {path: of.served for path, of in run.model.of_rows.items()}
+    return {**run.model.query.encoded, **of_rows, TIME: tf.zeros([1], tf.int64)}
 
 
 def encoded_specs(run: Run) -> dict[str, tf.TensorSpec]:
     """The inputs of the SavedModel that take what `recipes` make of columns, by their paths."""
-    encoded = {**run.model.query.encoded, TIME: tf.zeros([1], tf.int64)}
-    columns = {path: encoded[path] for path in recipes(run)}
+    columns = {path: _encoded(run)[path] for path in recipes(run)}
     return {
         # A bag's values come padded with 0, and may be more than any in the table.
-        path: tf.TensorSpec([None, None], tf.int32, name=f"encoded_{place}")
+        path: tf.TensorSpec([None, None], tf.int64, name=f"encoded_{place}")
         if isinstance(c, EncodedBags)
         else tf.TensorSpec([None, *c.shape[1:]], c.dtype, name=f"encoded_{place}")
         for place, (path, c) in enumerate(columns.items())

@@ -119,6 +119,7 @@ class Evaluator:
             item=item,
             labels={name: columns[name][order] for name in dataset.labels},
             time=time.astype(np.int64),
+            row=(held_out[order] + 1).astype(np.int32),
             new=new,
             asked=new | dataset.repeats,
             known=known,

@@ -83,7 +83,7 @@ def test_it_is_judged_by_own_items_strictly_before_and_what_is_taken_then(by_req
     rows = all_rows(dataset)
     times = dataset.interactions["timestamp"]
     held_out = Evaluator(dataset, known=rows[times < 30], held_out=rows[times >= 30]).held_out
-    owner, item, label, time = head(dataset, rows[times < 30]).judged(held_out)
+    owner, item, label, time, _ = head(dataset, rows[times < 30]).judged(held_out)
 
     pairs = zip(held_out.users[owner].tolist(), item.tolist(), label.tolist(), strict=True)
     assert sorted(pairs) == [(1, 1, 1.0), (1, 2, 0.0), (2, 1, 0.0)]

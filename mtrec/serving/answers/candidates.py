@@ -15,7 +15,8 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import HistoryInputs, QueryInputs
 from mtrec.errors import require
-from mtrec.model.timestamp import SECONDS_PER_DAY
+
+_DAY = 86_400  # seconds
 
 
 class Asked(NamedTuple):
@@ -165,7 +166,7 @@ class Popular(ForAll):
         histories = known.histories
         weights = np.ones(len(histories.items))
         if self.half_life is not None:
-            age = (histories.times.max(initial=0) - histories.times) / SECONDS_PER_DAY
+            age = (histories.times.max(initial=0) - histories.times) / _DAY
             weights = 0.5 ** (age / self.half_life)
         counts = np.bincount(histories.items, weights, len(known.kept) + 1)[1:]
         return (counts / max(weights.sum(), 1e-9)).astype(np.float32)
@@ -179,6 +180,6 @@ class Newest(ForAll):
 
     def values(self, known: Known) -> np.ndarray:
         """The days."""
-        since = np.full(len(known.kept) + 1, known.histories.times.max(initial=0) + SECONDS_PER_DAY)
+        since = np.full(len(known.kept) + 1, known.histories.times.max(initial=0) + _DAY)
         np.minimum.at(since, known.histories.items, known.histories.times)
-        return (since - since.min())[1:] / SECONDS_PER_DAY
+        return (since - since.min())[1:] / _DAY
