@@ -264,7 +264,7 @@ def _encoded(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
     found = ENCODERS[recipe["kind"]](recipe, values)
     if recipe["trained"] is None:
         return found
-    return np.where(np.isin(found, recipe["trained"]), found, 0).astype(np.int32)
+    return np.where(np.isin(found, recipe["trained"]), found, 0).astype(np.int64)
 
 
 # What each kind of `Feature` makes of raw values, by `Feature.recipe`; zeros where there is none.
@@ -280,13 +280,13 @@ def _name(value: Any) -> str:
 def _rows(recipe: dict[str, Any], values: Sequence[Any], row: Callable[[str], int]) -> np.ndarray:
     """Row numbers of values `[B]`, or of bags `[B, L]` padded with 0."""
     if not recipe["bag"]:
-        return np.array([0 if v is None else row(_name(v)) for v in values], np.int32)
+        return np.array([0 if v is None else row(_name(v)) for v in values], np.int64)
     bags = [[row(_name(each)) for each in bag or []] for bag in values]
     return _padded(bags, max(1, *map(len, bags)))
 
 
 def _padded(bags: Sequence[Sequence[int]], length: int) -> np.ndarray:
-    rows = np.zeros((len(bags), length), np.int32)
+    rows = np.zeros((len(bags), length), np.int64)
     for place, bag in enumerate(bags):
         rows[place, : len(bag)] = bag
     return rows
@@ -313,7 +313,7 @@ def _seconds(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
 def _buckets(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:
     numbers = _numbers(values)
     rows = np.searchsorted(recipe["boundaries"], numbers, side="right") + 1
-    return np.where(np.isfinite(numbers), rows, 0).astype(np.int32)
+    return np.where(np.isfinite(numbers), rows, 0).astype(np.int64)
 
 
 def _words(recipe: dict[str, Any], values: Sequence[Any]) -> np.ndarray:

@@ -261,7 +261,7 @@ def encoded_specs(run: Run) -> dict[str, tf.TensorSpec]:
     columns = {path: _encoded(run)[path] for path in recipes(run)}
     return {
         # A bag's values come padded with 0, and may be more than any in the table.
-        path: tf.TensorSpec([None, None], tf.int32, name=f"encoded_{place}")
+        path: tf.TensorSpec([None, None], tf.int64, name=f"encoded_{place}")
         if isinstance(c, EncodedBags)
         else tf.TensorSpec([None, *c.shape[1:]], c.dtype, name=f"encoded_{place}")
         for place, (path, c) in enumerate(columns.items())
