@@ -11,14 +11,12 @@ import numpy as np
 from mtrec.config import Config
 from mtrec.data.inputs import QueryInputs
 from mtrec.errors import UserError
-from mtrec.heads import metrics
+from mtrec.heads import metrics, tally
 from mtrec.heads.head import HeldOut, Report
-from mtrec.heads.tally import PerUser
 from mtrec.jobs import build
 from mtrec.jobs.keys import told_in_keys
 from mtrec.serving.answer import Answerer, check_names
 from mtrec.serving.answers.candidates import Own
-from mtrec.serving.answers.fuse import WEIGHTS
 from mtrec.serving.index import Index
 from mtrec.serving.run import Run
 
@@ -72,7 +70,7 @@ class Wanted:
         """Ranking metrics of some of the items, given by a mask, `[H]`, from their ranks, `[h]`."""
         users, owner = np.unique(self.owner[rows], return_inverse=True)
         found = metrics.ranking(ranks, owner, len(users))
-        per_user = PerUser.summed(found, self.users[users], len(self.held_out.users))
+        per_user = tally.PerUser.summed(found, self.users[users], len(self.held_out.users))
         if self.held_out.dataset.by_request:
             per_user = per_user.by_user(self.held_out.users)
         means = {name: float(values.mean()) for name, values in found.items()}
@@ -166,8 +164,8 @@ def tuned(run: Run, index: Index, validation: HeldOut) -> Run:
     weights = {name: weight or 0.0 for name, weight in fuse.weights.items()}
     for _ in range(ROUNDS):
         for name in fuse.untuned:
-            tried = [reached(weights | {name: weight}) for weight in WEIGHTS]
-            weights[name] = WEIGHTS[int(np.argmax(tried))]
+            found = [reached(weights | {name: weight}) for weight in fuse.tried]
+            weights[name] = fuse.tried[int(np.argmax(found))]
     chosen = {name: weights[name] for name in fuse.untuned}
     return replace(run, answer=run.answer.weighted(chosen))
 

@@ -34,10 +34,12 @@ class Fusion(ABC):
     Attributes:
         weights: Its weights by name; null for one that is chosen on the validation part.
         tuned_by: The metric of answers that the choice is after.
+        tried: What such a weight may be.
     """
 
     weights: Mapping[str, float | None]
     tuned_by: str
+    tried = WEIGHTS
 
     @property
     @abstractmethod
