@@ -29,9 +29,14 @@ def names(count):
     return np.array([f"item-{row}" for row in range(count)])
 
 
+def digest_of(vectors, ids, encoded):
+    """The digest of a tower that has one weight."""
+    return tower_digest([(vectors.shape, [vectors])], ids, encoded)
+
+
 def exact_index(vectors):
     ids = names(len(vectors))
-    digest = tower_digest([vectors], ids, {})
+    digest = digest_of(vectors, ids, {})
     return ExactBuilder()(vectors, ids=ids, digest=digest, queries=None)
 
 
@@ -66,7 +71,7 @@ def large():
     vectors = clustered(CANDIDATES, seed=1)
     ids = names(CANDIDATES)
     builder = scann_builder()
-    digest = tower_digest([vectors], ids, {})
+    digest = digest_of(vectors, ids, {})
     return builder(vectors, ids=ids, digest=digest, queries=clustered(500, seed=2)), vectors
 
 
@@ -304,17 +309,17 @@ def test_the_digest_tells_towers_apart():
     moved = vectors.copy()
     moved[3, 2] = np.nextafter(moved[3, 2], np.float32(9))
     digests = {
-        tower_digest([vectors], ids, {}),
-        tower_digest([moved], ids, {}),
-        tower_digest([vectors], np.roll(ids, 1), {}),
-        tower_digest([vectors[::-1]], ids[::-1], {}),
-        tower_digest([vectors.reshape(40, -1)], ids, {}),
-        tower_digest([vectors], ids, {"candidate/shared/genres": [np.array([0, 1, 2])]}),
-        tower_digest([vectors], ids, {"candidate/shared/genres": [np.array([0, 2, 1])]}),
-        tower_digest([vectors], ids, {"candidate/shared/tags": [np.array([0, 2, 1])]}),
+        digest_of(vectors, ids, {}),
+        digest_of(moved, ids, {}),
+        digest_of(vectors, np.roll(ids, 1), {}),
+        digest_of(vectors[::-1], ids[::-1], {}),
+        digest_of(vectors.reshape(40, -1), ids, {}),
+        digest_of(vectors, ids, {"candidate/shared/genres": [np.array([0, 1, 2])]}),
+        digest_of(vectors, ids, {"candidate/shared/genres": [np.array([0, 2, 1])]}),
+        digest_of(vectors, ids, {"candidate/shared/tags": [np.array([0, 2, 1])]}),
     }
     assert len(digests) == 8
-    assert tower_digest([vectors.copy()], ids.astype("U40"), {}) == tower_digest([vectors], ids, {})
+    assert digest_of(vectors.copy(), ids.astype("U40"), {}) == digest_of(vectors, ids, {})
 
 
 @pytest.mark.parametrize("kind", ["exact", "scann"])
@@ -341,7 +346,7 @@ def test_saving_again_replaces_the_index(tmp_path):
 def test_an_index_of_another_tower_is_refused(tmp_path):
     index = exact_index(clustered(20, seed=1))
     index.save(tmp_path)
-    other = tower_digest([clustered(20, seed=2)], index.ids, {})
+    other = digest_of(clustered(20, seed=2), index.ids, {})
     with pytest.raises(UserError, match="built from the candidate tower it serves"):
         load(tmp_path, digest=other)
     manifest = tmp_path / "manifest.json"
@@ -524,7 +529,7 @@ def test_the_manifest_is_plain_json_with_what_was_measured(large, tmp_path):
     assert manifest["dimension"] == WIDTH
     assert manifest["k"] == 10
     assert manifest["recall_at_k"] >= 0.95
-    assert manifest["digest"] == tower_digest([large[1]], large[0].ids, {})
+    assert manifest["digest"] == digest_of(large[1], large[0].ids, {})
     assert {"ids.data.npy", "ids.offsets.npy", "vectors.npy"} < set(manifest["files"])
 
 
