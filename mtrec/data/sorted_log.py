@@ -7,7 +7,7 @@ disk; see `experiments/scale/README.md`.
 import errno
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,12 @@ class SortedLog:
                 limit = max(int(memory_budget_mib * _SHARE_OF_BUDGET), 64)
                 connection.execute(f"SET memory_limit='{limit}MiB'")
                 connection.execute("SET temp_directory=?", [str(folder)])
-                # Of each query it keeps then how far it is, from its first moment, and prints none.
-                for option in ("enable_progress_bar=true", "enable_progress_bar_print=false"):
-                    connection.execute(f"SET {option}")
-                connection.execute("SET progress_bar_time=0")
+                # Of each query it keeps then how far it is, from its first moment, and prints none;
+                # in a notebook without ipywidgets it cannot.
+                with suppress(duckdb.InvalidInputException):
+                    connection.execute("SET enable_progress_bar=true")
+                    connection.execute("SET enable_progress_bar_print=false")
+                    connection.execute("SET progress_bar_time=0")
                 with progress.stage("reading", unit="MiB"):
                     names = _insert(connection, chunks)
                 rows = int(connection.sql("SELECT count(*) FROM log").fetchall()[0][0])

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 from mtrec.errors import UserError
 from mtrec.jobs import interrupts
 
-# Of this process; a later job of a sweep begins where the one before ended.
-_started_at: float | None = None
+_asked_before = False
 
 
 def started_at() -> float:
-    """When the job began that asks, as `time.time()`: for the first one, when its process did.
+    """When the job begins that asks, as `time.time()`: for the first one, when its process did.
 
     A shell that becomes Python by `exec` is that process too: the system knows no later moment.
     """
-    global _started_at
-    began, _started_at = _started_at or time.time(), None
-    return began
+    global _asked_before
+    if _asked_before:
+        return time.time()
+    import psutil
+
+    _asked_before = True
+    return psutil.Process().create_time()
 
 
 if TYPE_CHECKING:
@@ -82,9 +85,7 @@ def command(
 
 def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: bool) -> None:
     """Has Hydra compose the config and run the function with it."""
-    global _started_at
     import hydra
-    import psutil
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -94,7 +95,6 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: b
     from mtrec.jobs.schema import register
     from mtrec.libraries import quiet_libraries
 
-    _started_at = psutil.Process().create_time()
     quiet_libraries()
     register()
     begun = False

@@ -37,6 +37,7 @@ def run(composed: "DictConfig") -> float | None:
     Raises:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
+    began = started_at()
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -68,7 +69,7 @@ def run(composed: "DictConfig") -> float | None:
         else:
             if config.cluster.kind == "ray":
                 settings.check_answers(config.cluster.address)
-            terminal = Terminal(console(), began=started_at())
+            terminal = Terminal(console(), began=began)
             with terminal.following():
                 _run(found, terminal, inferred)
             print(f"run: {directory}")

@@ -130,7 +130,7 @@ def main(moments, overrides):
                     directory.mkdir()
                     found = forked(directory, *overrides, stage=stage, after=after, number=number)
                     status, text, took, _ = found
-                    if took is not None:
+                    if took is not None or status != 0:
                         break
                     # The stage was shorter this time.
                     missed, after = missed + 1, after / 2

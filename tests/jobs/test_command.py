@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from small_config import composed
 
 import mtrec
 from mtrec import __main__
-from mtrec.jobs.command import as_text, console
+from mtrec.jobs.command import as_text, console, started_at
 
 COMMAND = """
 import logging
@@ -150,3 +151,9 @@ def test_a_reader_who_has_enough_ends_a_command_without_a_word():
 def test_text_is_printed_as_it_is(capsys):
     console().print("[red]x[/red] [rec] [/b]")
     assert capsys.readouterr().out == "[red]x[/red] [rec] [/b]\n"
+
+
+def test_a_second_job_of_a_process_begins_when_it_asks():
+    started_at()  # unless a job of these tests has
+    before = time.time()
+    assert before <= started_at() <= time.time()
