@@ -7,6 +7,7 @@ import sys
 import time
 import tracemalloc
 
+import duckdb
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -221,3 +222,35 @@ def test_a_million_ids_are_numbered_without_an_object_for_each(tmp_path):
     assert data.users["user"][[1, 2, count]].tolist() == [str(ids[n]) for n in (0, 1, -1)]
     np.testing.assert_array_equal(data.interactions["user"], np.arange(1, count + 1))
     np.testing.assert_array_equal(data.interactions["timestamp"], ids)
+
+
+def test_a_notebook_in_which_duckdb_can_draw_no_bar_sorts_a_log(tmp_path, monkeypatch):
+    pa.parquet.write_table(pa.table(made_up(100)), tmp_path / "log.parquet")
+    asked = []
+
+    class Connection:
+        """One within a Jupyter kernel that lacks ipywidgets."""
+
+        def __init__(self, path):
+            self.connection = connect(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.connection.close()
+
+        def __getattr__(self, name):
+            return getattr(self.connection, name)
+
+        def execute(self, query, *values):
+            if "enable_progress_bar=" in query:
+                asked.append(query)
+                raise duckdb.InvalidInputException("required package 'ipywidgets' is missing")
+            return self.connection.execute(query, *values)
+
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", Connection)
+    dataset = load(tmp_path / "log.parquet", tmp_path)
+    assert asked
+    assert len(dataset.interactions["user"]) == 100

@@ -19,7 +19,8 @@ _ASK_SECONDS = 0.2
 class Correspondent:
     """The listener of a worker, and who follows its stages.
 
-    Of stages the chief alone tells, and of how far they have come now and then.
+    Of stages the chief alone tells, and of how far they have come first and then now and then: from
+    the first step on, training holds what is to be saved.
 
     Args:
         put: Leaves a letter of a kind.
@@ -46,6 +47,7 @@ class Correspondent:
 
     def begin(self, stage: Stage) -> None:
         """See `mtrec.data.progress.Follower`."""
+        self._told_at = -math.inf
         self._tell("begin", stage)
 
     def advance(self, done: float, total: float, unit: str) -> None:

@@ -30,3 +30,15 @@ def test_a_job_that_is_stopped_names_the_stage_of_its_workers(tmp_path, capsys):
         "error: SIGINT: stopped during training; nothing was there to save; start again with the "
         "same command\n"
     )
+
+
+def test_the_first_step_of_a_stage_is_told_at_once():
+    letters = []
+    worker = Correspondent(lambda *letter: letters.append(letter), lambda: False, chief=True)
+    with progress.followed_by(worker):
+        for name in ("validation", "training"):
+            with progress.stage(name):
+                progress.advance(1, 10, "rows")
+                progress.advance(2, 10, "rows")
+    told = [content for _, (what, *content) in letters if what == "advance"]
+    assert told == [[1, 10, "rows"], [1, 10, "rows"]]
