@@ -30,21 +30,22 @@ if TYPE_CHECKING:
 METRICS = ("recall_at_10", "ndcg_at_10")
 KINDS = ("", "new/", "repeat/")
 DAY = 86_400
-# Customers that are scored at once.
+# Baskets that are asked for at once.
 AT_ONCE = 512
-# Scores of all products for some customers, `[U] -> [U, C]`.
+# Scores of all products for some baskets, given by their numbers, `[B] -> [B, C]`.
 Scorer = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Log:
-    """Baskets, each of a customer and a day, as far as they are known.
+    """Baskets, each of a customer and a day.
 
     Attributes:
-        user: User row of each purchase, of a product once a basket, `[N]`.
+        user: User row of each purchase, of a product once a basket, `[N]`; of what is known when a
+            basket is asked for, the number of that basket.
         item: Item row less 1, `[N]`.
-        age: Days from it to the first basket that is asked for, `[N]`.
-        shape: User rows and items.
+        age: Days from it to the first basket that is asked for, or to that one, `[N]`.
+        shape: User rows, or baskets, and items.
     """
 
     user: np.ndarray
@@ -58,6 +59,12 @@ class Log:
         places = (self.user, self.item)
         return sp.csr_matrix((weights.astype(np.float32), places), shape=self.shape)
 
+    def taken(self) -> sp.csr_matrix:
+        """1 for what a row took."""
+        matrix = self.matrix()
+        matrix.data[:] = 1
+        return matrix
+
     def popularity(self, half_life: float | None) -> np.ndarray:
         """Share of the purchases that is of each item; a half-life (days) ago half as much."""
         weights = np.ones(len(self.age)) if half_life is None else 0.5 ** (self.age / half_life)
@@ -65,59 +72,70 @@ class Log:
         return (counts / counts.sum()).astype(np.float32)
 
 
-def popularity(log: Log, *, half_life: float | None) -> Scorer:
+def popularity(log: Log, asked: "Asked", *, half_life: float | None) -> Scorer:
     """The same for everybody."""
     shares = log.popularity(half_life)
-    return lambda users: np.broadcast_to(shares, (len(users), len(shares)))
+    return lambda baskets: np.broadcast_to(shares, (len(baskets), len(shares)))
 
 
-def own(log: Log, *, half_life: float | None, fill: float | None) -> Scorer:
+def own(log: Log, asked: "Asked", *, half_life: float | None, fill: float | None) -> Scorer:
     """In how many baskets a customer had it, and among equals and after them what is popular.
 
     GP-TopFreq (Li et al. 2023, A Next Basket Recommendation Reality Check), with half-lives (days).
     """
-    decayed = None if half_life is None else 0.5 ** (log.age / half_life)
-    counts, shares = log.matrix(decayed), log.popularity(fill)
-    return lambda users: counts[users].toarray() + shares
+    decayed = None if half_life is None else 0.5 ** (asked.known.age / half_life)
+    counts, shares = asked.known.matrix(decayed), log.popularity(fill)
+    return lambda baskets: counts[baskets].toarray() + shares
 
 
 def tifu_knn(
-    log: Log, *, group: int, within: float, between: float, neighbours: int, alpha: float
+    log: Log,
+    asked: "Asked",
+    *,
+    group: int,
+    within: float,
+    between: float,
+    neighbours: int,
+    alpha: float,
 ) -> Scorer:
     """Temporal item frequencies of a customer and of the nearest ones (Hu et al., SIGIR 2020).
 
     Baskets lie in groups of `group`, the oldest of which may be short. A basket weighs `within`
     times the next one of its group, a group `between` times the next one.
     """
-    basket = log.user.astype(np.int64) << 16 | log.age.max() - log.age
-    baskets, place = np.unique(basket, return_inverse=True)
-    of = baskets >> 16
-    count = np.bincount(of, minlength=log.shape[0])
-    later = (np.cumsum(count)[of] - 1) - np.arange(len(of))
-    groups = -(-count[of] // group)
-    size = np.where(later // group == groups - 1, count[of] - (groups - 1) * group, group)
-    weight = within ** (later % group) / size * between ** (later // group) / groups
-    vectors = log.matrix(weight[place])
-    known = np.flatnonzero(np.diff(vectors.indptr))
-    mine = vectors[known]
-    squares = np.asarray(mine.multiply(mine).sum(axis=1)).ravel()
 
-    def score(users: np.ndarray) -> np.ndarray:
-        near = 2 * (vectors[users] @ mine.T).toarray() - squares  # less the square of the user
-        near[np.arange(len(users)), np.searchsorted(known, users)] = -np.inf
+    def vectors(log: Log) -> sp.csr_matrix:
+        basket = log.user.astype(np.int64) << 16 | log.age.max() - log.age
+        baskets, place = np.unique(basket, return_inverse=True)
+        of = baskets >> 16
+        count = np.bincount(of, minlength=log.shape[0])
+        later = (np.cumsum(count)[of] - 1) - np.arange(len(of))
+        groups = -(-count[of] // group)
+        size = np.where(later // group == groups - 1, count[of] - (groups - 1) * group, group)
+        weight = within ** (later % group) / size * between ** (later // group) / groups
+        return log.matrix(weight[place])
+
+    mine, others = vectors(asked.known), vectors(log)
+    customers = np.flatnonzero(np.diff(others.indptr))
+    others = others[customers]
+    squares = np.asarray(others.multiply(others).sum(axis=1)).ravel()
+
+    def score(baskets: np.ndarray) -> np.ndarray:
+        near = 2 * (mine[baskets] @ others.T).toarray() - squares  # less the square of the asker
+        themselves = np.searchsorted(customers, asked.users[baskets])
+        near[np.arange(len(baskets)), themselves] = -np.inf
         best = np.argpartition(-near, neighbours, axis=1)[:, :neighbours]
         owners = np.arange(0, best.size + 1, neighbours)
         share = np.full(best.size, 1 / neighbours, np.float32)
-        chosen = sp.csr_matrix((share, best.ravel(), owners), shape=(len(users), len(known)))
-        return (alpha * vectors[users] + (1 - alpha) * (chosen @ mine)).toarray()
+        chosen = sp.csr_matrix((share, best.ravel(), owners), shape=(len(baskets), len(customers)))
+        return (alpha * mine[baskets] + (1 - alpha) * (chosen @ others)).toarray()
 
     return score
 
 
-def item_knn(log: Log, *, neighbours: int, shrink: float, own: float) -> Scorer:
+def item_knn(log: Log, asked: "Asked", *, neighbours: int, shrink: float, own: float) -> Scorer:
     """Sums of a customer's products' cosines with their nearest ones, and `own` with themselves."""
-    taken = log.matrix()
-    taken.data[:] = 1
+    taken = log.taken()
     together = (taken.T @ taken).tocsr()
     size = np.sqrt(together.diagonal())
     rows = np.repeat(np.arange(len(size)), np.diff(together.indptr))
@@ -129,42 +147,41 @@ def item_knn(log: Log, *, neighbours: int, shrink: float, own: float) -> Scorer:
     near = sp.csr_matrix((values, (rows[order], together.indices[order])), shape=together.shape)
     near.setdiag(own)
     near = near.T.tocsr()
-    taken = taken.tocsr()
-    return lambda users: (taken[users] @ near).toarray()
+    mine = asked.known.taken()
+    return lambda baskets: (mine[baskets] @ near).toarray()
 
 
-def ease(log: Log, *, l2: float, items: int = 8000) -> Scorer:
+def ease(log: Log, asked: "Asked", *, l2: float, items: int = 8000) -> Scorer:
     """Item-to-item weights in closed form (Steck, WWW 2019), of so many of the products."""
-    taken = log.matrix()
-    taken.data[:] = 1
     kept = np.argsort(-np.bincount(log.item, minlength=log.shape[1]), kind="stable")[:items]
-    few = taken[:, kept]
+    few, mine = log.taken()[:, kept], asked.known.taken()[:, kept]
     gram = (few.T @ few).toarray()
     gram.flat[:: len(gram) + 1] += l2
     weights = np.linalg.inv(gram)
     weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0)
 
-    def score(users: np.ndarray) -> np.ndarray:
-        found = np.full((len(users), log.shape[1]), -np.inf, np.float32)
-        found[:, kept] = few[users] @ weights
+    def score(baskets: np.ndarray) -> np.ndarray:
+        found = np.full((len(baskets), log.shape[1]), -np.inf, np.float32)
+        found[:, kept] = mine[baskets] @ weights
         return found
 
     return score
 
 
-def ials(log: Log, *, dim: int, unobserved: float, l2: float, epochs: int = 8) -> Scorer:
+def ials(
+    log: Log, asked: "Asked", *, dim: int, unobserved: float, l2: float, epochs: int = 8
+) -> Scorer:
     """Alternating least squares (Hu, Koren, Volinsky 2008; Rendle et al., RecSys 2022)."""
-    taken = log.matrix()
-    taken.data[:] = 1
+    taken = log.taken()
     sides = [taken, taken.T.tocsr()]
     rng = np.random.default_rng(0)
     items = rng.normal(size=(log.shape[1], dim), scale=0.1 / np.sqrt(dim)).astype(np.float32)
     for _ in range(epochs):
         users = _solved(sides[0], items, unobserved, l2)
         items = _solved(sides[1], users, unobserved, l2)
-    users = _solved(sides[0], items, unobserved, l2)
-    return lambda asked: users[asked] @ items.T
+    mine = _solved(asked.known.taken(), items, unobserved, l2)
+    return lambda baskets: mine[baskets] @ items.T
 
 
 def _solved(taken: sp.csr_matrix, others: np.ndarray, unobserved: float, l2: float) -> np.ndarray:
@@ -227,12 +244,14 @@ class Asked:
 
     Attributes:
         users: User row of each basket, `[Q]`, ascending.
+        known: What the customer has when it is asked for, earlier held-out baskets among it.
         owner: Basket of each product that is in it, `[H]`, ascending.
         item: Item row less 1, `[H]`.
         new: Whether the customer did not have it before, `[H]`.
     """
 
     users: np.ndarray
+    known: Log
     owner: np.ndarray
     item: np.ndarray
     new: np.ndarray
@@ -242,18 +261,22 @@ class Asked:
         known = np.isin(held_out.users, log.user)
         rows = np.flatnonzero(held_out.asked & known[held_out.owner])
         owner = (np.cumsum(known) - 1)[held_out.owner[rows]]
-        return cls(held_out.users[known], owner, held_out.item[rows] - 1, held_out.new[rows])
+        users, had = held_out.users[known], held_out.histories
+        entries, basket = had.entries(users, held_out.counts[known])
+        age = held_out.times[known][basket] // DAY - had.times[entries] // DAY
+        once = np.unique([basket, had.items[entries] - 1, age], axis=1)
+        before = Log(*once, shape=(len(users), log.shape[1]))
+        return cls(users, before, owner, held_out.item[rows] - 1, held_out.new[rows])
 
     def ranks(self, score: Scorer) -> np.ndarray:
         """The place of each product among its basket's first ten, or one beyond, `[H]`."""
-        customers, of = np.unique(self.users, return_inverse=True)
-        best = np.empty((len(customers), 10), np.int64)
-        for first in range(0, len(customers), AT_ONCE):
-            scores = score(customers[first : first + AT_ONCE])
+        best = np.empty((len(self.users), 10), np.int64)
+        for first in range(0, len(self.users), AT_ONCE):
+            scores = score(np.arange(len(self.users))[first : first + AT_ONCE])
             top = np.argpartition(-scores, 10, axis=1)[:, :10]
             order = np.argsort(-np.take_along_axis(scores, top, 1), axis=1, kind="stable")
             best[first : first + AT_ONCE] = np.take_along_axis(top, order, 1)
-        there = best[of][self.owner] == self.item[:, np.newaxis]
+        there = best[self.owner] == self.item[:, np.newaxis]
         return np.where(there.any(axis=1), there.argmax(axis=1), 10_000)
 
     def metrics(self, ranks: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -275,7 +298,7 @@ def tune(name: str, log: Log, asked: Asked) -> None:
     for number, (option, values) in enumerate(grid.items()):
         for value in values[number > 0 :]:
             setting = best | {option: value}
-            found = asked.metrics(asked.ranks(fit(log, **setting)))
+            found = asked.metrics(asked.ranks(fit(log, asked, **setting)))
             print(name, setting, told(found), flush=True)
             if (reached := found["ndcg_at_10"][0].mean()) > highest:
                 best, highest = setting, reached
@@ -287,7 +310,7 @@ def told(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
 
 
 def log_of(data: Any, known: np.ndarray, held_out: np.ndarray) -> Log:
-    """What is known; of a basket that the split cuts in two, nothing is."""
+    """What a model is fitted to; of a basket that the split cuts in two, nothing is."""
     columns = {n: np.asarray(data.interactions[n]) for n in ("user", "item", "timestamp")}
     day = columns["timestamp"] // DAY
     basket = columns["user"].astype(np.int64) << 32 | day
@@ -308,7 +331,7 @@ def compared(runs: list[Path], theirs: Mapping[str, Mapping[str, tuple]], ids: n
         users = next(iter(theirs.values()))[f"{kind}{METRICS[0]}"][1]
         rows, count = np.unique(users, return_counts=True)
         if (tables[0][f"answer/{kind}count"].loc[ids[rows]] != count).any():
-            raise SystemExit("the runs were asked with more than train: they cannot be compared")
+            raise SystemExit("the runs were asked for other baskets: they cannot be compared")
     for metric in (kind + name for kind in KINDS for name in METRICS):
         users = next(iter(theirs.values()))[metric][1]
         rows, place = np.unique(users, return_inverse=True)
@@ -350,7 +373,8 @@ def main(runs: list[Path], names: list[str], overrides: list[str], *, tuning: bo
             tune(name, logs["val"], asked["val"])
             continue
         fit, _ = SETTINGS[name]
-        found = asked["test"].metrics(asked["test"].ranks(fit(logs["test"], **CHOSEN[name])))
+        scorer = fit(logs["test"], asked["test"], **CHOSEN[name])
+        found = asked["test"].metrics(asked["test"].ranks(scorer))
         print(f"{name} {CHOSEN[name]}: {told(found)}", flush=True)
         theirs[name] = found
     if runs:

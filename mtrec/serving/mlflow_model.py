@@ -52,7 +52,10 @@ class RecommenderModel(PythonModel):
         new_users = json.loads(Path(context.artifacts["model"], "new_users.json").read_text())
         self._columns: dict[str, str] = new_users["columns"]
         self._encoded: list[dict[str, Any]] = new_users["encoded"]
-        logging.getLogger("mlflow.models.utils").addFilter(_refuse_what_would_be_ignored)
+        warnings = logging.getLogger("mlflow.models.utils")
+        # MLFLOW_LOGGING_LEVEL=ERROR would keep them from the filter.
+        warnings.setLevel(logging.WARNING)
+        warnings.addFilter(_refuse_what_would_be_ignored)
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

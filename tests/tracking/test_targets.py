@@ -51,7 +51,7 @@ def test_what_a_foreign_config_names_is_not_even_imported(tmp_path, monkeypatch)
 
 def test_a_config_may_name_what_the_project_names_and_any_class_of_mtrec():
     check("mtrec.model.features.Numeric")
-    check("keras.optimizers.Adam")
+    check("mtrec.Adam")
     check("mtrec.load_table")
 
 
