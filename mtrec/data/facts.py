@@ -213,10 +213,11 @@ def _tell_labels(
     for name, column in dataset.requests.items():
         codes = np.full(len(request), -1)
         codes[rows - 1] = np.unique(np.asarray(column[rows]), return_inverse=True)[1]
-        values = column[1:] if _numbers(column) else None
-        told = {"numbers": values, "codes": codes, "request": request}
+        held = column[1:] if _numbers(column) else None
         for label in labels:
-            yield from _told(leak(f"{CONTEXT}{name}", label, log[label], **told))
+            truth, found = log[label], f"{CONTEXT}{name}"
+            told = leak(found, label, truth, numbers=held, codes=codes, request=request)
+            yield from _told(told)
 
 
 def _numbers(column: Any) -> bool:

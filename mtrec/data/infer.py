@@ -95,17 +95,17 @@ def propose(
     }
     options["request"], context = basket, {}
     if request is not None:
-        own = {n: columns[n] for n, owner in owned.items() if owner == "request" and n != basket}
+        its = {n: columns[n] for n, owner in owned.items() if owner == "request" and n != basket}
         learnt = [columns[label.column] for label in found.labels]
-        context = context_of(own, request, learnt, given, unsure)
+        context = context_of(its, request, learnt, given, unsure)
     options["context"] = given.get("context", [node["column"] for node in context.values()])
     features["request"] = {n: {**f, "column": CONTEXT + f["column"]} for n, f in context.items()}
     nobody = [name for name, owner in owned.items() if owner == "nobody" and name != basket]
     if nobody:
         unsure.append(f"{', '.join(nobody)}: neither label nor feature, so left out.")
     if moment and not (found.rating or found.positive):
-        pair = [columns[name].codes for name in keys.values()]
-        options |= repeats_of(*pair, moment.codes, given, unsure)
+        codes = user.codes, columns[keys["item"]].codes, moment.codes
+        options |= repeats_of(*codes, given, unsure)
     options |= {"user_key": keys["user"], "item_key": keys["item"], "title": title}
     options |= {"timestamp": time, "bag_columns": bags}
     options |= {"timestamp_format": form} if time else {}

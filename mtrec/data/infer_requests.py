@@ -24,7 +24,7 @@ def requests_of(
     given: Mapping[str, Any],
     unsure: list[str],
 ) -> tuple[str | None, np.ndarray | None]:
-    """The column that rows of one request have alike, or None for their time, and each one's number.
+    """The column that rows of one request have alike, or None for their time, and their numbers.
 
     Args:
         left: Columns that are no ids of users or items and no times.

@@ -165,7 +165,8 @@ def _data(
     columns = {label.column for label in chosen.values()} | {found.positive}
     options = {**found.options}
     options["labels"] = [name for name in found.options["labels"] if name in columns]
-    query, candidate = {}, {}
+    query: dict[str, Any] = {}
+    candidate: dict[str, Any] = {}
     if found.features["request"]:
         query["shared"] = found.features["request"]
     sides: dict[str, dict[str, Any]] = {
