@@ -1,6 +1,7 @@
 """`python -m mtrec.recommend`: what a trained model recommends to one user."""
 
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mtrec.errors import UserError
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 @command("recommend", texts=("run", "user_id"), lists=("history",))
 def main(config: "RecommendConfig") -> None:
     """Prints a table of the items recommended to a user."""
+    from mtrec.jobs.keys import in_keys
+
+    with in_keys(asdict(config)):
+        _recommend(config)
+
+
+def _recommend(config: "RecommendConfig") -> None:
     from rich.table import Table
 
     from mtrec.distributed import devices

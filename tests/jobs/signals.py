@@ -216,7 +216,8 @@ def main(moments, overrides):
         status, text, _, cold = forked(whole, *overrides)
         assert status == 0, text
         start = time.time()
-        subprocess.run([sys.executable, "-m", "mtrec.launch", "--cfg", "job"], check=True, stdout=-3)
+        composed = [sys.executable, "-m", "mtrec.launch", "--cfg", "job"]
+        subprocess.run(composed, check=True, stdout=subprocess.DEVNULL)
         tried.of("start", time.time() - start)
         for stage in _IMPORTING:
             tried.of(stage, cold[stage])

@@ -507,7 +507,7 @@ def test_a_deleted_experiment_is_a_mistake_with_a_remedy(store: str, tmp_path: P
 def test_latest_is_the_last_finished_run_whose_directory_is_there(
     store: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="run=latest needs a finished job"):
+    with pytest.raises(UserError, match="`run`=latest needs a finished job"):
         finished.find_run("latest", uri=None)
     finished_run(tmp_path / "old")
     time.sleep(0.01)
