@@ -143,7 +143,7 @@ KINDS = [
         "recommend user_id=3 features=F",
         "features must have keys of its own; got F. Write +features",
     ),
-    ("recommend user_id=3 run=nowhere", "nowhere"),
+    ("recommend user_id=3 run=nowhere", "error: run=nowhere is not a run directory (no "),
     ("prepare data=table", "data.interactions must be given"),
 ]
 VALUES = [

@@ -55,6 +55,31 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
+def test_a_store_that_was_not_made_to_its_end_is_not_there(monkeypatch, tmp_path):
+    from mlflow.store.db import utils
+
+    def interrupted(engine):
+        utils.InitialBase.metadata.create_all(engine)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(utils, "_initialize_tables", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mlflow_client.connect(f"sqlite:///{tmp_path}/mlflow.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_another_job_made_meanwhile_is_kept(monkeypatch, tmp_path, empty_store):
+    from mlflow.store.db import utils
+
+    def late(engine):
+        Path(engine.url.database).write_bytes(b"mine")
+        shutil.copy(empty_store, tmp_path / "mlflow.db")
+
+    monkeypatch.setattr(utils, "_initialize_tables", late)
+    mlflow_client.connect(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
 def start(run_dir: Path, *, uri: str | None = None, run_id: str | None = None, **params: object):
     run_dir.mkdir(parents=True, exist_ok=True)
     return mlflow_run.start(
@@ -482,7 +507,7 @@ def test_a_deleted_experiment_is_a_mistake_with_a_remedy(store: str, tmp_path: P
 def test_latest_is_the_last_finished_run_whose_directory_is_there(
     store: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="run=latest needs a finished job"):
+    with pytest.raises(UserError, match="`run`=latest needs a finished job"):
         finished.find_run("latest", uri=None)
     finished_run(tmp_path / "old")
     time.sleep(0.01)
