@@ -32,7 +32,7 @@ SPLITS = ("val", "test")
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
 # Users whose vectors are held, and who are measured before the sums are added to.
-USERS_AT_ONCE = 8192
+USERS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
