@@ -17,7 +17,7 @@ from mtrec.data.histories import Histories
 from mtrec.data.requests import earlier, numbers
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
-from mtrec.distributed.tables import seed_for
+from mtrec.distributed.weights import seed_for
 from mtrec.errors import UserError
 from mtrec.heads import metrics
 from mtrec.heads.head import Head, HeldOut, Report
