@@ -28,10 +28,13 @@ from mtrec.libraries import import_tensorflow
 
 JOB = (
     "data=synthetic",
-    "data.num_users=400",
-    "data.num_items=300",
-    "data.num_interactions=20000",
-    "train.epochs=4",
+    "data.num_users=150",
+    "data.num_items=80",
+    "data.num_interactions=3000",
+    "train.epochs=3",
+    # Less to trace.
+    "train.steps_per_call=1",
+    "train.telemetry_every=null",
 )
 
 # How often a moment is tried, each time at half the time.
