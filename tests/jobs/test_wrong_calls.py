@@ -110,6 +110,7 @@ GRAMMAR = [
     ("launch foo", "an override must be key=value, such as train.epochs=5; got foo"),
     ("launch 'train.epochs=[1'", "an override must be key=value"),
     ("launch train.select_by=a=b", "an override must be key=value"),
+    ("launch +experiment=smoke +experiment=search", "experiment must be chosen once"),
     ("launch train.epochs=1,2", "several values are for a sweep; got train.epochs=1,2"),
     ("launch +train.epochs=3", "train.epochs is there already"),
     ("launch ~train.foo", "what ~ takes away must be there, and train.foo is not"),
@@ -303,6 +304,10 @@ DATA = [
     ("data.interactions=log.csv data.rating_scale=[1,3]", "from 1 to 3, or empty"),
 ]
 JOBS = [
+    (
+        "data.interactions=log.csv data.rating_scale=[1,5] train.global_batch=1000000000000",
+        "a job must fit the memory of its device; got: Unable to allocate",
+    ),
     (
         "data.interactions=log.csv data.rating_scale=[1,5] answer.filter.allow=i1",
         "answer.filter.allow must be a list of ids; got i1. Write [i1].",
