@@ -4,14 +4,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import Batch, HistoryInputs, PairInputs, QueryInputs
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import seed_for
+from mtrec.distributed.weights import dense
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.cross import Cross
@@ -137,14 +136,9 @@ class PairHead(Head):
         self.mlp = []
         width = 3 * (self.dim or 0)
         for position, units in enumerate([*self.layers, self.members] if self.layers else []):
-            layer_name = f"{name}_mlp_{position}"
-            kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, layer_name))
             activation = "relu" if position < len(self.layers) else None
-            layer = keras.layers.Dense(
-                units, activation, kernel_initializer=kernel, name=layer_name
-            )
-            layer.build((None, width))
-            self.mlp.append(layer)
+            path = f"{name}_mlp_{position}"
+            self.mlp.append(dense(width, units, activation, name=path, seed=seed))
             width = units
         self.cross = None
         if self.cross_layers:
@@ -265,12 +259,11 @@ class PairHead(Head):
         if self.pair:
             pair = self.pair(pairs)
             size += tf.reduce_sum(pair * pair, axis=-1) / self.members
-        output, hidden, cost = self.output(p, q, *biases[:2], pair), p * q, self.l2 * size
-        if self.given:
-            others = query[:, self.dim :], candidate[:, self.dim :]
-            output, hidden, more = self.given(output, hidden, *others, pairs)
-            cost += more
-        return Told(output, hidden, cost)
+        own = Told(self.output(p, q, *biases[:2], pair), p * q, self.l2 * size)
+        if not self.given:
+            return own
+        others = query[:, self.dim :], candidate[:, self.dim :]
+        return self.given(own, self.given.other().told(*others, pairs))
 
     @abstractmethod
     def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
