@@ -334,7 +334,8 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
         loader = get_object(str(target))
     except Exception as error:  # Hydra's, or whatever the user's own module raises
         raise UserError(
-            f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
+            f"data._target_ must name a function that returns a Dataset; got {target}: "
+            f"{' '.join(str(error).split())} Correct its name."
         ) from error
     only = Parameter.KEYWORD_ONLY
     nodes = [Parameter(n, only, annotation=dict) for n in ("split", "features")]
