@@ -29,6 +29,7 @@ FILES = {
     "items.csv": ["item_id,year", *(f"i{n},{1990 + n}" for n in range(11))],
     "few_items.csv": ["item_id,year", *(f"i{n},{1990 + n}" for n in range(9))],
     "double_items.csv": ["item_id,year", *(f"i{n % 11},1990" for n in range(12))],
+    "bags.csv": ["item_id,genres", *(f"i{n},a|b" for n in range(11))],
     "spaced.csv": [line.replace(",", " ") for line in (HEADER, *ROWS)],
     "coloned.csv": [line.replace(",", "::") for line in (HEADER, *ROWS)],
     # Whose latest rows are of what their users have.
@@ -235,6 +236,10 @@ PARTS = [
     ("launch +task.heads.x.label=rating +task.weights.x=1", "task.heads.x must name its class"),
     ("launch +answer.candidates.x.count=3", "answer.candidates.x must name its class"),
     ("launch answer=diverse answer.arrange.trade_off=2", "answer.arrange.trade_off must be at"),
+    (
+        "launch answer=fused answer.fuse.weights.rating=much",
+        "answer.fuse.weights.rating must be of the type float | None; got 'much'",
+    ),
     ("launch data.features.query.rating=null", "Write ~data.features.query.rating"),
     ("launch data._target_=mtrec.load_nothing", "data._target_ must name a function that"),
     ("launch index.k=ten", "index.k must be of the type int; got 'ten'"),
@@ -315,6 +320,11 @@ JOBS = [
     (
         "data.interactions=log.csv data.rating_scale=[1,5] train.global_batch=1000000000000",
         "a job must fit the memory of its device; got: Unable to allocate",
+    ),
+    (
+        "data.interactions=log.csv data.rating_scale=[1,5] data.items=bags.csv "
+        "data.bag_columns=[genres] \"answer.filter.where='genres > 3'\"",
+        "answer.filter.where must compare what can be compared; got 'genres > 3', where",
     ),
     (
         "data.interactions=log.csv data.rating_scale=[1,5] answer.filter.allow=i1",
