@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mtrec import imported_at
@@ -63,6 +62,8 @@ def command(
         def main() -> None:
             sys.argv[1:] = [as_text(a, texts, lists) for a in sys.argv[1:]]
             if "--version" in sys.argv[1:]:
+                from importlib.metadata import version
+
                 print(f"mtrec {version('mtrec')}")
                 return
             with interrupts.heard():

@@ -28,10 +28,13 @@ from mtrec.libraries import import_tensorflow
 
 JOB = (
     "data=synthetic",
-    "data.num_users=400",
-    "data.num_items=300",
-    "data.num_interactions=20000",
-    "train.epochs=4",
+    "data.num_users=150",
+    "data.num_items=80",
+    "data.num_interactions=3000",
+    "train.epochs=3",
+    # Less to trace.
+    "train.steps_per_call=1",
+    "train.telemetry_every=null",
 )
 
 # How often a moment is tried, each time at half the time.
@@ -158,36 +161,38 @@ class Moments:
 
     def of(self, stage, seconds, *, store=None):
         """Tries all moments of a stage that takes so long."""
-        longest, good = 0.0, 0
-        for moment in range(self.moments):
-            number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
-            directory = self.place / f"{stage}-{moment}".replace(" ", "_")
-            after = seconds * (moment + (stage == "start") / 2) / self.moments
-            for _ in range(_TRIES):
-                shutil.rmtree(directory, ignore_errors=True)
-                directory.mkdir()
-                if store:
-                    shutil.copy(store, directory / "mlflow.db")
-                status, text, took = self._once(directory, stage, after, number)
-                if took is not None or status != 0:
-                    break
-                # The stage was shorter this time.
-                self.missed, after = self.missed + 1, after / 2
-            found = self._verdict(directory, stage, status, text, took, number)
-            last, resumed = (text.strip().splitlines() or [""])[-1], ""
-            if found and moment == self.moments - 1:
-                again, text, *_ = forked(directory, *self.overrides)
-                found = again == 0 and statuses(directory) == ["FINISHED"]
-                resumed = f", again: {again} {statuses(directory)}"
-            if not found:
-                print(text[-3000:])
-            good, longest = good + found, max(longest, took or 0.0)
-            verdict = "ok" if found else "WRONG"
-            print(f"{verdict} {stage} {after:.2f} s: {status}, {took} s, {last}{resumed}")
-            sys.stdout.flush()
-            shutil.rmtree(directory)
+        found = [self.one(stage, seconds, m, store=store) for m in range(self.moments)]
+        good, longest = sum(good for good, _ in found), max(took for _, took in found)
         self.wrong += self.moments - good
         self.table.append(f"| {stage} | {seconds:.1f} | {good} of {self.moments} | {longest:.2f} |")
+
+    def one(self, stage, seconds, moment, *, store=None):
+        """Tries one moment; returns whether all was well, and the seconds from signal to end."""
+        number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
+        directory = self.place / f"{stage}-{moment}".replace(" ", "_")
+        after = seconds * (moment + (stage == "start") / 2) / self.moments
+        for _ in range(_TRIES):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            if store:
+                shutil.copy(store, directory / "mlflow.db")
+            status, text, took = self._once(directory, stage, after, number)
+            if took is not None or status != 0:
+                break
+            # The stage was shorter this time.
+            self.missed, after = self.missed + 1, after / 2
+        found = self._verdict(directory, stage, status, text, took, number)
+        last, resumed = (text.strip().splitlines() or [""])[-1], ""
+        if found and moment == self.moments - 1:
+            again, text, *_ = forked(directory, *self.overrides)
+            found = again == 0 and statuses(directory) == ["FINISHED"]
+            resumed = f", again: {again} {statuses(directory)}"
+        if not found:
+            print(text[-3000:])
+        verdict = "ok" if found else "WRONG"
+        print(f"{verdict} {stage} {after:.2f} s: {status}, {took} s, {last}{resumed}", flush=True)
+        shutil.rmtree(directory)
+        return found, took or 0.0
 
     def _once(self, directory, stage, after, number):
         if stage == "start":
