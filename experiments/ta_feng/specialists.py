@@ -180,14 +180,15 @@ def ials(
 
     What was taken weighs its count to the power of `power`, all pairs `unobserved`.
     """
-    taken = log.matrix().power(power)
+    taken, known = log.matrix(), asked.known.matrix()
+    taken.data, known.data = taken.data**power, known.data**power
     sides = [taken, taken.T.tocsr()]
     rng = np.random.default_rng(0)
     items = rng.normal(size=(log.shape[1], dim), scale=0.1 / np.sqrt(dim)).astype(np.float32)
     for _ in range(epochs):
         users = _solved(sides[0], items, unobserved, l2)
         items = _solved(sides[1], users, unobserved, l2)
-    mine = _solved(asked.known.matrix().power(power), items, unobserved, l2)
+    mine = _solved(known, items, unobserved, l2)
     return lambda baskets: mine[baskets] @ items.T
 
 
@@ -233,9 +234,9 @@ SETTINGS: dict[str, tuple[Callable[..., Scorer], dict[str, tuple]]] = {
         {
             "epochs": (8,),
             "dim": (64,),
-            "unobserved": (0.01, 0.003, 0.03, 0.1),
-            "l2": (0.003, 0.001, 0.01),
             "power": (0.0, 0.5, 1.0),
+            "unobserved": (0.01, 0.03, 0.1),
+            "l2": (0.003, 0.001, 0.01),
         },
     ),
 }
@@ -321,19 +322,24 @@ class Asked:
         return found
 
 
-def tune(name: str, log: Log, asked: Asked, *, new: bool) -> None:
-    """Prints what settings reach on validation, one being changed after the other."""
-    by = "new/ndcg_at_10" if new else "ndcg_at_10"
+def tune(name: str, log: Log, asked: Asked) -> None:
+    """Prints what settings reach on validation, one being changed after the other.
+
+    Of those that are tried it tells the best for lists of all products, and for lists of new ones.
+    """
     fit, grid = SETTINGS[name]
-    best, highest = {option: values[0] for option, values in grid.items()}, -1.0
+    best = {"ndcg_at_10": (-1.0, {option: values[0] for option, values in grid.items()})}
+    best["new/ndcg_at_10"] = best["ndcg_at_10"]
     for number, (option, values) in enumerate(grid.items()):
         for value in values[number > 0 :]:
-            setting = best | {option: value}
-            found = asked.metrics(asked.ranks(fit(log, asked, **setting), new=new))
-            print(name, setting, told(found), flush=True)
-            if (reached := found[by][0].mean()) > highest:
-                best, highest = setting, reached
-    print(f"best: {name} {best}")
+            setting = best["ndcg_at_10"][1] | {option: value}
+            scorer = fit(log, asked, **setting)
+            for by, new in (("ndcg_at_10", False), ("new/ndcg_at_10", True)):
+                found = asked.metrics(asked.ranks(scorer, new=new))
+                print(name, setting, "new alone:" if new else "all:", told(found), flush=True)
+                best[by] = max(best[by], (found[by][0].mean(), setting), key=lambda each: each[0])
+    for by, (_, setting) in best.items():
+        print(f"best by {by}: {name} {setting}", flush=True)
 
 
 def told(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
@@ -405,7 +411,7 @@ def main(runs: list[Path], names: list[str], *, new: bool, tuning: bool) -> None
     theirs = {}
     for name in names:
         if tuning:
-            tune(name, logs["val"], asked["val"], new=new)
+            tune(name, logs["val"], asked["val"])
             continue
         fit, _ = SETTINGS[name]
         chosen = (CHOSEN_NEW if new else CHOSEN)[name]

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from mtrec.data import names
 from mtrec.data.infer_features import features_of
 from mtrec.data.leaks import leak
 from mtrec.data.profile import Profile, belongs, owners
 
+# What goes so far with the number of rows of a request was counted at its end.
+_GROWS = 0.5
 # Users take items again where more than this share of what they do is so.
 _REPEATS = 0.1
 
@@ -88,11 +91,22 @@ def context_of(
 
 
 def _late(column: Profile, request: np.ndarray, labels: Sequence[Profile]) -> str | None:
-    """How a column tells a label."""
+    """A sentence on how a column tells what came of a request; None if it does not."""
     numbers = column.numbers() if column.kind == "numbers" else None
     told = {"numbers": numbers, "codes": column.codes, "request": request}
     leaks = (leak(column.name, label.name, label.numbers(), **told) for label in labels)
-    return next((found for found in leaks if found), None)
+    if found := next((found for found in leaks if found), None):
+        return found
+    if numbers is None:
+        return None
+    if names.names_amount(column.name):
+        return "its name is that of an amount."
+    first = np.unique(request, return_index=True)[1]
+    known = np.isfinite(numbers[first])
+    sizes, values = np.bincount(request)[known], numbers[first][known]
+    if np.ptp(sizes) and np.ptp(values) and spearmanr(values, sizes)[0] > _GROWS:
+        return "it grows with the number of rows of a request."
+    return None
 
 
 def repeats_of(

@@ -1,10 +1,12 @@
 """`data.infer=true`: what `mtrec.data.infer` proposes, as a part of the config."""
 
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -111,7 +113,10 @@ def _given(asked: Collection[str], group: str) -> bool:
 
 def _composed(group: str, option: str) -> Any:
     """The node of a group's option, with the options that it is made of."""
-    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+    with ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():  # as it is in a command
+            folder = initialize_config_dir(str(conf_directory()), version_base="1.3")
+            stack.enter_context(folder)
         config = compose(overrides=[f"+{group}={option}"])
     return OmegaConf.create(_plain(config[group]))
 

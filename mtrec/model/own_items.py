@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.before import NUMBERS, Before
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import PairInputs
-from mtrec.data.own_items import NUMBERS
-from mtrec.data.own_items import OwnItems as Before
 from mtrec.distributed.weights import dense, unnumbered
 from mtrec.errors import UserError, require
 

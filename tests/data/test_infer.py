@@ -189,6 +189,12 @@ def test_what_is_known_only_after_a_request_is_no_context():
     late = [sentence for sentence in found.unsure if "known only afterwards" in sentence]
     assert "basket_total is the sum of the label quantity over a request." in late[0]
     assert "lines is the number of rows of a request." in late[1]
+    # A total of prices that the log lacks grows with the rows; an amount is one by its name.
+    paid = np.bincount(basket, RNG.lognormal(1, 0.5, ROWS))[basket].round(2)
+    told |= {"bill": paid, "minutes_spent": RNG.integers(1, 50, 150)[basket]}
+    found = proposed(log(user_id=buyer, basket_id=basket, **told))
+    assert found.options["context"] == ["kind"]
+    assert any("bill was left out" in sentence for sentence in found.unsure)
     # Who says that it is known is believed.
     given = {"context": ["lines"]}
     found = proposed(log(user_id=buyer, basket_id=basket, **told), given=given)

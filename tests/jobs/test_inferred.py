@@ -9,7 +9,8 @@ from small_config import composed
 from mtrec.config import conf_directory
 from mtrec.errors import UserError
 from mtrec.jobs import build
-from mtrec.jobs.inferred import inferred
+from mtrec.jobs.composed import composed as running
+from mtrec.jobs.inferred import heeded, inferred
 from mtrec.jobs.load import load
 from mtrec.jobs.unused import asked_for, refuse_unused
 
@@ -52,6 +53,14 @@ def test_a_log_becomes_a_model_of_all_its_labels(file):
     assert np.ptp(dataset.interactions["timestamp"]) == 22 * 86_400
     model = build.model(config, build.data(config, dataset), parts.fit)
     assert set(model.heads) == {"retrieval", "amount", "liked", "repeat"}
+
+
+def test_a_command_heeds_it_too(file, tmp_path, capsys):
+    given = ["data=table", f"data.interactions={file}", "data.infer=true"]
+    with running(given, tmp_path) as config:
+        found, yaml = heeded(config)
+    assert OmegaConf.to_object(found) == OmegaConf.to_object(found_in(file).config)
+    assert yaml in capsys.readouterr().out
 
 
 def test_weights_make_all_labels_together_as_heavy_as_ratings_are_in_the_joint_task(file):

@@ -244,6 +244,10 @@ PARTS = [
     ("launch data._target_=mtrec.load_nothing", "data._target_ must name a function that"),
     ("launch index.k=ten", "index.k must be of the type int; got 'ten'"),
     ("launch index._target_=nothing", "a _target_ must be what can be imported"),
+    (
+        "launch task.heads.retrieval.loss._target_=mtrec.Nummeric",
+        "No module named 'mtrec.Nummeric'",
+    ),
     ("launch model.query.dim=ten", "model.query.dim must be of the type int; got 'ten'"),
     ("launch model.query.dim=1.5", "model.query.dim must be of the type int; got 1.5"),
     ("launch +model.query.dims=8", "Tower has none. Did you mean model.query.dim?"),

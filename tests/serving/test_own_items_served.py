@@ -14,9 +14,9 @@ from small_data import written_out
 from small_index import exact_index
 from small_model import implicit_squared, rating, recommender, repeat
 
+from mtrec.data.before import Before
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import PairInputs, QueryInputs
-from mtrec.data.own_items import OwnItems as Before
 from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.model.encode import embed_items, embed_queries
