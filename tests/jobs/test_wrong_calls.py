@@ -241,7 +241,7 @@ PARTS = [
         "answer.fuse.weights.rating must be of the type float | None; got 'much'",
     ),
     ("launch data.features.query.rating=null", "Write ~data.features.query.rating"),
-    ("launch data._target_=mtrec.load_nothing", "data._target_ must name a function that"),
+    ("launch data._target_=mtrec.load_nothing", "data._target_ must name what returns a Dataset"),
     ("launch index.k=ten", "index.k must be of the type int; got 'ten'"),
     ("launch index._target_=nothing", "a _target_ must be what can be imported"),
     (
