@@ -32,7 +32,8 @@ def user_error(error: BaseException) -> UserError | None:
         )
     if wrapped and str(error).startswith("Error locating target"):
         return UserError(
-            f"a _target_ must be what can be imported; got: {said(cause or error)} Correct its name."
+            f"a _target_ must be what can be imported; got: {said(cause or error)} "
+            "Correct its name."
         )
     if wrapped and isinstance(cause, TypeError | ValueError):
         why = said(cause)
