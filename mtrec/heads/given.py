@@ -1,17 +1,13 @@
 """What a head makes of another head's output for the same pair, such as a purchase of a click."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 
 from mtrec.distributed.weights import dense, unnumbered
-from mtrec.errors import UserError, require
+from mtrec.errors import require
 from mtrec.heads.pairs import Told
-
-if TYPE_CHECKING:
-    from mtrec.heads.pair import PairHead
 
 
 class Given(keras.layers.Layer, ABC):
@@ -28,26 +24,16 @@ class Given(keras.layers.Layer, ABC):
         super().__init__(name=unnumbered(self))
         self.head = head
 
-    def bind(self, own: "PairHead", other: "PairHead") -> None:
-        """Takes the other head.
+    def create(self, *, width: int, dim: int, members: int, name: str, seed: int) -> None:
+        """Makes the weights, if there are any.
 
         Args:
-            own: The head that is conditioned.
-            other: The other one.
-
-        Raises:
-            UserError: If both outputs must be log odds and one is not.
+            width: Width of what the other head tells beside.
+            dim: Width of what the conditioned head does.
+            members: Its members.
+            name: Its name.
+            seed: Seed of all initial weights.
         """
-        if self.odds and not (own.odds and other.odds):
-            raise UserError(
-                "`given` must join two heads that predict probabilities; one of both is none. "
-                "Name a mtrec.Binary, or take a mtrec.Transfer with `calibration`=0."
-            )
-        # Behind a function, or Keras would count its weights as this layer's.
-        self.other = lambda: other
-
-    def create(self, own: "PairHead", *, name: str, seed: int) -> None:
-        """Makes the weights, if there are any."""
         self.built = True
 
     @abstractmethod
@@ -103,14 +89,13 @@ class Transfer(Given):
         self.calibration = calibration
         self.odds = calibration > 0
 
-    def create(self, own: "PairHead", *, name: str, seed: int) -> None:
+    def create(self, *, width: int, dim: int, members: int, name: str, seed: int) -> None:
         """Makes the layers g, h1, h2, h3 and that to the output."""
-        dim, other = own.dim or 0, self.other().dim or 0
-        widths = {"g": (other, dim), **{f"h{place}": (dim, dim) for place in (1, 2, 3)}}
-        widths["out"] = dim, own.members
+        widths = {"g": (width, dim), **{f"h{place}": (dim, dim) for place in (1, 2, 3)}}
+        widths["out"] = dim, members
         self.layers = {
-            part: dense(width, units, name=f"{name}_given_{part}", seed=seed)
-            for part, (width, units) in widths.items()
+            part: dense(*both, name=f"{name}_given_{part}", seed=seed)
+            for part, both in widths.items()
         }
         self.built = True
 

@@ -105,6 +105,20 @@ class PairHead(Head):
         """See `Head`."""
         return bool(self.pair and self.pair.reads_before)
 
+    def condition(self, other: "PairHead") -> None:
+        """Takes the head that it is `given`.
+
+        Raises:
+            UserError: If both outputs must be log odds and one is not.
+        """
+        if self.given and self.given.odds and not (self.odds and other.odds):
+            raise UserError(
+                "`given` must join two heads that predict probabilities; one of both is none. "
+                "Name a mtrec.Binary, or take a mtrec.Transfer with `calibration`=0."
+            )
+        # Behind a function, or Keras would count its weights as this head's.
+        self.other = lambda: other
+
     @abstractmethod
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
         """What to predict of every pair at the start, given the known labels of training rows."""
@@ -155,7 +169,13 @@ class PairHead(Head):
             dim = (self.dim or 0) + self.members
             self.pair.adapt(dataset, fit, head=name, dim=dim, seed=seed)
         if self.given:
-            self.given.create(self, name=name, seed=seed)
+            self.given.create(
+                width=self.other().dim or 0,
+                dim=self.dim or 0,
+                members=self.members,
+                name=name,
+                seed=seed,
+            )
 
     def known(self, dataset: Dataset, fit: np.ndarray, label: str, name: str) -> np.ndarray:
         """The label where it is of the head's space of samples, or else NaN; see `Head`."""
@@ -263,7 +283,7 @@ class PairHead(Head):
         if not self.given:
             return own
         others = query[:, self.dim :], candidate[:, self.dim :]
-        return self.given(own, self.given.other().told(*others, pairs))
+        return self.given(own, self.other().told(*others, pairs))
 
     @abstractmethod
     def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
