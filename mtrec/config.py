@@ -317,14 +317,36 @@ class DiskConfig:
 
 
 @dataclass
-class DoctorConfig:
-    """The config of `python -m mtrec.doctor`."""
+class DoctorConfig(Config):
+    """The config of `python -m mtrec.doctor`: that of a job, and what to look at.
+
+    Attributes:
+        outputs, cache: Where runs and prepared data will be written.
+        disk: See `DiskConfig`.
+        plan: Whether to say what the job would take; see `mtrec.jobs.plan`.
+        rows, items: Interactions and items to plan for; null for those of the data.
+        network_gbit: What a replica sends in a second, in Gbit.
+    """
 
     outputs: str
     cache: str
     disk: DiskConfig
-    cluster: ClusterConfig
-    tracking: StoreConfig
+    plan: bool
+    rows: int | None
+    items: int | None
+    network_gbit: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("network_gbit", self.network_gbit, above=0)
+        for name in ("rows", "items"):
+            number = getattr(self, name)
+            if number is not None:
+                require(name, number, least=1)
+                if not self.plan:
+                    raise UserError(
+                        f"{name} must be left out without plan=true; got {number}. Add plan=true."
+                    )
 
 
 def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:

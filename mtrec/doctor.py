@@ -1,4 +1,4 @@
-"""`python -m mtrec.doctor`: whether a job would find here what it needs."""
+"""`python -m mtrec.doctor`: whether a job would find here what it needs, and what it would take."""
 
 import functools
 import importlib.metadata
@@ -47,7 +47,10 @@ class Finding:
 
 @command("doctor")
 def main(config: DoctorConfig) -> None:
-    """Prints a line for each check; status 1 if any failed."""
+    """Prints a line for each check, status 1 if any failed; or what the job would take."""
+    if config.plan:
+        plan(config)
+        return
     checks: dict[str, Callable[[], Finding]] = {
         "versions": versions,
         "scann": scann,
@@ -69,6 +72,19 @@ def main(config: DoctorConfig) -> None:
         levels.add(finding.level)
         print(f"{finding.level:<9}{name:<10}{finding.text}", flush=True)
     sys.exit(1 if "failed" in levels else 0)
+
+
+def plan(config: DoctorConfig) -> None:
+    """Prints what the job would take."""
+    from mtrec.distributed import devices
+    from mtrec.libraries import import_tensorflow
+
+    with devices.visible(1 if config.cluster.use_gpu else 0):
+        import_tensorflow()
+        from mtrec.jobs.plan import Sample
+
+        sample = Sample.taken(config)
+        print(sample.plan(rows=config.rows, items=config.items, network_gbit=config.network_gbit))
 
 
 def versions() -> Finding:

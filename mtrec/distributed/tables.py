@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.distributed.row_files import ROWS_AT_ONCE
+from mtrec.distributed.row_files import ROWS_AT_ONCE, put
 
 # The name of every embedding table's variable; optimizers are assigned by it.
 TABLE = "embeddings"
@@ -86,6 +86,15 @@ class NormalRows:
         return np.concatenate(list(self.blocks()))
 
 
+def blocks_of(values: np.ndarray | NormalRows) -> Iterator[np.ndarray]:
+    """All rows of a table's initial values, some after the other, float32 `[n, ...]`."""
+    if isinstance(values, NormalRows):
+        yield from values.blocks()
+        return
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        yield values[start : start + ROWS_AT_ONCE].astype(np.float32, copy=False)
+
+
 def tables_of(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables of all tables in a layer, `[rows, D]` each."""
     return [v for v in layer.trainable_variables if v.name == TABLE]
@@ -102,13 +111,15 @@ class Table(keras.layers.Layer):
         name: Name of the table in checkpoints and reports.
     """
 
-    def __init__(self, values: np.ndarray, *, name: str) -> None:
+    def __init__(self, values: np.ndarray | NormalRows, *, name: str) -> None:
         super().__init__(name=name)
-        self.embeddings = self.add_weight(
-            shape=values.shape,
-            initializer=lambda shape, dtype: tf.constant(values, dtype),
-            name=TABLE,
-        )
+        self.embeddings = self.add_weight(shape=values.shape, initializer="zeros", name=TABLE)
+        copies = tf.distribute.get_strategy().experimental_local_results(self.embeddings.value)
+        start = 0
+        for block in blocks_of(values):
+            for copy in copies:
+                put(copy, np.arange(start, start + len(block), dtype=np.int32), block)
+            start += len(block)
         self.built = True
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:

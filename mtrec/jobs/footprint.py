@@ -11,7 +11,7 @@ from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import local_replicas, num_workers, worker_number
 from mtrec.distributed.tables import TABLE, tables_of
-from mtrec.distributed.traffic import gathered, summed
+from mtrec.distributed.traffic import Sent, gathered, summed
 from mtrec.model.bags import EncodedBags
 from mtrec.model.experts import SHARED
 from mtrec.model.recommender import Recommender
@@ -44,20 +44,30 @@ def describe(
         f"{_count(workers, 'worker')}, global batch {own * replicas:,}, {own:,} a replica",
         f"parameters: {sum(math.prod(v.shape) for v in tables):,} in "
         f"{_count(len(tables), 'table')}, {_dense(model):,} dense",
-        f"on each device: {_size(_held(tables))} of tables, "
-        f"{_size(_held(slots))} of their optimizer's slots",
+        f"on each device: {size(_held(tables))} of tables, "
+        f"{size(_held(slots))} of their optimizer's slots",
     ]
-    lookups = _lookups(model, batch)
-    for table in tables:
+    for table, looked_up in zip(tables, lookups(model, batch), strict=True):
         rows, width = table.shape
         line = f"  {_name(table)}: {rows:,} rows x {width} = {rows * width:,}"
         if replicas > 1:
-            looked_up = lookups.get(_name(table), len(batch.rows.item))
             placement = "sharded" if isinstance(table, ShardedVariable) else "replicated"
-            each = (_size(gathered(looked_up * (n * width + 1), replicas)) for n in (1, 3))
+            each = (
+                size(of_table(width, looked_up, replicas, sharded=sharded))
+                for sharded in (False, True)
+            )
             line += ", {}; a step sends {} replicated, {} sharded".format(placement, *each)
         lines.append(line)
-    return "\n".join([*lines, *(_beside_tables(model, replicas, batch) if replicas > 1 else [])])
+    if replicas > 1:
+        dense, *others = beside_tables(model, replicas, batch)
+        lines += [f"each replica sends in a step, beside tables: {_told(dense)}"]
+        lines += [f"  {_told(sent)}" for sent in others]
+    return "\n".join(lines)
+
+
+def of_table(width: int, looked_up: int, replicas: int, *, sharded: bool) -> float:
+    """Bytes that a replica sends in a step for a table, of which it looks up so many rows."""
+    return gathered(looked_up * ((3 if sharded else 1) * width + 1), replicas)
 
 
 def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
@@ -91,24 +101,37 @@ def _device(device: tf.DeviceSpec) -> str:
     return f"{name} ({details.get('device_name', 'unnamed')}{chosen})"
 
 
-def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[str]:
-    dense = _size(summed(_dense(model), replicas))
-    yield f"each replica sends in a step, beside tables: {dense} of dense gradients"
+def beside_tables(
+    model: Recommender, replicas: int, batch: Batch
+) -> Iterator[tuple[str | None, Sent]]:
+    """What a replica sends in a step beside tables, and for what: None for all dense weights."""
+    yield None, Sent(summed(_dense(model), replicas), "dense gradients")
     for name, head in model.heads.items():
         width = head.dim or model.query.output_dim
         for sent in head.sends(batch, width=width, replicas=replicas):
-            yield f"  {name}: {_size(sent.size)} of {sent.what}"
+            yield name, sent
     asked = (head.negatives for head in model.heads.values() if head.negatives is not None)
     if any(negatives.log_q_rate is not None for negatives in asked):
         pool = len(batch.pool.items)
-        yield f"  log Q: {_size(gathered(pool, replicas))} of {pool:,} item ids gathered by all"
+        yield "log Q", Sent(gathered(pool, replicas), f"{pool:,} item ids gathered by all")
 
 
-def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
-    """Rows that a replica looks up in the table of each feature, by the table's name.
+def _told(what: tuple[str | None, Sent]) -> str:
+    name, sent = what
+    return f"{name + ': ' if name else ''}{size(sent.size)} of {sent.what}"
 
-    Tables that belong to heads are not among them: they are looked up once for a training row.
+
+def lookups(model: Recommender, batch: Batch) -> list[int]:
+    """Rows that a replica looks up in each table.
+
+    Tables that belong to heads are looked up once for a training row.
     """
+    of_features = _of_features(model, batch)
+    return [of_features.get(_name(table), len(batch.rows.item)) for table in tables_of(model)]
+
+
+def _of_features(model: Recommender, batch: Batch) -> dict[str, int]:
+    """Rows that a replica looks up in the table of each feature, by the table's name."""
     with_pool = {SHARED: False} | {n: h.negatives is not None for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
     viewed = {n: 2 * len(batch.views.items) for n, h in model.heads.items() if h.views}
@@ -149,7 +172,8 @@ def _name(table: keras.Variable) -> str:
     return str(table.path.rsplit("/", 1)[0])
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes as people read them."""
     return f"{count / 2**10:,.1f} KiB" if count < 2**20 else f"{count / 2**20:,.1f} MiB"
 
 
