@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SIZES = (500_000, 2_000_000, 8_000_000)  # rows: of a tenth as many users, a hundredth of items
+SIZES = (1_250_000, 4_000_000, 10_000_000)  # rows: of a tenth as many users, a hundredth of items
 FEW, MANY = 20, 120  # steps
 JOB = [
     "task=joint",
@@ -66,7 +66,7 @@ def trained(log, directory, steps):
             over.set()
     assert job.wait() == 0
     state = json.loads(next(directory.glob("checkpoints/step-*/state.json")).read_text())
-    return most, state["history"][0]["train/seconds"]
+    return most, state["state"]["history"][0]["train/seconds"]
 
 
 def planned(log, rows, items):
@@ -88,8 +88,8 @@ def main():
     for rows in SIZES:
         whole = log_of(folder / f"log-{rows}", rows, rows // 10, rows // 100)
         sample = log_of(folder / f"sample-{rows}", rows // 8, rows // 80, rows // 100)
-        memory, step = planned(sample, rows, rows // 100)
         _, few = trained(whole, folder / f"few-{rows}", FEW)
+        memory, step = planned(sample, rows, rows // 100)
         peak, many = trained(whole, folder / f"many-{rows}", MANY)
         peak, took = peak / 2**20, 1000 * (many - few) / (MANY - FEW)
         print(

@@ -24,10 +24,10 @@ def describe(
     """Some lines on strategy, replicas, batch, parameters, memory and traffic.
 
     Traffic is what one replica sends in a step like that of `batch`, padding included; see
-    `mtrec.distributed.traffic`. Heads say what theirs is. Tables, for each row that the replica
-    looks up: replicated `(R - 1) (4 D + 4)` bytes, its gradient and id, gathered. Sharded
-    `(R - 1) (12 D + 4)`: id and gradient likewise, and `8 D` to sum the embeddings that everybody
-    looked up.
+    `mtrec.distributed.traffic`. Heads say what theirs is. Tables, replicated: `(R - 1) (4 D + 4)`
+    bytes for each distinct row that the replica looks up, its gradient and id, gathered; at most,
+    since what is shown and what is asked for may be one row. Sharded: `(R - 1) (12 D + 4)` for each
+    lookup, id and gradient likewise, and `8 D` to sum the embeddings that everybody looked up.
 
     Args:
         model: The model, adapted.
@@ -47,15 +47,12 @@ def describe(
         f"on each device: {size(_held(tables))} of tables, "
         f"{size(_held(slots))} of their optimizer's slots",
     ]
-    for table, looked_up in zip(tables, lookups(model, batch), strict=True):
+    for table in tables:
         rows, width = table.shape
         line = f"  {_name(table)}: {rows:,} rows x {width} = {rows * width:,}"
         if replicas > 1:
             placement = "sharded" if isinstance(table, ShardedVariable) else "replicated"
-            each = (
-                size(of_table(width, looked_up, replicas, sharded=sharded))
-                for sharded in (False, True)
-            )
+            each = (size(of_table(model, table, batch, replicas, sharded=s)) for s in (False, True))
             line += ", {}; a step sends {} replicated, {} sharded".format(placement, *each)
         lines.append(line)
     if replicas > 1:
@@ -65,9 +62,15 @@ def describe(
     return "\n".join(lines)
 
 
-def of_table(width: int, looked_up: int, replicas: int, *, sharded: bool) -> float:
-    """Bytes that a replica sends in a step for a table, of which it looks up so many rows."""
-    return gathered(looked_up * ((3 if sharded else 1) * width + 1), replicas)
+def of_table(
+    model: Recommender, table: keras.Variable, batch: Batch, replicas: int, *, sharded: bool
+) -> float:
+    """Bytes that a replica sends in a step for a table; see `describe`."""
+    rows, width = table.shape
+    count = looked_up(model, table, batch, distinct=not sharded)
+    if sharded:
+        return gathered(count * (3 * width + 1), replicas)
+    return gathered(min(count, rows) * (width + 1), replicas)
 
 
 def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
@@ -121,16 +124,18 @@ def _told(what: tuple[str | None, Sent]) -> str:
     return f"{name + ': ' if name else ''}{size(sent.size)} of {sent.what}"
 
 
-def lookups(model: Recommender, batch: Batch) -> list[int]:
-    """Rows that a replica looks up in each table.
+def looked_up(
+    model: Recommender, table: keras.Variable, batch: Batch, *, distinct: bool = False
+) -> int:
+    """Rows that a replica looks up in a table, or about how many of them are `distinct`.
 
     Tables that belong to heads are looked up once for a training row.
     """
-    of_features = _of_features(model, batch)
-    return [of_features.get(_name(table), len(batch.rows.item)) for table in tables_of(model)]
+    of_features = _of_features(model, batch, distinct=distinct)
+    return of_features.get(_name(table), len(batch.rows.item))
 
 
-def _of_features(model: Recommender, batch: Batch) -> dict[str, int]:
+def _of_features(model: Recommender, batch: Batch, *, distinct: bool) -> dict[str, int]:
     """Rows that a replica looks up in the table of each feature, by the table's name."""
     with_pool = {SHARED: False} | {n: h.negatives is not None for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
@@ -144,7 +149,8 @@ def _of_features(model: Recommender, batch: Batch) -> dict[str, int]:
                 rows = len(batch.items) + with_pool[scope] * len(batch.pool.items)
                 rows += sum(viewed.values()) if scope == SHARED else viewed.get(scope, 0)
             for history in model.query.histories.get(SHARED, {}).values():
-                if path == f"candidate/{SHARED}/{history.candidate}":
+                # Of the items that the batch names, once more.
+                if path == f"candidate/{SHARED}/{history.candidate}" and not distinct:
                     rows += len(batch.items)
             found[path.replace("/", "_")] = math.ceil(rows * _values_a_row(encoded))
     for head, group in model.query.labelled.items():

@@ -9,6 +9,7 @@ tables, which each makes of everybody's gradients.
 
 import math
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,12 +24,15 @@ import tensorflow as tf
 from mtrec.config import ClusterConfig, Config
 from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
+from mtrec.data.split import Split
 from mtrec.distributed.strategy import make_strategy, precision
 from mtrec.distributed.tables import tables_of
 from mtrec.jobs import build, footprint
 from mtrec.jobs.footprint import size
 from mtrec.jobs.load import load
 from mtrec.model.recommender import Recommender
+from mtrec.tracking import mlflow_client
+from mtrec.training import evaluate
 from mtrec.training.ahead import made_ahead
 from mtrec.training.packed import Packed, pack
 from mtrec.training.step import Optimizers, Step
@@ -38,6 +42,8 @@ from mtrec.training.streaming_log_q import StreamingLogQ
 _FIRST, _TIMED = 2, 9
 # The smaller batch is so small a part of the whole.
 _PART = 4
+# Users that are validated, in blocks of fewer.
+_USERS = 256
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,8 @@ class Sample:
                     )
                 calls_of = 1 if at_once else config.train.steps_per_call
                 seconds[batch] = _seconds(step, batches, calls_of)
+                if not peaks:
+                    _look(config, dataset, parts, step, batches)
                 peaks[batch] = peak()
             update = _update(model, optimizers, batches) if replicas > 1 else 0.0
         return cls(
@@ -287,10 +295,8 @@ class Sample:
         batches = build.batches(self.config, self.dataset, self.fit, heads, replicas)
         batch = batches.step(1, 0, replicas=[0])[0]
         of_tables = (
-            footprint.of_table(table.shape[1], looked_up, replicas, sharded=h.sharded)
-            for table, looked_up, h in zip(
-                tables, footprint.lookups(self.model, batch), held, strict=False
-            )
+            footprint.of_table(self.model, table, batch, replicas, sharded=h.sharded)
+            for table, h in zip(tables, held, strict=False)
         )
         beside = footprint.beside_tables(self.model, replicas, batch)
         return sum(of_tables) + sum(sent.size for _, sent in beside)
@@ -298,6 +304,18 @@ class Sample:
 
 def _replicas(cluster: ClusterConfig) -> int:
     return cluster.num_workers * (cluster.devices_per_worker or 1)
+
+
+def _look(config: Config, dataset: Dataset, parts: Split, step: Step, batches: Batches) -> None:
+    """Does beside steps what takes memory: observes one, validates, and writes to MLflow."""
+    if config.train.telemetry_every:
+        step({0: pack(batches.step(1, 0))}, observe=True)
+    few = evaluate.Sample(min(config.evaluate.users or _USERS, _USERS), config.seed)
+    judge = evaluate.evaluator_of("val", dataset, parts, known=batches.known, sample=few)
+    judge.metrics_together(step.model, step.strategy)
+    if config.cluster.kind == "local":  # of several workers, none does
+        with tempfile.TemporaryDirectory() as folder:
+            mlflow_client.connect(f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)
 
 
 def _seconds(step: Step, batches: Batches, at_once: int) -> float:
@@ -318,17 +336,12 @@ def _seconds(step: Step, batches: Batches, at_once: int) -> float:
 
 def _update(model: Recommender, optimizers: Optimizers, batches: Batches) -> float:
     """Seconds to update all tables by the gradients of a batch; the median of some updates."""
-    rng, tables = np.random.default_rng(0), tables_of(model)
-    gradients = [
-        tf.IndexedSlices(
-            tf.zeros([looked_up, table.shape[1]]) + 1e-6,
-            tf.constant(rng.integers(table.shape[0], size=looked_up)),
-            tf.constant(table.shape),
-        )
-        for table, looked_up in zip(
-            tables, footprint.lookups(model, batches.step(1, 0)[0]), strict=True
-        )
-    ]
+    rng, tables, batch = np.random.default_rng(0), tables_of(model), batches.step(1, 0)[0]
+    gradients = []
+    for table in tables:
+        rows = rng.integers(table.shape[0], size=footprint.looked_up(model, table, batch))
+        values = tf.fill([len(rows), table.shape[1]], 1e-6)
+        gradients.append(tf.IndexedSlices(values, tf.constant(rows), tf.constant(table.shape)))
     update = tf.function(
         lambda: optimizers.tables.apply_gradients(zip(gradients, tables, strict=True)),
         autograph=False,
