@@ -30,7 +30,7 @@ from mtrec.distributed.strategy import (
     num_workers,
     own_replica,
 )
-from mtrec.distributed.tables import TABLE, NormalRows, Table, blocks_of
+from mtrec.distributed.tables import TABLE, NormalRows, Table, blocks_of, filled_with
 
 _left_on_disk: ContextVar[bool] = ContextVar("left_on_disk", default=False)
 _largest_replicated: ContextVar[float] = ContextVar("largest_replicated", default=math.inf)
@@ -91,8 +91,9 @@ class ShardedVariable(keras.Variable):
         self.num_replicas = self.strategy.num_replicas_in_sync
         self._files: RowFiles | None = None
         self._on_disk = _left_on_disk.get()
-        initializer = keras.initializers.Constant(start)
-        super().__init__(initializer, shape=shape, dtype="float32", trainable=trainable, name=name)
+        super().__init__(
+            filled_with(start), shape=shape, dtype="float32", trainable=trainable, name=name
+        )
 
     def _initialize_with_initializer(self, initializer: Callable[..., tf.Tensor]) -> None:
         # A strategy makes its variables of copies that replicas send each other.

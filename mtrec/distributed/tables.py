@@ -1,7 +1,7 @@
 """Embedding tables: made from a seed and a name, looked up and updated row by row."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -95,6 +95,11 @@ def blocks_of(values: np.ndarray | NormalRows) -> Iterator[np.ndarray]:
         yield values[start : start + ROWS_AT_ONCE].astype(np.float32, copy=False)
 
 
+def filled_with(number: float) -> Callable[..., tf.Tensor]:
+    """An initializer that fills a variable; Keras' own makes another of ones first."""
+    return lambda shape, dtype: tf.fill(shape, tf.cast(number, dtype))
+
+
 def tables_of(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables of all tables in a layer, `[rows, D]` each."""
     return [v for v in layer.trainable_variables if v.name == TABLE]
@@ -113,7 +118,9 @@ class Table(keras.layers.Layer):
 
     def __init__(self, values: np.ndarray | NormalRows, *, name: str) -> None:
         super().__init__(name=name)
-        self.embeddings = self.add_weight(shape=values.shape, initializer="zeros", name=TABLE)
+        self.embeddings = self.add_weight(
+            shape=values.shape, initializer=filled_with(0.0), name=TABLE
+        )
         copies = tf.distribute.get_strategy().experimental_local_results(self.embeddings.value)
         start = 0
         for block in blocks_of(values):

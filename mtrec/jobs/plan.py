@@ -146,7 +146,7 @@ class _Held:
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """Some of what grows with the batch and what does not, found with each of some batches.
 
     Attributes:
@@ -184,8 +184,8 @@ class Sample:
     model: Recommender
     optimizers: Optimizers
     batches: Batches
-    seconds: _Line
-    peak: _Line
+    seconds: Line
+    peak: Line
     update: float
 
     @classmethod
@@ -231,8 +231,8 @@ class Sample:
             model,
             optimizers,
             batches,
-            seconds=_Line(seconds),
-            peak=_Line(peaks),
+            seconds=Line(seconds),
+            peak=Line(peaks),
             update=update,
         )
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import all_gather, all_gather_together
+from mtrec.distributed.tables import filled_with
 from mtrec.errors import require
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
@@ -56,8 +57,7 @@ class TableOptimizer(keras.optimizers.Optimizer, ABC):
             self._track_variable(slot)
             return slot
         with self._distribution_strategy.extended.colocate_vars_with(table.value):
-            initializer = keras.initializers.Constant(start)
-            return self.add_variable(shape, initializer, dtype=table.dtype, name=name)
+            return self.add_variable(shape, filled_with(start), dtype=table.dtype, name=name)
 
     def _backend_update_step(
         self, grads: Sequence[Gradient], trainable_variables: Sequence[keras.Variable], rate: Any

@@ -1,7 +1,10 @@
 """What a job would take is worked out from what it takes here: against numbers by hand."""
 
 import re
+import runpy
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +12,22 @@ from omegaconf import OmegaConf
 from small_config import SMALL, composed, config_of
 
 from mtrec import doctor
+from mtrec.distributed.tables import tables_of
 from mtrec.errors import UserError
 from mtrec.jobs import build
 from mtrec.jobs.footprint import describe
-from mtrec.jobs.plan import Sample
+from mtrec.jobs.load import load
+from mtrec.jobs.plan import Line, Sample
 
+ROOT = Path(__file__).resolve().parents[2]
+# The job of docs/distributed.md.
+DOCS = [
+    "task=joint",
+    "head@task.heads.retrieval=softmax",
+    "data=table",
+    "data.labels=[clicked,seconds]",
+    "train.global_batch=4096",
+]
 # 60 users, 50 items and 900 rows; and ten times the users, with 700 items.
 JOB = [*SMALL, "task=joint", "head@task.heads.retrieval=softmax", "optimizer=rowwise_adagrad"]
 HERE = {"rows": None, "items": None, "network_gbit": 8e-3}
@@ -61,8 +75,7 @@ def test_what_is_sent_is_what_the_start_up_report_says(sample):
 
 def test_a_step_takes_a_replica_its_share_of_what_grows_with_the_batch(sample):
     # 2 ms, and 1 ms for each user of the batch, of which 4 ms for all 20 to update tables.
-    kind = type(sample.seconds)
-    timed = replace(sample, seconds=kind({8: 0.010, 20: 0.022}), update=0.004)
+    timed = replace(sample, seconds=Line({8: 0.010, 20: 0.022}), update=0.004)
     assert timed.plan(**HERE).computing == pytest.approx(0.002 + 0.005 + 0.003)
     alone = replace(timed, config=config_of(*JOB)).plan(**LARGER)
     assert alone.computing == pytest.approx(0.022)
@@ -95,3 +108,43 @@ def test_the_doctor_prints_the_plan(sample, monkeypatch, capsys):
 def test_numbers_to_plan_for_are_refused_without_a_plan():
     with pytest.raises(UserError, match=r"rows must be left out without plan=true; got 9\."):
         OmegaConf.to_object(composed("rows=9", name="doctor"))
+
+
+def test_the_table_of_the_docs_is_what_plans_say(tmp_path, monkeypatch):
+    # What no steps tell: tables, slots, what is sent, and how many steps an epoch has.
+    size = ["--rows", "200_000", "--users", "20_000", "--items", "100_000"]
+    monkeypatch.setattr(sys, "argv", ["make_log.py", *size, "--output", str(tmp_path / "log")])
+    runpy.run_path(str(ROOT / "experiments" / "scale" / "make_log.py"), run_name="__main__")
+    monkeypatch.setenv("MTREC_CACHE", str(tmp_path))
+    rows = re.findall(
+        r"^\| (\d+) (M|B) \|(.*)\|$", (ROOT / "docs" / "distributed.md").read_text(), re.M
+    )
+    assert len(rows) == 3
+    sample = None
+    for number, unit, line in rows:
+        items, workers, tables, slots, _, sent, _, steps, _ = map(str.strip, line.split("|"))
+        rows_to_plan = int(number) * {"M": 10**6, "B": 10**9}[unit]
+        job = [f"data.interactions={tmp_path / 'log'}", *DOCS]
+        if int(workers) > 1:
+            job += ["cluster=ray_local", f"cluster.num_workers={workers}"]
+        config = config_of(*job)
+        sample = replace(sample, config=config) if sample else untaken(config)
+        found = sample.plan(rows=rows_to_plan, items=int(items.replace(",", "")), network_gbit=10)
+        assert found.tables / 2**30 == pytest.approx(float(tables), rel=0.02)
+        assert found.slots / 2**30 == pytest.approx(float(slots), rel=0.02)
+        assert found.sent / 2**20 == pytest.approx(float(sent), rel=0.02)
+        assert found.steps == pytest.approx(int(steps.replace(",", "")), rel=0.02)
+
+
+def untaken(config):
+    """A sample of a job without its steps."""
+    dataset, parts = load(config.data)
+    dataset = build.data(config, dataset)
+    model = build.model(config, dataset, parts.fit)
+    batches = build.batches(config, dataset, parts.fit, model.heads, 1)
+    optimizers = build.optimizers(config, batches.steps_per_epoch)
+    optimizers.tables.build(tables_of(model))
+    nothing = Line({1: 0.0})
+    return Sample(
+        config, dataset, parts.fit, model, optimizers, batches, nothing, nothing, update=0.0
+    )
