@@ -161,6 +161,7 @@ class Line:
         if replicas == 1 or part == whole:
             return self.found[whole]
         slope = max(self.found[whole] - self.found[part], 0.0) / (whole - part)
+        slope = min(slope, self.found[whole] / whole)  # nothing takes less than nothing
         return self.found[whole] - slope * (whole - whole / replicas)
 
 

@@ -77,6 +77,9 @@ def test_a_step_takes_a_replica_its_share_of_what_grows_with_the_batch(sample):
     # 2 ms, and 1 ms for each user of the batch, of which 4 ms for all 20 to update tables.
     timed = replace(sample, seconds=Line({8: 0.010, 20: 0.022}), update=0.004)
     assert timed.plan(**HERE).computing == pytest.approx(0.002 + 0.005 + 0.003)
+    # Where the smaller batch seems to take less than its share, all of a step grows.
+    noisy = replace(sample, seconds=Line({8: 0.001, 20: 0.020}), update=0.0)
+    assert noisy.plan(**HERE).computing == pytest.approx(0.005)
     alone = replace(timed, config=config_of(*JOB)).plan(**LARGER)
     assert alone.computing == pytest.approx(0.022)
     assert (alone.sent, alone.steps) == (0, 600 / 20)
