@@ -5,9 +5,12 @@ when they are first used.
 """
 
 from importlib import import_module
+from time import time
 from typing import Any
 
 __version__ = "0.1.0"
+# As `time.time()`: when a command's process begins, as near as its own code can tell.
+imported_at = time()
 
 _HOMES = {
     "mtrec.data.batches": ["Batches"],

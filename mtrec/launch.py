@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mtrec.jobs import main_job
-from mtrec.jobs.command import command
+from mtrec.jobs.command import command, started_at
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -12,7 +11,11 @@ if TYPE_CHECKING:
 @command("config", typed=False)
 def main(composed: "DictConfig") -> float | None:
     """Runs the main job, see `mtrec.jobs.main_job.run`."""
-    return main_job.run(composed)
+    began = started_at()
+    # Late, so that signals are heard before it.
+    from mtrec.jobs import main_job
+
+    return main_job.run(composed, began=began)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,29 @@
 """`python -m mtrec.recommend`: what a trained model recommends to one user."""
 
 import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from mtrec.config import RecommendConfig
-from mtrec.distributed import devices
 from mtrec.errors import UserError
 from mtrec.jobs.command import command, console
 
+if TYPE_CHECKING:
+    from mtrec.config import RecommendConfig
+
 
 @command("recommend", texts=("run", "user_id"), lists=("history",))
-def main(config: RecommendConfig) -> None:
+def main(config: "RecommendConfig") -> None:
     """Prints a table of the items recommended to a user."""
+    from mtrec.jobs.keys import in_keys
+
+    with in_keys(asdict(config)):
+        _recommend(config)
+
+
+def _recommend(config: "RecommendConfig") -> None:
     from rich.table import Table
 
+    from mtrec.distributed import devices
     from mtrec.jobs.notebook import open_run
 
     found = open_run(config.run, uri=config.tracking.uri, trusted=config.trusted)
@@ -45,7 +56,7 @@ def main(config: RecommendConfig) -> None:
     terminal.print(table)
 
 
-def _fallback(config: RecommendConfig) -> str:
+def _fallback(config: "RecommendConfig") -> str:
     given = []
     if config.history:
         given.append(f"a history of {len(config.history)} items")

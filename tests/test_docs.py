@@ -265,6 +265,14 @@ def test_own_parts_of_every_kind_train_in_one_job(own_parts, tmp_path, monkeypat
     stages.export(run, index)
     score_pairs = tf.saved_model.load(str(tmp_path / run_dir.MODEL)).signatures["score_pairs"]
     user, songs = "u1", [item.item_id for item in recommend(run, index, "u1", k=3)]
+    # The answer's own stages: songs up to a length, long and short ones in turn.
+    seconds = dict(zip(dataset.items["song_id"].tolist(), dataset.items["seconds"], strict=True))
+    middle = np.nanmedian([*seconds.values()])
+    many = [seconds[item.item_id] for item in recommend(run, index, "u1", k=8)]
+    short = [seconds[song] < middle for song in seconds if seconds[song] <= 480]
+    assert max(many) <= 480 < np.nanmax([*seconds.values()])
+    assert sum(short) >= 4
+    assert [length > middle for length in many[:4]] in ([True, False] * 2, [False, True] * 2)
     served = score_pairs(user_id=tf.constant([user] * 3), item_id=tf.constant(songs))
     # A rate near the mean of the plays, 2.5, not its logarithm, 0.9.
     plays = dataset.interactions["plays"].mean()

@@ -1,12 +1,14 @@
 """Models of the next basket alone, beside joint runs that are asked for the same baskets.
 
-    python experiments/ta_feng/specialists.py [--tune] [--runs DIRECTORY ...] [-- overrides]
+    python experiments/ta_feng/specialists.py [--tune] [--new] [--runs DIRECTORY ...]
 
 With `--tune` each is tried on the validation part with one setting changed after the other, and the
 best by NDCG@10 is told. Without, those of `CHOSEN` are fitted to all of train and judged on the
 baskets of the test part whose customers are known, as an answer is: by the first ten products. With
 run directories, joint answers are compared with each over the same customers: `value [low, high]`,
-joint less specialist, of a paired bootstrap over customers.
+joint less specialist, of a paired bootstrap over customers. With `--new`, lists are of products
+that the customer did not have: no method gives a place to others, and of runs the answers are taken
+that `answers.py` has made so.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from scipy.linalg import lapack
 
 from mtrec.config import Config, conf_directory
 from mtrec.jobs.schema import register
@@ -151,15 +154,16 @@ def item_knn(log: Log, asked: "Asked", *, neighbours: int, shrink: float, own: f
     return lambda baskets: (mine[baskets] @ near).toarray()
 
 
-def ease(log: Log, asked: "Asked", *, l2: float, items: int = 8000) -> Scorer:
+def ease(log: Log, asked: "Asked", *, l2: float, items: int) -> Scorer:
     """Item-to-item weights in closed form (Steck, WWW 2019), of so many of the products."""
     kept = np.argsort(-np.bincount(log.item, minlength=log.shape[1]), kind="stable")[:items]
     few, mine = log.taken()[:, kept], asked.known.taken()[:, kept]
-    gram = (few.T @ few).toarray()
-    gram.flat[:: len(gram) + 1] += l2
-    weights = np.linalg.inv(gram)
-    weights /= -np.diag(weights)
-    np.fill_diagonal(weights, 0)
+    gram = (few.T @ few).toarray(order="F")
+    np.fill_diagonal(gram, gram.diagonal() + l2)
+    factor, _ = lapack.spotrf(gram, lower=1, overwrite_a=1)
+    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
+    below = np.tril(inverse, -1)  # all of it that is there: it is symmetric
+    weights = (below + below.T) / -inverse.diagonal()
 
     def score(baskets: np.ndarray) -> np.ndarray:
         found = np.full((len(baskets), log.shape[1]), -np.inf, np.float32)
@@ -170,17 +174,21 @@ def ease(log: Log, asked: "Asked", *, l2: float, items: int = 8000) -> Scorer:
 
 
 def ials(
-    log: Log, asked: "Asked", *, dim: int, unobserved: float, l2: float, epochs: int = 8
+    log: Log, asked: "Asked", *, dim: int, unobserved: float, l2: float, power: float, epochs: int
 ) -> Scorer:
-    """Alternating least squares (Hu, Koren, Volinsky 2008; Rendle et al., RecSys 2022)."""
-    taken = log.taken()
+    """Alternating least squares (Hu, Koren, Volinsky 2008; Rendle et al., RecSys 2022).
+
+    What was taken weighs its count to the power of `power`, all pairs `unobserved`.
+    """
+    taken, known = log.matrix(), asked.known.matrix()
+    taken.data, known.data = taken.data**power, known.data**power
     sides = [taken, taken.T.tocsr()]
     rng = np.random.default_rng(0)
     items = rng.normal(size=(log.shape[1], dim), scale=0.1 / np.sqrt(dim)).astype(np.float32)
     for _ in range(epochs):
         users = _solved(sides[0], items, unobserved, l2)
         items = _solved(sides[1], users, unobserved, l2)
-    mine = _solved(asked.known.taken(), items, unobserved, l2)
+    mine = _solved(known, items, unobserved, l2)
     return lambda baskets: mine[baskets] @ items.T
 
 
@@ -192,8 +200,9 @@ def _solved(taken: sp.csr_matrix, others: np.ndarray, unobserved: float, l2: flo
         matrices = np.empty((len(some), *everywhere.shape), np.float32)
         sums = np.empty((len(some), others.shape[1], 1), np.float32)
         for place, row in enumerate(some):
-            mine = others[taken.indices[taken.indptr[row] : taken.indptr[row + 1]]]
-            matrices[place], sums[place, :, 0] = mine.T @ mine, mine.sum(axis=0)
+            entries = slice(taken.indptr[row], taken.indptr[row + 1])
+            mine, weight = others[taken.indices[entries]], taken.data[entries]
+            matrices[place], sums[place, :, 0] = (mine.T * weight) @ mine, weight @ mine
         ridge = l2 * (counts[some] + unobserved * len(others))
         matrices += everywhere + ridge[:, None, None] * np.eye(len(everywhere), dtype=np.float32)
         found[some] = np.linalg.solve(matrices, sums)[..., 0]
@@ -219,22 +228,35 @@ SETTINGS: dict[str, tuple[Callable[..., Scorer], dict[str, tuple]]] = {
         item_knn,
         {"own": (1.0, 0.0, 0.3), "neighbours": (100, 30, 300), "shrink": (10, 0, 50)},
     ),
-    "EASE": (ease, {"l2": (300, 100, 1000, 3000)}),
+    "EASE": (ease, {"items": (8000,), "l2": (300, 100, 1000, 3000)}),
     "iALS": (
         ials,
-        {"unobserved": (0.01, 0.003, 0.03, 0.1), "l2": (0.003, 0.001, 0.01), "dim": (64, 128)},
+        {
+            "epochs": (8,),
+            "dim": (64,),
+            "power": (0.0, 0.5, 1.0),
+            "unobserved": (0.01, 0.03, 0.1),
+            "l2": (0.003, 0.001, 0.01),
+        },
     ),
 }
 
 
-# By validation; EASE and iALS are the first of their settings.
+# By validation.
 CHOSEN: dict[str, dict[str, Any]] = {
     "popularity": {"half_life": 3},
     "own most frequent": {"half_life": None, "fill": 1},
     "item-KNN": {"own": 1.0, "neighbours": 30, "shrink": 10},
     "TIFU-KNN": {"group": 30, "within": 1.0, "between": 0.7, "alpha": 0.7, "neighbours": 300},
-    "EASE": {"l2": 300},
-    "iALS": {"unobserved": 0.01, "l2": 0.003, "dim": 64},
+    "EASE": {"items": 8000, "l2": 300},
+    "iALS": {"epochs": 8, "dim": 64, "unobserved": 0.01, "l2": 0.003, "power": 0.0},
+}
+# The same where lists are of new products.
+CHOSEN_NEW: dict[str, dict[str, Any]] = {
+    "popularity": {"half_life": 3},
+    "item-KNN": {"own": 1.0, "neighbours": 30, "shrink": 10},
+    "EASE": {"items": 8000, "l2": 300},
+    "iALS": {"epochs": 8, "dim": 64, "unobserved": 0.01, "l2": 0.003, "power": 0.0},
 }
 
 
@@ -268,11 +290,20 @@ class Asked:
         before = Log(*once, shape=(len(users), log.shape[1]))
         return cls(users, before, owner, held_out.item[rows] - 1, held_out.new[rows])
 
-    def ranks(self, score: Scorer) -> np.ndarray:
-        """The place of each product among its basket's first ten, or one beyond, `[H]`."""
+    def ranks(self, score: Scorer, *, new: bool = False) -> np.ndarray:
+        """The place of each product among its basket's first ten, or one beyond, `[H]`.
+
+        Args:
+            score: Scores all products.
+            new: Whether the ten are of those alone that the customer did not have.
+        """
+        had = self.known.taken()
         best = np.empty((len(self.users), 10), np.int64)
         for first in range(0, len(self.users), AT_ONCE):
-            scores = score(np.arange(len(self.users))[first : first + AT_ONCE])
+            baskets = np.arange(len(self.users))[first : first + AT_ONCE]
+            scores = score(baskets)
+            if new:
+                scores = np.where(had[baskets].toarray() > 0, -np.inf, scores)
             top = np.argpartition(-scores, 10, axis=1)[:, :10]
             order = np.argsort(-np.take_along_axis(scores, top, 1), axis=1, kind="stable")
             best[first : first + AT_ONCE] = np.take_along_axis(top, order, 1)
@@ -292,17 +323,23 @@ class Asked:
 
 
 def tune(name: str, log: Log, asked: Asked) -> None:
-    """Prints what settings reach on validation, one being changed after the other."""
+    """Prints what settings reach on validation, one being changed after the other.
+
+    Of those that are tried it tells the best for lists of all products, and for lists of new ones.
+    """
     fit, grid = SETTINGS[name]
-    best, highest = {option: values[0] for option, values in grid.items()}, -1.0
+    best = {"ndcg_at_10": (-1.0, {option: values[0] for option, values in grid.items()})}
+    best["new/ndcg_at_10"] = best["ndcg_at_10"]
     for number, (option, values) in enumerate(grid.items()):
         for value in values[number > 0 :]:
-            setting = best | {option: value}
-            found = asked.metrics(asked.ranks(fit(log, asked, **setting)))
-            print(name, setting, told(found), flush=True)
-            if (reached := found["ndcg_at_10"][0].mean()) > highest:
-                best, highest = setting, reached
-    print(f"best: {name} {best}")
+            setting = best["ndcg_at_10"][1] | {option: value}
+            scorer = fit(log, asked, **setting)
+            for by, new in (("ndcg_at_10", False), ("new/ndcg_at_10", True)):
+                found = asked.metrics(asked.ranks(scorer, new=new))
+                print(name, setting, "new alone:" if new else "all:", told(found), flush=True)
+                best[by] = max(best[by], (found[by][0].mean(), setting), key=lambda each: each[0])
+    for by, (_, setting) in best.items():
+        print(f"best by {by}: {name} {setting}", flush=True)
 
 
 def told(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> str:
@@ -320,19 +357,23 @@ def log_of(data: Any, known: np.ndarray, held_out: np.ndarray) -> Log:
     return Log(*once, shape=(data.num_users + 1, data.num_items))
 
 
-def compared(runs: list[Path], theirs: Mapping[str, Mapping[str, tuple]], ids: np.ndarray) -> None:
+def compared(
+    runs: list[Path], theirs: Mapping[str, Mapping[str, tuple]], ids: np.ndarray, *, new: bool
+) -> None:
     """Prints what the runs' answers reach, and their differences to each specialist."""
     import pandas as pd
 
     from mtrec.reports import paired, per_user
 
-    tables = [per_user.load(directory / "evaluation_users.parquet") for directory in runs]
-    for kind in KINDS:
+    table = "answers/new.parquet" if new else "evaluation_users.parquet"
+    tables = [per_user.load(directory / table) for directory in runs]
+    kinds = ("new/",) if new else KINDS
+    for kind in kinds:
         users = next(iter(theirs.values()))[f"{kind}{METRICS[0]}"][1]
         rows, count = np.unique(users, return_counts=True)
         if (tables[0][f"answer/{kind}count"].loc[ids[rows]] != count).any():
             raise SystemExit("the runs were asked for other baskets: they cannot be compared")
-    for metric in (kind + name for kind in KINDS for name in METRICS):
+    for metric in (kind + name for kind in kinds for name in METRICS):
         users = next(iter(theirs.values()))[metric][1]
         rows, place = np.unique(users, return_inverse=True)
         count = np.bincount(place)
@@ -348,14 +389,14 @@ def compared(runs: list[Path], theirs: Mapping[str, Mapping[str, tuple]], ids: n
             print(f"  less {name} {told.value:+.4f} [{told.low:+.4f}, {told.high:+.4f}]")
 
 
-def main(runs: list[Path], names: list[str], overrides: list[str], *, tuning: bool) -> None:
+def main(runs: list[Path], names: list[str], *, new: bool, tuning: bool) -> None:
     from mtrec.jobs import build
     from mtrec.jobs.load import load
     from mtrec.training.evaluate import evaluator_of
 
     register()
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        composed = compose("config", ["experiment=ta_feng", *overrides])
+        composed = compose("config", ["experiment=ta_feng"])
         config: Config = OmegaConf.to_object(composed)
     data, parts = load(config.data)
     data = build.data(config, data)
@@ -373,21 +414,23 @@ def main(runs: list[Path], names: list[str], overrides: list[str], *, tuning: bo
             tune(name, logs["val"], asked["val"])
             continue
         fit, _ = SETTINGS[name]
-        scorer = fit(logs["test"], asked["test"], **CHOSEN[name])
-        found = asked["test"].metrics(asked["test"].ranks(scorer))
-        print(f"{name} {CHOSEN[name]}: {told(found)}", flush=True)
+        chosen = (CHOSEN_NEW if new else CHOSEN)[name]
+        scorer = fit(logs["test"], asked["test"], **chosen)
+        found = asked["test"].metrics(asked["test"].ranks(scorer, new=new))
+        print(f"{name} {chosen}: {told(found)}", flush=True)
         theirs[name] = found
     if runs:
-        compared(runs, theirs, np.asarray(data.users[data.user_key].tolist()))
+        compared(runs, theirs, np.asarray(data.users[data.user_key].tolist()), new=new)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, nargs="*", default=[])
     parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--models", nargs="*", default=list(SETTINGS))
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--new", action="store_true")
+    parser.add_argument("--models", nargs="*")
     arguments = parser.parse_args()
     quiet_libraries()
     import_tensorflow()
-    main(arguments.runs, arguments.models, arguments.overrides, tuning=arguments.tune)
+    names = arguments.models or list(CHOSEN_NEW if arguments.new else CHOSEN)
+    main(arguments.runs, names, new=arguments.new, tuning=arguments.tune)

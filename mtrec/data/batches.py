@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtrec.data.batching import Batching
+from mtrec.data.before import Before
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.inputs import (
@@ -26,7 +27,6 @@ from mtrec.data.inputs import (
 )
 from mtrec.data.marks import Marks, Places
 from mtrec.data.negatives import Negatives, Pool
-from mtrec.data.own_items import OwnItems
 from mtrec.data.units import Brings, Queries, Units
 from mtrec.errors import UserError
 
@@ -145,7 +145,7 @@ class Batches:
             else None,
         )
         self.num_items = dataset.num_items
-        self._before = OwnItems(self.histories, self.num_items) if before else None
+        self._before = Before(self.histories, self.num_items) if before else None
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
         asked = negatives is not None and negatives.given

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +185,8 @@ def _save(values: np.ndarray, file: Path) -> None:
         source = Path(str(values.filename))
         kept = np.load(source, mmap_mode="r", allow_pickle=False)
         if (kept.dtype, kept.shape) == (values.dtype, values.shape):
-            try:
+            # Another disk, or one that has no links, gets a copy.
+            with suppress(OSError):
                 os.link(source, file)
-            except OSError:  # another disk, or one that has no links
-                pass
-            else:
                 return
     np.save(file, values, allow_pickle=False)

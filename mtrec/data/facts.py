@@ -9,12 +9,12 @@ import numpy as np
 from mtrec.data.columns import Bags, Texts
 from mtrec.data.copies import first_copies
 from mtrec.data.dataset import Dataset
+from mtrec.data.leaks import leak
+from mtrec.data.requests import CONTEXT, numbers
 from mtrec.data.split import Split
 
 # Points of the popularity curve, bars of a histogram, and rows that equality is looked for in.
 _POINTS, _BARS, _SAMPLE = 101, 20, 200_000
-# A column that is a label in all but so many rows, or so closely related to one, is a leak.
-_SAME, _RELATED = 0.99, 0.999
 
 
 class Part(NamedTuple):
@@ -113,7 +113,7 @@ def facts_of(dataset: Dataset, parts: Split) -> Facts:
         missing=dict(_missing(dataset, labels)),
         popularity=_curve(counts),
         labels=[_histogram(name, log[name]) for name in labels],
-        leaks=[*_shared_rows(first, parts), *_same_as_label(dataset, log, labels)],
+        leaks=[*_shared_rows(first, parts), *_tell_labels(dataset, log, labels)],
     )
 
 
@@ -190,28 +190,40 @@ def _shared_rows(first: np.ndarray, parts: Split) -> Iterator[str]:
             yield f"rows of {name} that are like one of another part in every column: {shared:,}."
 
 
-def _same_as_label(
+def _tell_labels(
     dataset: Dataset, log: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> Iterator[str]:
-    """A feature of users or items, or another label, tells a label."""
+    """A feature of users, items or requests, or another label, tells a label."""
     step = max(1, len(log["user"]) // _SAMPLE)
     sample = {name: column[::step] for name, column in log.items()}
     others: dict[str, np.ndarray] = {}
     for table, owner in (("users", "user"), ("items", "item")):
         for name, column in getattr(dataset, table).items():
-            if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "biuf":
-                others[f"{table}.{name}"] = column[sample[owner]].astype(np.float64)
-    others |= {label: sample[label].astype(np.float64) for label in labels}
+            if _numbers(column):
+                others[f"{table}.{name}"] = column[sample[owner]]
+    others |= {label: sample[label] for label in labels}
     for place, label in enumerate(labels):
         for name, values in others.items():
-            if name in labels[: place + 1]:
-                continue
-            both = np.isfinite(values) & np.isfinite(sample[label])
-            truth, found = sample[label][both].astype(np.float64), values[both]
-            if len(truth) < 10 or np.ptp(truth) == 0 or np.ptp(found) == 0:
-                continue
-            # Labels are float32, columns of tables are not.
-            if np.mean(np.isclose(found, truth, rtol=1e-6, atol=0)) > _SAME:
-                yield f"{name} is the label {label}, in more than 99 % of the rows."
-            elif abs(np.corrcoef(found, truth)[0, 1]) > _RELATED:
-                yield f"{name} tells the label {label}: their correlation is above {_RELATED}."
+            if name not in labels[: place + 1]:
+                yield from _told(leak(name, label, sample[label], numbers=values))
+    if not dataset.requests:
+        return
+    request = numbers(log["user"], log["timestamp"], log.get("request"))
+    rows = np.arange(1, len(request) + 1)[:: max(1, len(request) // _SAMPLE)]
+    for name, column in dataset.requests.items():
+        codes = np.full(len(request), -1)
+        codes[rows - 1] = np.unique(np.asarray(column[rows]), return_inverse=True)[1]
+        held = column[1:] if _numbers(column) else None
+        for label in labels:
+            truth, found = log[label], f"{CONTEXT}{name}"
+            told = leak(found, label, truth, numbers=held, codes=codes, request=request)
+            yield from _told(told)
+
+
+def _numbers(column: Any) -> bool:
+    return isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "biuf"
+
+
+def _told(found: str | None) -> Iterator[str]:
+    if found:
+        yield found

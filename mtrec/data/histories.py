@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,6 +52,11 @@ class Histories:
             labels={name: np.asarray(columns[name])[rows] for name in dataset.labels},
             taken=np.ones(len(rows), bool) if dataset.taken is None else dataset.taken[rows],
         )
+
+    @cached_property
+    def taken_each(self) -> np.ndarray:
+        """How often each item is taken, by item row, up to the highest row that is."""
+        return np.bincount(self.items)
 
     def of_user(self, user: int) -> np.ndarray:
         """Item rows of one user, oldest first."""

@@ -14,7 +14,9 @@ import numpy as np
 from mtrec.data import names
 from mtrec.data.infer_features import features_of, separator_of, title_of
 from mtrec.data.infer_labels import Label, labels_of
-from mtrec.data.profile import Profile, belongs, owners, profiles, span_of
+from mtrec.data.infer_requests import context_of, repeats_of, requests_of
+from mtrec.data.profile import Owners, Profile, belongs, owners, profiles, span_of
+from mtrec.data.requests import CONTEXT
 from mtrec.errors import UserError
 
 # Lowest and highest whole number for what counts time in the unit, from 1979 to 2100.
@@ -33,7 +35,7 @@ class Proposal:
         labels: What heads could learn, the rating first if there is one.
         positive: The label of 1 for an item that was taken and 0 for one that was shown; None if
             every row is of an item that was taken.
-        features: Features of the `user` and of the `item` by name, as config nodes.
+        features: Features of the `user`, the `item` and the `request` by name, as config nodes.
         unsure: Sentences about what another reader might see otherwise.
     """
 
@@ -70,7 +72,11 @@ def propose(
     time, form = _time(left, of, given, unsure)
     left.pop(time or "", None)
     left.pop(given.get("negative") or "", None)
-    owned = _owned(left, of, columns[keys["user"]], columns.get(time or ""), unsure)
+    user, moment = columns[keys["user"]], columns.get(time or "")
+    basket, request = requests_of(left, user, moment, given, unsure)
+    if request is not None:
+        of["request"] = owners(request, "request")
+    owned = _owned(left, of, unsure)
     rows = {name: p for name, p in left.items() if name not in owned}
     found = labels_of(rows, given, unsure)
     sides, options = {}, dict[str, Any]()
@@ -87,11 +93,19 @@ def propose(
         entity: features_of(side, sizes[entity], without=title, bags=bags, unsure=unsure)
         for entity, side in sides.items()
     }
-    context = [name for name, owner in owned.items() if owner == "request"]
-    if context:
-        unsure.append(
-            f"{', '.join(context)}: one value a request or nothing to learn, so left out."
-        )
+    options["request"], context = basket, {}
+    if request is not None:
+        its = {n: columns[n] for n, owner in owned.items() if owner == "request" and n != basket}
+        learnt = [columns[label.column] for label in found.labels]
+        context = context_of(its, request, learnt, given, unsure)
+    options["context"] = given.get("context", [node["column"] for node in context.values()])
+    features["request"] = {n: {**f, "column": CONTEXT + f["column"]} for n, f in context.items()}
+    nobody = [name for name, owner in owned.items() if owner == "nobody" and name != basket]
+    if nobody:
+        unsure.append(f"{', '.join(nobody)}: neither label nor feature, so left out.")
+    if moment and not (found.rating or found.positive):
+        codes = user.codes, columns[keys["item"]].codes, moment.codes
+        options |= repeats_of(*codes, given, unsure)
     options |= {"user_key": keys["user"], "item_key": keys["item"], "title": title}
     options |= {"timestamp": time, "bag_columns": bags}
     options |= {"timestamp_format": form} if time else {}
@@ -313,39 +327,20 @@ def _has_day(days: np.ndarray) -> np.ndarray:
 
 
 def _owned(
-    left: Mapping[str, Profile],
-    of: Mapping[str, Any],
-    user: Profile,
-    time: Profile | None,
-    unsure: list[str],
+    left: Mapping[str, Profile], of: Mapping[str, Owners], unsure: list[str]
 ) -> dict[str, str]:
-    """Whose property each column is, if anybody's: `user`, `item` or `request`."""
+    """Whose property each column is: of `user`, `item`, `request` or `nobody`, if of no row."""
     owned: dict[str, str] = {}
-    requests = [
-        name
-        for name, p in left.items()
-        if names.names_key(name, "request") >= 2
-        and p.num_values > 2
-        and belongs(owners(p.codes, "request"), user.codes) is not None
-    ]
-    owned |= dict.fromkeys(requests, "request")
-    if requests:
-        request = left[requests[0]].codes
-        unsure.append(f"{requests[0]} tells requests apart.")
-    elif time is not None:
-        request = user.codes.astype(np.int64) * time.num_values + time.codes
-        request = np.unique(request, return_inverse=True)[1].astype(np.int32)
-    of = dict(of) | ({"request": owners(request, "request")} if requests or time else {})
     for name, column in left.items():
-        if name in owned:
-            continue
         owner = _owner(column, of, unsure)
-        if owner or column.num_values < 2:
-            owned[name] = owner or "request"
+        if column.num_values < 2 and owner not in ("user", "item"):
+            owner = "nobody"
+        if owner:
+            owned[name] = owner
     return owned
 
 
-def _owner(column: Profile, of: Mapping[str, Any], unsure: list[str]) -> str | None:
+def _owner(column: Profile, of: Mapping[str, Owners], unsure: list[str]) -> str | None:
     named = names.names_entity(column.name)
     if column.kind in ("lists", "vectors"):
         return named or "item"
@@ -361,6 +356,9 @@ def _owner(column: Profile, of: Mapping[str, Any], unsure: list[str]) -> str | N
     if few and not (names.names_amount(column.name) or names.names_rating(column.name)):
         unsure.append(f"{column.name} belongs to the {named}, by its name alone.")
         return named
-    if column.kind in ("text", "moments") or names.names_context(column.name):
-        return "request"
-    return "request" if names.names_id(column.name) else None
+    if names.names_context(column.name):
+        alone = "request" in of and not len(of["request"].starts)
+        return "request" if alone and not names.names_place(column.name) else "nobody"
+    if column.kind in ("text", "moments") or names.names_id(column.name):
+        return "nobody"
+    return None

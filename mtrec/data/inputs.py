@@ -90,7 +90,7 @@ class Rows(NamedTuple):
     had: Ints  # [N] 1 where the user has the item by an interaction that is no target
     pool: Places  # [N] position of the target in the whole pool; -1: not there
     log_q: Floats  # [N] log Q of the target
-    # [N, 7] what the user did with the target before; see `mtrec.data.own_items.NUMBERS`
+    # [N, 7] what the user did with the target before; see `mtrec.data.before.NUMBERS`
     before: Floats = ()
     requests: Ints = ()  # [N] row of the requests' table, of what is known of the row itself
 

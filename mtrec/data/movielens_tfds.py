@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,10 @@ def _quiet_tfds() -> Iterator[Any]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     tfds.disable_progress_bar()
+    temporary = tempfile.tempdir
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as aside:
+            tempfile.tempdir = aside  # each builder makes a folder there, and leaves it
             yield tfds
     except SourceError:
         raise
@@ -141,4 +144,5 @@ def _quiet_tfds() -> Iterator[Any]:
             f"TensorFlow Datasets could not read it ({type(error).__name__}: {detail})"
         ) from error
     finally:
+        tempfile.tempdir = temporary
         logging.set_verbosity(verbosity)

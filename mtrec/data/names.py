@@ -43,6 +43,8 @@ _CONTEXT = _set(
     "hour weekday weekend month season device platform browser os store shop channel country city "
     "region position rank slot page price discount promotion weather holiday language"
 )
+# Of these what belongs to an item on offer, and not to the moment.
+_PLACE = _set("position rank slot page price discount promotion")
 _CATEGORY = _set(
     "class subclass category subcategory cat code type group genre zip zipcode postcode pin dept "
     "department brand region store id segment cluster sector gender sex status"
@@ -143,6 +145,11 @@ def names_context(name: str) -> bool:
     return (
         place or part_of_time or (bool(_CONTEXT & {*found}) and not {*found} & (_AMOUNT | _RATING))
     )
+
+
+def names_place(name: str) -> bool:
+    """Whether a name is that of how an item was offered, such as its price or its place."""
+    return bool(_PLACE & set(words(name)))
 
 
 def names_category(name: str) -> bool:

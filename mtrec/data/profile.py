@@ -1,6 +1,7 @@
 """What the columns of somebody's table hold, and whose property they are."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -114,11 +115,9 @@ def _forms(values: Any) -> tuple[str | None, ...]:
 
     if not len(values):
         return ()
-    try:
+    with suppress(pa.ArrowException):
         iso(values).cast(iso_type(values[:1]))
         return (None,)
-    except pa.ArrowException:
-        pass
 
     def reads(sample: Any, form: str) -> bool:
         read = pc.strptime(sample, format=form, unit="s", error_is_null=True)

@@ -1,9 +1,8 @@
 """Embedding tables: made from a seed and a name, looked up and updated row by row."""
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,38 +12,6 @@ from mtrec.distributed.row_files import ROWS_AT_ONCE, put
 
 # The name of every embedding table's variable; optimizers are assigned by it.
 TABLE = "embeddings"
-
-_Layer = TypeVar("_Layer", bound=keras.layers.Layer)
-
-
-def seed_for(seed: int, name: str) -> int:
-    """A seed of its own for everything that has a name, whatever else the model holds."""
-    return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
-
-
-def unnumbered(layer: keras.layers.Layer) -> str:
-    """A name for a layer that is the same in every process.
-
-    Keras numbers layers as they are made and names the optimizers' slots by them. A checkpoint
-    would not be found again by a model that is not the first of its process.
-    """
-    return type(layer).__name__.lower()
-
-
-def twin(layer: _Layer) -> _Layer:
-    """A layer that shares all attributes of one whose weights are yet to be made.
-
-    What the layer has learnt from data is not copied but shared; weights made later are not.
-    """
-    kind: Any = type(layer)
-    other: _Layer = kind.__new__(kind)
-    # Not through the constructor, whose arguments only the subclass knows.
-    keras.layers.Layer.__init__(other, name=layer.name)
-    made_by_keras = set(vars(other))
-    for name, value in vars(layer).items():
-        if name not in made_by_keras:
-            setattr(other, name, value)
-    return other
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from mtrec.distributed.tables import seed_for, unnumbered
+from mtrec.distributed.weights import seed_for, unnumbered
 
 
 class Cross(keras.layers.Layer):

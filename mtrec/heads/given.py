@@ -1,17 +1,13 @@
 """What a head makes of another head's output for the same pair, such as a purchase of a click."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 
-from mtrec.data.inputs import PairInputs
-from mtrec.distributed.tables import seed_for, unnumbered
-from mtrec.errors import UserError, require
-
-if TYPE_CHECKING:
-    from mtrec.heads.pair import PairHead
+from mtrec.distributed.weights import dense, unnumbered
+from mtrec.errors import require
+from mtrec.heads.pairs import Told
 
 
 class Given(keras.layers.Layer, ABC):
@@ -28,48 +24,25 @@ class Given(keras.layers.Layer, ABC):
         super().__init__(name=unnumbered(self))
         self.head = head
 
-    def bind(self, own: "PairHead", other: "PairHead") -> None:
-        """Takes the other head.
+    def create(self, *, width: int, dim: int, members: int, name: str, seed: int) -> None:
+        """Makes the weights, if there are any.
 
         Args:
-            own: The head that is conditioned.
-            other: The other one.
-
-        Raises:
-            UserError: If both outputs must be log odds and one is not.
+            width: Width of what the other head tells beside.
+            dim: Width of what the conditioned head does.
+            members: Its members.
+            name: Its name.
+            seed: Seed of all initial weights.
         """
-        if self.odds and not (own.odds and other.odds):
-            raise UserError(
-                "`given` must join two heads that predict probabilities; one of both is none. "
-                "Name a mtrec.Binary, or take a mtrec.Transfer with `calibration`=0."
-            )
-        # Behind a function, or Keras would count its weights as this layer's.
-        self.other = lambda: other
-
-    def create(self, own: "PairHead", *, name: str, seed: int) -> None:
-        """Makes the weights, if there are any."""
         self.built = True
 
     @abstractmethod
-    def call(
-        self,
-        output: tf.Tensor,
-        hidden: tf.Tensor,
-        query: tf.Tensor,
-        candidate: tf.Tensor,
-        pairs: PairInputs,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The conditioned output.
+    def call(self, own: Told, other: Told) -> Told:
+        """What the head tells under the condition.
 
         Args:
-            output: The head's own output, `[N, E]`.
-            hidden: What its output is made of, `[N, D]`.
-            query: The other head's query representations, `[N, W]`.
-            candidate: Its candidate representations, `[N, W]`.
-            pairs: The pairs.
-
-        Returns:
-            The output `[N, E]`, what later heads are told `[N, D]`, and what a pair costs `[N]`.
+            own: What it would tell alone.
+            other: What the other head tells of the same pairs.
         """
 
 
@@ -84,19 +57,12 @@ class Product(Given):
 
     odds = True
 
-    def call(
-        self,
-        output: tf.Tensor,
-        hidden: tf.Tensor,
-        query: tf.Tensor,
-        candidate: tf.Tensor,
-        pairs: PairInputs,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def call(self, own: Told, other: Told) -> Told:
         """See `Given.call`."""
-        told = self.other().told(query, candidate, pairs)
-        first = tf.reduce_mean(told.output, axis=-1, keepdims=True) + tf.zeros_like(output)
-        sums = tf.stack([-first, -output, -first - output])
-        return -tf.reduce_logsumexp(sums, axis=0), hidden, tf.zeros(tf.shape(output)[0])
+        second = own.output
+        first = tf.reduce_mean(other.output, axis=-1, keepdims=True) + tf.zeros_like(second)
+        sums = tf.stack([-first, -second, -first - second])
+        return own._replace(output=-tf.reduce_logsumexp(sums, axis=0))
 
 
 class Transfer(Given):
@@ -123,40 +89,25 @@ class Transfer(Given):
         self.calibration = calibration
         self.odds = calibration > 0
 
-    def create(self, own: "PairHead", *, name: str, seed: int) -> None:
+    def create(self, *, width: int, dim: int, members: int, name: str, seed: int) -> None:
         """Makes the layers g, h1, h2, h3 and that to the output."""
-        dim, other = own.dim or 0, self.other().dim or 0
-        self.layers = {}
-        for part, width, units in (
-            ("g", other, dim),
-            *((f"h{place}", dim, dim) for place in (1, 2, 3)),
-            ("out", dim, own.members),
-        ):
-            path = f"{name}_given_{part}"
-            kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, path))
-            layer = keras.layers.Dense(units, kernel_initializer=kernel, name=path)
-            layer.build((None, width))
-            self.layers[part] = layer
+        widths = {"g": (width, dim), **{f"h{place}": (dim, dim) for place in (1, 2, 3)}}
+        widths["out"] = dim, members
+        self.layers = {
+            part: dense(*both, name=f"{name}_given_{part}", seed=seed)
+            for part, both in widths.items()
+        }
         self.built = True
 
-    def call(
-        self,
-        output: tf.Tensor,
-        hidden: tf.Tensor,
-        query: tf.Tensor,
-        candidate: tf.Tensor,
-        pairs: PairInputs,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def call(self, own: Told, other: Told) -> Told:
         """See `Given.call`."""
-        told = self.other().told(query, candidate, pairs)
-        both = tf.stack([self.layers["g"](told.hidden), hidden], axis=1)  # [N, 2, D]
+        both = tf.stack([self.layers["g"](other.hidden), own.hidden], axis=1)  # [N, 2, D]
         value, key, asked = (self.layers[f"h{place}"](both) for place in (1, 2, 3))
         score = tf.reduce_sum(key * asked, axis=-1, keepdims=True)
-        weight = tf.nn.softmax(score * hidden.shape[-1] ** -0.5, axis=1)
-        merged = tf.reduce_sum(weight * value, axis=1)
-        output += self.layers["out"](merged)
-        cost = tf.zeros(tf.shape(output)[0])
+        weight = tf.nn.softmax(score * own.hidden.shape[-1] ** -0.5, axis=1)
+        hidden = tf.reduce_sum(weight * value, axis=1)
+        output, cost = own.output + self.layers["out"](hidden), own.cost
         if self.calibration:
-            own, other = (tf.sigmoid(tf.reduce_mean(x, -1)) for x in (output, told.output))
-            cost = self.calibration * tf.nn.relu(own - other)
-        return output, merged, cost
+            later, earlier = (tf.sigmoid(tf.reduce_mean(x, -1)) for x in (output, other.output))
+            cost += self.calibration * tf.nn.relu(later - earlier)
+        return Told(output, hidden, cost)

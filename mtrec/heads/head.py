@@ -13,8 +13,8 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import Batch, PairInputs, QueryInputs
 from mtrec.data.negatives import Negatives
-from mtrec.distributed.tables import unnumbered
 from mtrec.distributed.traffic import Sent
+from mtrec.distributed.weights import unnumbered
 from mtrec.errors import UserError
 from mtrec.heads.tally import PerUser, Tally
 

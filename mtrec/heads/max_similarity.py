@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from mtrec.distributed.tables import seed_for
+from mtrec.distributed.weights import seed_for
 
 # How far the vectors of a query lie apart at the start, relative to their length.
 SPREAD = 0.1

@@ -51,6 +51,7 @@ def chunks(total: int, size: int, unit: str = "users") -> Iterator[slice]:
     Raises:
         PreemptedError: See `mtrec.data.progress.advance`, which is told of each.
     """
+    progress.advance(0, total, unit)
     for start in range(0, total, size):
         stop = min(start + size, total)
         yield slice(start, stop)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import unnumbered
+from mtrec.distributed.weights import unnumbered
 from mtrec.errors import UserError
 
 DAY = 86_400

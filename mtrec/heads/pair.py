@@ -4,14 +4,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import Batch, HistoryInputs, PairInputs, QueryInputs
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import seed_for
+from mtrec.distributed.weights import dense
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
 from mtrec.heads.cross import Cross
@@ -106,6 +105,20 @@ class PairHead(Head):
         """See `Head`."""
         return bool(self.pair and self.pair.reads_before)
 
+    def condition(self, other: "PairHead") -> None:
+        """Takes the head that it is `given`.
+
+        Raises:
+            UserError: If both outputs must be log odds and one is not.
+        """
+        if self.given and self.given.odds and not (self.odds and other.odds):
+            raise UserError(
+                "`given` must join two heads that predict probabilities; one of both is none. "
+                "Name a mtrec.Binary, or take a mtrec.Transfer with `calibration`=0."
+            )
+        # Behind a function, or Keras would count its weights as this head's.
+        self.other = lambda: other
+
     @abstractmethod
     def begin(self, labels: np.ndarray, dataset: Dataset) -> float:
         """What to predict of every pair at the start, given the known labels of training rows."""
@@ -137,14 +150,9 @@ class PairHead(Head):
         self.mlp = []
         width = 3 * (self.dim or 0)
         for position, units in enumerate([*self.layers, self.members] if self.layers else []):
-            layer_name = f"{name}_mlp_{position}"
-            kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, layer_name))
             activation = "relu" if position < len(self.layers) else None
-            layer = keras.layers.Dense(
-                units, activation, kernel_initializer=kernel, name=layer_name
-            )
-            layer.build((None, width))
-            self.mlp.append(layer)
+            path = f"{name}_mlp_{position}"
+            self.mlp.append(dense(width, units, activation, name=path, seed=seed))
             width = units
         self.cross = None
         if self.cross_layers:
@@ -161,7 +169,13 @@ class PairHead(Head):
             dim = (self.dim or 0) + self.members
             self.pair.adapt(dataset, fit, head=name, dim=dim, seed=seed)
         if self.given:
-            self.given.create(self, name=name, seed=seed)
+            self.given.create(
+                width=self.other().dim or 0,
+                dim=self.dim or 0,
+                members=self.members,
+                name=name,
+                seed=seed,
+            )
 
     def known(self, dataset: Dataset, fit: np.ndarray, label: str, name: str) -> np.ndarray:
         """The label where it is of the head's space of samples, or else NaN; see `Head`."""
@@ -265,12 +279,11 @@ class PairHead(Head):
         if self.pair:
             pair = self.pair(pairs)
             size += tf.reduce_sum(pair * pair, axis=-1) / self.members
-        output, hidden, cost = self.output(p, q, *biases[:2], pair), p * q, self.l2 * size
-        if self.given:
-            others = query[:, self.dim :], candidate[:, self.dim :]
-            output, hidden, more = self.given(output, hidden, *others, pairs)
-            cost += more
-        return Told(output, hidden, cost)
+        own = Told(self.output(p, q, *biases[:2], pair), p * q, self.l2 * size)
+        if not self.given:
+            return own
+        others = query[:, self.dim :], candidate[:, self.dim :]
+        return self.given(own, self.other().told(*others, pairs))
 
     @abstractmethod
     def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:

@@ -89,8 +89,8 @@ class Scored(ABC):
         """Has the scores of these users ready, given by their positions."""
 
     @abstractmethod
-    def row(self, place: int) -> np.ndarray:
-        """Scores `[C]` of the user at a place among those that are ready."""
+    def of(self, place: int, items: np.ndarray) -> np.ndarray:
+        """Scores of items, `[T]`, by the user at a place among those that are ready."""
 
     @abstractmethod
     def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,8 +124,8 @@ class ByModel(Scored):
         query = self._query[users]
         score_all_in_numpy(query, self._candidate, out=self._scores[: len(query)])
 
-    def row(self, place: int) -> np.ndarray:
-        return self._scores[place]
+    def of(self, place: int, items: np.ndarray) -> np.ndarray:
+        return self._scores[place, items]
 
     def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         row = self._scores[place]
@@ -152,8 +152,8 @@ class ByPopularity(Scored):
     def score(self, users: slice) -> None:
         pass
 
-    def row(self, place: int) -> np.ndarray:
-        return self._counts
+    def of(self, place: int, items: np.ndarray) -> np.ndarray:
+        return self._counts[items]
 
     def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._higher[items], self._equal[items]
@@ -170,34 +170,45 @@ class ByPopularity(Scored):
 
 
 class ByOwn(Scored):
-    """By how often each user has each of the items, the latest first among equals; by no others."""
+    """By how often each user has each of the items, the latest first among equals; by no others.
+
+    Items that a user does not have score 0, and are counted without being looked at.
+    """
 
     def __init__(self, held_out: HeldOut) -> None:
         self._held_out, self._num_items = held_out, held_out.dataset.num_items
 
     def score(self, users: slice) -> None:
-        items, owners = self._held_out.own(users)
-        ends = np.searchsorted(owners, np.arange(1, users.stop - users.start))
-        self._own = np.split(items - 1, ends)  # oldest first
+        items, owners = self._held_out.own(users)  # oldest first
+        pairs = owners.astype(np.int64) * self._num_items + items - 1
+        pairs, which, often = np.unique(pairs, return_inverse=True, return_counts=True)
+        total = np.bincount(owners, minlength=users.stop - users.start)
+        latest = np.zeros(len(pairs), np.int64)
+        latest[which] = np.arange(len(items)) - (np.cumsum(total) - total)[owners] + 1
+        owner = pairs // self._num_items
+        scores = often + latest / (total[owner] + 1)
+        self._starts = np.searchsorted(owner, np.arange(len(total) + 1))
+        order = np.lexsort((scores, owner))
+        self._ascending, self._worst_first = scores[order], (pairs % self._num_items)[order]
+        self._pairs, self._scores = np.append(pairs, -1), np.append(scores, 0.0)
 
-    def row(self, place: int) -> np.ndarray:
-        items = self._own[place]
-        scores = np.bincount(items, minlength=self._num_items).astype(np.float64)
-        latest = np.zeros(self._num_items)
-        latest[items] = np.arange(1, len(items) + 1)
-        return scores + latest / (len(items) + 1)
+    def of(self, place: int, items: np.ndarray) -> np.ndarray:
+        pairs = place * self._num_items + items
+        found = np.searchsorted(self._pairs[:-1], pairs)
+        return np.where(self._pairs[found] == pairs, self._scores[found], 0.0)
 
     def standing(self, place: int, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        row = self.row(place)
-        return standing(row, row[items])
+        own = self._ascending[self._starts[place] : self._starts[place + 1]]
+        targets = self.of(place, items)
+        higher = len(own) - np.searchsorted(own, targets, side="right")
+        return higher, np.where(targets > 0, 1, self._num_items - len(own))
 
     def top(
         self, part: slice, asked: np.ndarray, known: Sequence[np.ndarray], k: int
     ) -> np.ndarray:
-        if not len(asked):
-            return np.zeros((0, k), np.int64)
-        values, best = top_k(np.stack([self.row(place) for place in asked.tolist()]), k)
-        return np.where(values > 0, best, -1)
+        last = self._starts[asked + 1, np.newaxis] - np.arange(1, k + 1)
+        there = last >= self._starts[asked, np.newaxis]
+        return np.where(there, np.append(self._worst_first, -1)[np.where(there, last, -1)], -1)
 
 
 def rank_all(held_out: HeldOut, scored: Scored) -> dict[str, np.ndarray]:
@@ -259,14 +270,15 @@ def _ranks_of(
     for place in range(part.start, part.stop):
         user = int(held_out.users[first + place])
         rows = slice(starts[first + place], starts[first + place + 1])
-        items, wanted, row = held_out.item[rows] - 1, held_out.asked[rows], scored.row(place)
+        items, wanted = held_out.item[rows] - 1, held_out.asked[rows]
         higher, equal = scored.standing(place, items)
-        ranks_of_all.append(higher + places(items, row[items], equal, user))
+        targets = scored.of(place, items)
+        ranks_of_all.append(higher + places(items, targets, equal, user))
         if not wanted.any():
             continue
         asked.append(place)
-        items, targets = items[wanted], row[items[wanted]]
-        had_higher, had_equal = standing(row[known[place]], targets)
+        items, targets = items[wanted], targets[wanted]
+        had_higher, had_equal = standing(scored.of(place, known[place]), targets)
         higher, equal = higher[wanted] - had_higher, equal[wanted] - had_equal
         ranks.append(higher + places(items, targets, equal, user))
     top = scored.top(part, np.array(asked, np.int64), known, k) + 1

@@ -15,7 +15,8 @@ MOST_GROUPS = 25
 
 def popularity(known: Histories, num_items: int) -> np.ndarray:
     """How often users have each item in the known histories, `[C + 1]` by item row."""
-    return np.bincount(known.items, minlength=num_items + 1)
+    counts = known.taken_each
+    return np.pad(counts, (0, num_items + 1 - len(counts)))
 
 
 def item_groups(known: Histories, num_items: int) -> np.ndarray:

@@ -48,7 +48,18 @@ def data(config: Config, dataset: Dataset) -> Dataset:
 def _heads(config: Config) -> dict[str, Head]:
     """The heads; those of weight 0 are left out."""
     nodes = config.task.heads
+    _require_classes("task.heads", nodes)
     return {n: _made(config, f"task.heads.{n}", nodes[n]) for n in config.task.active()}
+
+
+def _require_classes(key: str, nodes: Mapping[str, Any]) -> None:
+    """Refuses nodes that name no class: nothing would be made of their options."""
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise UserError(
+                f"{key}.{name} must name its class in {key}.{name}._target_; got {node}. Add it, "
+                "or leave that out."
+            )
 
 
 def _made(config: Config, key: str, node: Mapping[str, Any], **given: Any) -> Any:
@@ -92,6 +103,8 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
 
 
 def _tower(config: Config, side: str) -> Tower:
+    for group, nodes in config.data["features"][side].items():
+        _require_classes(f"data.features.{side}.{group}", nodes)
     features = _made(config, f"data.features.{side}", config.data["features"][side])
     sharing = _made(config, f"model.sharing.{side}", config.model.sharing[side])
     make = _made(config, f"model.{side}", getattr(config.model, side), _partial_=True)

@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from mtrec import imported_at
 from mtrec.errors import UserError
 from mtrec.jobs import interrupts
 
@@ -19,17 +19,15 @@ _asked_before = False
 
 
 def started_at() -> float:
-    """When the job begins that asks, as `time.time()`: for the first one, when its process did.
+    """When the job of a command begins that asks, as `time.time()`: for the first, with mtrec.
 
-    A shell that becomes Python by `exec` is that process too: the system knows no later moment.
+    The system knows no such moment: a process may have been a shell for long, which became Python
+    by `exec`.
     """
     global _asked_before
-    if _asked_before:
-        return time.time()
-    import psutil
-
+    began = time.time() if _asked_before else imported_at
     _asked_before = True
-    return psutil.Process().create_time()
+    return began
 
 
 if TYPE_CHECKING:
@@ -64,6 +62,8 @@ def command(
         def main() -> None:
             sys.argv[1:] = [as_text(a, texts, lists) for a in sys.argv[1:]]
             if "--version" in sys.argv[1:]:
+                from importlib.metadata import version
+
                 print(f"mtrec {version('mtrec')}")
                 return
             with interrupts.heard():

@@ -1,9 +1,12 @@
 """`data.infer=true`: what `mtrec.data.infer` proposes, as a part of the config."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -24,8 +27,12 @@ _WEIGHT = 0.25
 _OPTIONS = (
     *("user_key", "item_key", "rating", "labels", "negative", "timestamp", "timestamp_format"),
     *("user_columns", "item_columns", "title", "bag_columns", "bag_separator"),
+    *("context", "request", "repeats"),
 )
 _HEADS = {"rating": "rating", "binary": "binary", "log": "amount"}
+# Where users take items again: what learns that, as in experiment=ta_feng, and what answers by it.
+_AGAIN = {"retrieval": "softmax", "repeat": "repeat"}
+_AGAIN_WEIGHT, _ANSWER = 0.5, "again"
 
 
 class Inferred(NamedTuple):
@@ -50,7 +57,7 @@ def heeded(composed: DictConfig) -> tuple[DictConfig, str | None]:
     return found.config, found.yaml
 
 
-def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) -> Inferred:
+def inferred(config: DictConfig, *, asked: Collection[str], task_chosen: bool) -> Inferred:
     """Looks at the files of `data=table`, and sets what was not asked for.
 
     Args:
@@ -63,6 +70,8 @@ def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) ->
     """
     data = config.data
     given = {n: _plain(data[n]) for n in _OPTIONS if f"data.{n}" in asked and n in data}
+    if config.train.batch_of == "users" and "train.batch_of" in asked:
+        given["context"] = []  # a user is no moment
     with in_keys({"data": _plain(data)}, "data"):
         tables = {
             name: Files.of(paths, option=name).whole(most_rows=MOST_ROWS).rows
@@ -76,24 +85,57 @@ def inferred(config: DictConfig, *, asked: Container[str], task_chosen: bool) ->
         chosen = _chosen(config, found)
     vectors = {side: data[f"{side}_vectors"] for side in ("user", "item")}
     part = {"data": _without(_data(found, chosen, vectors), asked, "data.")}
+    again = bool(found.options.get("repeats"))
+    if again:
+        part["data"]["split"] = _without({"kind": "temporal"}, asked, "data.split.")
+    if again or part["data"].get("features", {}).get("query", {}).get("shared"):
+        part["train"] = _without({"batch_of": "requests"}, asked, "train.")
+    heads: dict[str, str] = {}
     if not task_chosen:
         part["task"] = _without(_task(found), asked, "task.")
+        heads = {name: _HEADS[label.head] for name, label in chosen.items()}
+        heads |= {n: h for n, h in _AGAIN.items() if again and f"head@task.heads.{n}" not in asked}
+    answer = _ANSWER if again and not task_chosen and not _given(asked, "answer") else None
     merged = config.copy()
     with open_dict(merged):
         if not task_chosen:
-            _choose_heads(merged, chosen, asked)
+            _choose_heads(merged, heads, asked)
+        if answer:
+            merged.answer = _composed("answer", answer)
         merged.merge_with(part)
-    return Inferred(merged, _yaml(part, config, found, {} if task_chosen else chosen))
+    return Inferred(merged, _yaml(part, config, found, heads, answer))
 
 
-def _choose_heads(config: DictConfig, chosen: Mapping[str, Label], asked: Container[str]) -> None:
-    """Puts the heads for labels in the place of those that nobody asked for."""
-    for name in set(config.task.heads) - {"retrieval", *chosen}:
+def _given(asked: Collection[str], group: str) -> bool:
+    """Whether an option of a group, or which it is, was asked for."""
+    return any(key.split(".")[0] == group for key in asked)
+
+
+def _composed(group: str, option: str) -> Any:
+    """The node of a group's option, with the options that it is made of."""
+    with ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():  # as it is in a command
+            folder = initialize_config_dir(str(conf_directory()), version_base="1.3")
+            stack.enter_context(folder)
+        config = compose(overrides=[f"+{group}={option}"])
+    return OmegaConf.create(_plain(config[group]))
+
+
+def _choose_heads(config: DictConfig, heads: Mapping[str, str], asked: Collection[str]) -> None:
+    """Puts these heads, given by the names of their files, in the place of those not asked for."""
+    for name in set(config.task.heads) - {"retrieval", *heads}:
         if f"head@task.heads.{name}" not in asked:
             del config.task.heads[name], config.task.weights[name]
-    for name, label in chosen.items():
-        node = OmegaConf.load(conf_directory() / "head" / f"{_HEADS[label.head]}.yaml")
-        config.task.heads[name] = OmegaConf.merge(node, config.task.heads.get(name, {}))
+    for name, file in heads.items():
+        node, before = _composed("head", file), config.task.heads.get(name, {})
+        if name == "retrieval":  # of another loss, but for what was asked for
+            path = f"task.heads.{name}."
+            given = {key.removeprefix(path) for key in asked if key.startswith(path)}
+            before = OmegaConf.create({})
+            for key in given:
+                value = OmegaConf.select(config.task.heads[name], key)
+                OmegaConf.update(before, key, value, force_add=True)
+        config.task.heads[name] = OmegaConf.merge(node, before)
 
 
 def _plain(value: Any) -> Any:
@@ -128,7 +170,10 @@ def _data(
     columns = {label.column for label in chosen.values()} | {found.positive}
     options = {**found.options}
     options["labels"] = [name for name in found.options["labels"] if name in columns]
-    query, candidate = {}, {}
+    query: dict[str, Any] = {}
+    candidate: dict[str, Any] = {}
+    if found.features["request"]:
+        query["shared"] = found.features["request"]
     sides: dict[str, dict[str, Any]] = {
         side: {name: {"_target_": "mtrec.Vectors", "column": name} for name in vectors[side]}
         for side in ("user", "item")
@@ -150,6 +195,8 @@ def _task(found: Proposal) -> dict[str, Any]:
     weights = {"retrieval": 1.0}
     if found.positive:
         heads["retrieval"] = {"label": found.positive, "at_least": 1.0}
+    if found.options.get("repeats"):
+        weights["repeat"] = _AGAIN_WEIGHT
     for label in found.labels:
         weights[label.name] = float(f"{_WEIGHT / len(found.labels) / label.cost:.2g}")
         heads[label.name] = _label_node(found, label)
@@ -163,7 +210,7 @@ def _label_node(found: Proposal, label: Label) -> dict[str, Any]:
     return node if label.at_least is None else {**node, "at_least": label.at_least}
 
 
-def _without(part: Mapping[str, Any], asked: Container[str], path: str) -> dict[str, Any]:
+def _without(part: Mapping[str, Any], asked: Collection[str], path: str) -> dict[str, Any]:
     """What of a part of the config was not asked for otherwise."""
     kept: dict[str, Any] = {}
     for name, value in part.items():
@@ -175,14 +222,21 @@ def _without(part: Mapping[str, Any], asked: Container[str], path: str) -> dict[
 
 
 def _yaml(
-    part: Mapping[str, Any], config: DictConfig, found: Proposal, heads: Mapping[str, Label]
+    part: Mapping[str, Any],
+    config: DictConfig,
+    found: Proposal,
+    heads: Mapping[str, str],
+    answer: str | None,
 ) -> str:
     """The part as an experiment, which needs no inference any more."""
     given = {n: _plain(config.data[n]) for n in ("interactions", "users", "items")}
     files = {name: _absolute(paths) for name, paths in given.items() if paths}
-    chosen = {f"/head@task.heads.{n}": _HEADS[label.head] for n, label in heads.items()}
     bases = {"override /data": "table"}
     bases |= {"override /task": "retrieval"} if "task" in part else {}
+    bases |= {"override /answer": answer} if answer else {}
+    chosen = {f"/head@task.heads.{n}": file for n, file in heads.items() if n != "retrieval"}
+    if "retrieval" in heads:
+        bases["override /head@task.heads.retrieval"] = heads["retrieval"]
     # Hydra wants those that override last.
     defaults = [*({group: option} for group, option in (chosen | bases).items()), "_self_"]
     whole = {"defaults": defaults, **part, "data": files | part["data"]}

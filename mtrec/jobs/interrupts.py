@@ -69,6 +69,9 @@ def heard() -> Iterator[None]:
         os.close(write)
         watch.join()
         os.close(read)
+        # Python forgets by this that it was interrupted within an `exec`, as those of a dataclass;
+        # or else it would end by SIGINT, whatever the status that it is asked to end with.
+        exec("")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from mtrec.config import ClusterConfig, Config
 from mtrec.data import progress
-from mtrec.jobs.command import console, started_at
+from mtrec.jobs.command import console
 from mtrec.jobs.keys import in_keys, told_in_keys
 from mtrec.libraries import called
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from mtrec.training.loop import Metrics
 
 
-def run(composed: "DictConfig") -> float | None:
+def run(composed: "DictConfig", *, began: float) -> float | None:
     """Runs the main job in Hydra's run directory, or goes on with it.
 
     Args:
         composed: The config as Hydra composed it, for the job that Hydra says is running.
+        began: When the job began, as `time.time()`.
 
     Returns:
         `train.select_by` of the selected epoch, for a search over jobs; None without.
@@ -37,7 +38,6 @@ def run(composed: "DictConfig") -> float | None:
     Raises:
         UserError: If an option is asked for that the job would not read, or see `job`.
     """
-    began = started_at()
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 

@@ -93,6 +93,12 @@ def _sentence(error: BaseException, overrides: Sequence[str]) -> str:
         )
     if isinstance(error, InstantiationException):
         return ""
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        # The second is TensorFlow's, which need not have been imported.
+        return (
+            f"a job must fit the memory of its device; got: {_one_line(error)}. Lower "
+            "train.global_batch or model.query.dim, or set train.encode_at_once=512."
+        )
     if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):
         return (
             "hydra.sweeper.n_trials must be at least 1; got fewer. Set hydra.sweeper.n_trials=20."
@@ -101,7 +107,7 @@ def _sentence(error: BaseException, overrides: Sequence[str]) -> str:
     for pattern, remedy in _COMPOSITION:
         found = re.search(pattern, text)
         if found:
-            key = found[1]
+            key = next(name for name in found.groups() if name)
             return remedy.format(key=key, got=_given(key, overrides), bare=key.lstrip("+~"))
     return ""
 
@@ -159,6 +165,8 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
     if not isinstance(node, DictConfig):
         return f"{full} must be an option that there is; got {got}. {_SEE}"
     where = full.removesuffix(name)
+    if where and not node:  # what is empty takes names of the user's own
+        return f"{where}{name} must be added with a +; got {got}. Write +{where}{name}=..."
     ours = not full.startswith("hydra.")
     every = [key for key in _keys(node._get_root(), ours=ours) if "._" not in key]
     everywhere = [key for key in every if not full.startswith(f"{key}.")]

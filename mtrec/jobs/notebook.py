@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -46,6 +47,7 @@ def fit(
     Raises:
         UserError: If a frame or an option is not as it must be.
     """
+    began = time.time()
     from mtrec.jobs import main_job
     from mtrec.jobs.composed import composed
 
@@ -56,7 +58,7 @@ def fit(
     given = [_override(name, value) for name, value in (files | columns).items()]
     asked = ["data=table", *given, "train.resume=never", f"hydra.run.dir={place}", *overrides]
     with composed(asked, place) as config:
-        main_job.run(config)
+        main_job.run(config, began=began)
     return TrainedRun(place)
 
 

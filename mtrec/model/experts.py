@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.distributed.tables import seed_for
+from mtrec.distributed.weights import seed_for
 
 # The group of experts that belongs to no head, and the scope of features that every head has.
 SHARED = "shared"

@@ -18,7 +18,8 @@ import tensorflow as tf
 from mtrec.data.columns import Bags, Column, Ragged, Texts, first_text
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import NormalRows, seed_for, twin, unnumbered
+from mtrec.distributed.tables import NormalRows
+from mtrec.distributed.weights import seed_for, twin, unnumbered
 from mtrec.errors import UserError, require
 from mtrec.model.bags import BagRows, mean, unknown_where
 from mtrec.model.pooling import Pooling

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import PairInputs
-from mtrec.distributed.tables import seed_for, unnumbered
+from mtrec.distributed.weights import dense, unnumbered
 from mtrec.errors import UserError, require
 
 _DAY = 86_400
@@ -74,16 +74,11 @@ class ItemAge(keras.layers.Layer):
         )
         self.born.assign(self._born)
         self.scale.assign(self._scale)
-        self.layers = []
-        for part, width, units, activation in (
-            ("hidden", 1, self.units, "relu"),
-            ("out", self.units, dim, None),
-        ):
-            path = f"{name}/{part}".replace("/", "_")
-            kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, path))
-            layer = keras.layers.Dense(units, activation, kernel_initializer=kernel, name=path)
-            layer.build((None, width))
-            self.layers.append(layer)
+        path = name.replace("/", "_")
+        self.layers = [
+            dense(1, self.units, "relu", name=f"{path}_hidden", seed=seed),
+            dense(self.units, dim, name=f"{path}_out", seed=seed),
+        ]
         self.built = True
 
     def call(self, pairs: PairInputs) -> tf.Tensor:

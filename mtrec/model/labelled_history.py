@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from mtrec.data.dataset import Dataset
 from mtrec.distributed.sharded_tables import make_table
-from mtrec.distributed.tables import NormalRows, seed_for, unnumbered
+from mtrec.distributed.tables import NormalRows
+from mtrec.distributed.weights import seed_for, unnumbered
 from mtrec.errors import UserError
 
 

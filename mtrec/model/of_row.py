@@ -10,7 +10,7 @@ from mtrec.data.columns import Ragged, entries_of, held
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import PairInputs
 from mtrec.data.requests import CONTEXT, QueryColumns
-from mtrec.distributed.tables import unnumbered
+from mtrec.distributed.weights import unnumbered
 from mtrec.errors import UserError
 from mtrec.model.features import Feature
 

@@ -4,12 +4,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.data.before import NUMBERS, Before
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import PairInputs
-from mtrec.data.own_items import NUMBERS
-from mtrec.data.own_items import OwnItems as Before
-from mtrec.distributed.tables import seed_for, unnumbered
+from mtrec.distributed.weights import dense, unnumbered
 from mtrec.errors import UserError, require
 
 # Gaps of all items that count as if they were the item's own, and of its own as if the user's.
@@ -66,16 +65,11 @@ class OwnItems(keras.layers.Layer):
         )
         self.gaps.assign(self._gaps)
         self.usual.assign(self._usual)
-        self.layers = []
-        for part, width, units, activation in (
-            ("hidden", _WIDTH, self.units, "relu"),
-            ("out", self.units, dim, None),
-        ):
-            path = f"{name}/{part}".replace("/", "_")
-            kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, path))
-            layer = keras.layers.Dense(units, activation, kernel_initializer=kernel, name=path)
-            layer.build((None, width))
-            self.layers.append(layer)
+        path = name.replace("/", "_")
+        self.layers = [
+            dense(_WIDTH, self.units, "relu", name=f"{path}_hidden", seed=seed),
+            dense(self.units, dim, name=f"{path}_out", seed=seed),
+        ]
         self.built = True
 
     def call(self, pairs: PairInputs) -> tf.Tensor:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import keras
 import tensorflow as tf
 
-from mtrec.distributed.tables import twin, unnumbered
+from mtrec.distributed.weights import twin, unnumbered
 from mtrec.errors import UserError
 from mtrec.model.experts import dense
 

@@ -99,7 +99,7 @@ class Recommender(keras.layers.Layer):
                         f"{', '.join(self.heads)}. Correct it, or set `{key}`=null."
                     )
                 if len(seen) == 1:
-                    given.bind(head, other)
+                    head.condition(other)
                 seen.append(given.head)
                 given = _given(other)
 

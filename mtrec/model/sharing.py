@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from mtrec.distributed.tables import unnumbered
+from mtrec.distributed.weights import unnumbered
 from mtrec.errors import UserError, require
 from mtrec.model.experts import SHARED, Expert, Mixture
 

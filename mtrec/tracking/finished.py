@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import UserError
-from mtrec.libraries import called
 from mtrec.tracking import known_runs, ui
 from mtrec.tracking.mlflow_client import connect
 from mtrec.tracking.mlflow_run import CHOICE_TAG, REPORT_TAG, RUN_DIR_TAG, RUN_ID_FILE
@@ -41,10 +40,10 @@ def find_run(run: str, *, uri: str | None) -> Path:
     file = sqlite_file(uri)
     if file and not file.exists():
         raise UserError(
-            f"run={run} is looked up in an MLflow store, and {file} does not exist. Run the "
-            "command where the job was started, or pass run=<run directory>."
+            f"`run`={run} is looked up in an MLflow store, and {file} does not exist. Ask where "
+            "the job was started, or give `run` its run directory."
         )
-    with _asked(uri, f"run={run}", "Pass run=<run directory>."):
+    with _asked(uri, f"`run`={run}", "Give `run` a run directory."):
         client = connect(uri)
         return _latest_run_dir(client, uri) if run == "latest" else _tagged_run_dir(client, run)
 
@@ -156,8 +155,8 @@ def _checked_run_dir(path: Path) -> Path:
     for name in ("config.yaml", "metrics.json"):
         if not (path / name).is_file():
             raise UserError(
-                f"run={path} is not a run directory (no {name}). Pass the directory that a "
-                "finished job printed as its last line, an MLflow run id, or run=latest."
+                f"`run`={path} is not a run directory (no {name}). Give `run` the directory that a "
+                "finished job printed as its last line, an MLflow run id, or latest."
             )
     return path.resolve()
 
@@ -165,7 +164,7 @@ def _checked_run_dir(path: Path) -> Path:
 def _tagged_run_dir(client: "MlflowClient", run_id: str) -> Path:
     path = client.get_run(run_id).data.tags.get(RUN_DIR_TAG)
     if path is None:
-        raise UserError(f"run={run_id} is an MLflow run that mtrec did not make. Pass another.")
+        raise UserError(f"`run`={run_id} is an MLflow run that mtrec did not make. Give another.")
     return _checked_run_dir(Path(path))
 
 
@@ -181,7 +180,6 @@ def _latest_run_dir(client: "MlflowClient", uri: str) -> Path:
         if (path / "metrics.json").is_file():
             return _checked_run_dir(path)
     raise UserError(
-        f"run=latest needs a finished job whose run directory still exists, and MLflow at "
-        f"{shown(uri)} knows of none. Run {called('launch')} first, or pass "
-        "run=<run directory>."
+        f"`run`=latest needs a finished job whose run directory still exists, and MLflow at "
+        f"{shown(uri)} knows of none. Train one first, or give `run` a run directory."
     )

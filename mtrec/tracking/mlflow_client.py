@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from mtrec.errors import UserError
 from mtrec.libraries import first_import
 from mtrec.tracking.notes import NOTE_TAG, experiment_note
 from mtrec.tracking.store import sqlite_file
+from mtrec.tracking.whole import beside
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,14 +51,33 @@ def _probe_database(uri: str) -> None:
     from mlflow.store.db.utils import create_sqlalchemy_engine
 
     file = sqlite_file(uri)
-    is_new = file is not None and not file.exists()
-    if file:
+    if file and not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
+        print(f"creating the MLflow store {file} (once)")
+        _make_store(file)
     engine = create_sqlalchemy_engine(uri)
     engine.connect().close()
     engine.dispose()
-    if is_new:
-        print(f"creating the MLflow store {file} (once)")
+
+
+def _make_store(file: Path) -> None:
+    """Makes a store aside and whole, without the wait for the disk after each of its migrations."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+    from sqlalchemy import event
+
+    aside = beside(file, str(os.getpid()))
+    engine = create_sqlalchemy_engine(f"sqlite:///{aside}")
+    event.listen(engine, "connect", lambda opened, _: opened.execute("PRAGMA synchronous=OFF"))
+    try:
+        _initialize_tables(engine)
+        engine.dispose()
+        with aside.open("rb") as made:
+            os.fsync(made.fileno())
+        # Another job may have been quicker. Where a link cannot be made, MLflow makes a store.
+        with suppress(OSError):
+            os.link(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def experiment_id(client: "MlflowClient", uri: str, name: str) -> str:

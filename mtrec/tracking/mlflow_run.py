@@ -20,7 +20,7 @@ from mtrec.tracking import known_runs
 from mtrec.tracking.mlflow_client import connect, experiment_id, origin
 from mtrec.tracking.notes import NOTE_TAG
 from mtrec.tracking.outbox import Outbox, Record
-from mtrec.tracking.records import flatten, milliseconds, unpacked
+from mtrec.tracking.records import TEST, flatten, milliseconds, unpacked
 from mtrec.tracking.store import resolve_uri, shown
 from mtrec.tracking.tracker import Tracker
 
@@ -291,7 +291,7 @@ class _Run:
         histories = [
             self._client.get_metric_history(self._id, key)
             for key in run.data.metrics
-            if key.startswith("test/")
+            if key.startswith(TEST)
         ]
         about = {"model_id": model_id}
         for put in run.inputs.dataset_inputs if run.inputs else []:

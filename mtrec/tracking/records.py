@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from mtrec.data.dataset import Dataset
 
+# What begins the name in MLflow of what the test part says.
+TEST = "test."
 _MAX_DIGEST_LENGTH = 36  # MLflow's limit
 
 
@@ -108,12 +110,13 @@ def model_record(
 
 
 def shown_name(key: str) -> str:
-    """Returns the name of a metric in MLflow, which is its own unless it is telemetry.
+    """Returns the name of a metric in MLflow: its own for a validation or a loss, else with dots.
 
     MLflow draws the charts of a run in sections, by what stands before a name's last slash and in
-    alphabetical order; names without a slash come last. There telemetry goes, with dots.
+    alphabetical order; names without a slash come last. There telemetry goes, and what the test
+    part says, which is one value a run.
     """
-    charted = key.startswith(("val/", "test/")) or key.endswith("/loss")
+    charted = key.startswith("val/") or key.endswith("/loss")
     return key if charted else summary_name(key)
 
 

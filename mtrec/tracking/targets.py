@@ -34,9 +34,9 @@ def check_targets(config: Any, *, source: Path, trusted: Sequence[str]) -> None:
         if target not in known and not _may_run(target, trusted):
             raise UserError(
                 f"{source} must name classes of mtrec, or of packages that the command trusts by "
-                f"name; got {key}: {target}. If it is your own, add its package to "
-                "mtrec.recommend's trusted=[...], or give mtrec.launch the whole command that "
-                "began the job; or else do not use this directory."
+                f"name; got {key}: {target}. If you trust it, name its package in `trusted`, or "
+                "give mtrec.launch the whole command that began the job; or else do not use this "
+                "directory."
             )
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from mtrec.distributed.tables import seed_for, unnumbered
+from mtrec.distributed.weights import seed_for, unnumbered
 from mtrec.errors import require
 
 # Below this a loss has no logarithm or quotient worth having.

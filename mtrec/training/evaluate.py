@@ -17,7 +17,7 @@ from mtrec.data.histories import Histories
 from mtrec.data.requests import earlier, numbers
 from mtrec.data.split import Split
 from mtrec.distributed.strategy import from_workers, num_workers, worker_number
-from mtrec.distributed.tables import seed_for
+from mtrec.distributed.weights import seed_for
 from mtrec.errors import UserError
 from mtrec.heads import metrics
 from mtrec.heads.head import Head, HeldOut, Report
@@ -32,7 +32,7 @@ SPLITS = ("val", "test")
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
 # Users whose vectors are held, and who are measured before the sums are added to.
-USERS_AT_ONCE = 8192
+USERS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)

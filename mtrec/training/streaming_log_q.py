@@ -6,7 +6,7 @@ import tensorflow as tf
 from mtrec.data.batches import Batches
 from mtrec.data.inputs import Batch
 from mtrec.distributed.strategy import all_gather
-from mtrec.distributed.tables import unnumbered
+from mtrec.distributed.weights import unnumbered
 
 
 class StreamingLogQ(keras.layers.Layer):

@@ -82,6 +82,30 @@ def test_a_feature_that_is_a_label_or_tells_it_is_a_leak():
     assert facts_of(data, parts).leaks == []
 
 
+def test_context_that_is_known_only_afterwards_is_a_leak():
+    data = planted(rating_share=1.0)
+    log = data.interactions
+    rows, rng = len(log["user"]), np.random.default_rng(0)
+    basket = (log["user"] * 3 + rng.integers(0, 3, rows)).astype(np.int32)
+    total, lines = np.bincount(basket, log["rating"])[basket], np.bincount(basket)[basket]
+    came = np.where(log["rating"] > 3, "liked", "not")
+    requests = {
+        "total": np.append(np.nan, total).astype(np.float32),
+        "lines": np.append(np.nan, lines).astype(np.float32),
+        "came": np.array(["", *came]),
+        "device": np.array(["", *np.array(["web", "phone"])[basket % 2]]),
+    }
+    liked = (log["rating"] > 3).astype(np.float32)
+    given = {**log, "request": basket, "liked": liked}
+    leaky = replace(data, interactions=given, requests=requests)
+    parts = split(leaky, kind="random", seed=1, train_share=0.8, validation_share=0.1)
+    leaks = facts_of(leaky, parts).leaks
+    assert "context.total is the sum of the label rating over a request." in leaks
+    assert "context.lines is the number of rows of a request." in leaks
+    assert "context.came tells the label liked: rows of one value have one liked." in leaks
+    assert not any("device" in leak for leak in leaks)
+
+
 def test_amounts_with_a_long_tail_have_bars_that_grow():
     data = planted(rating_share=1.0)
     rows = len(data.interactions["user"])

@@ -172,7 +172,67 @@ def test_one_value_a_request_is_no_label():
     found = proposed(log(user_id=buyer, basket_id=basket, store=shop, quantity=COUNTS))
     assert found.options["labels"] == ["quantity"]
     assert "basket_id tells requests apart." in found.unsure
-    assert any("store: one value a request" in sentence for sentence in found.unsure)
+    assert found.options["request"] == "basket_id"
+    assert found.options["context"] == ["store"]
+    assert found.features["request"] == {
+        "store": {"_target_": "mtrec.Categorical", "column": "context.store"}
+    }
+
+
+def test_what_is_known_only_after_a_request_is_no_context():
+    basket = np.sort(RNG.integers(0, 150, ROWS))
+    buyer, size = basket % USERS, np.bincount(basket)[basket]
+    total, kind = np.bincount(basket, COUNTS)[basket], np.array(["a", "b", "c"])[basket % 3]
+    told = {"kind": kind, "basket_total": total, "lines": size, "quantity": COUNTS}
+    found = proposed(log(user_id=buyer, basket_id=basket, **told))
+    assert found.options["context"] == ["kind"]
+    late = [sentence for sentence in found.unsure if "known only afterwards" in sentence]
+    assert "basket_total is the sum of the label quantity over a request." in late[0]
+    assert "lines is the number of rows of a request." in late[1]
+    # A total of prices that the log lacks grows with the rows; an amount is one by its name.
+    paid = np.bincount(basket, RNG.lognormal(1, 0.5, ROWS))[basket].round(2)
+    told |= {"bill": paid, "minutes_spent": RNG.integers(1, 50, 150)[basket]}
+    found = proposed(log(user_id=buyer, basket_id=basket, **told))
+    assert found.options["context"] == ["kind"]
+    assert any("bill was left out" in sentence for sentence in found.unsure)
+    # Who says that it is known is believed.
+    given = {"context": ["lines"]}
+    found = proposed(log(user_id=buyer, basket_id=basket, **told), given=given)
+    assert found.options["context"] == ["lines"]
+    assert found.features["request"]["lines"]["column"] == "context.lines"
+
+
+def test_a_state_that_tells_what_came_of_a_row_is_no_context():
+    """Each row has a time of its own, and a channel of its own name by which it was returned."""
+    returned = RNG.integers(0, 2, ROWS)
+    channel = np.where(returned, RNG.choice(["post", "desk"], ROWS), "none")
+    moment = 1_700_000_000 + np.arange(ROWS) * 977
+    found = proposed(log(timestamp=moment, liked=returned, return_channel=channel))
+    assert found.options["context"] == []
+    assert any("rows of one value have one liked" in sentence for sentence in found.unsure)
+
+
+def test_users_who_take_items_again_at_other_times_are_told_from_those_who_do_not():
+    assert proposed(log(timestamp=TIME)).options["repeats"] is True
+    once = np.unique(np.stack([USER, ITEM]), axis=1, return_index=True)[1]
+    columns = {"user_id": USER[once], "item_id": ITEM[once], "timestamp": TIME[once]}
+    assert proposed(log(**columns)).options["repeats"] is False
+    # Rows of one time are one basket with several pieces.
+    twice = {name: np.repeat(values, 2) for name, values in columns.items()}
+    assert proposed(log(**twice)).options["repeats"] is False
+    # Who rates again has changed their mind; what is given stays.
+    assert "repeats" not in proposed(log(timestamp=TIME, rating=LEVELS)).options
+    given = {"repeats": False}
+    assert proposed(log(timestamp=TIME), given=given).options["repeats"] is False
+
+
+def test_of_requests_of_one_row_the_context_is_known_by_its_name():
+    """Each row has a time of its own, so all that a row has belongs to its request."""
+    device = RNG.choice(["phone", "web"], ROWS)
+    moment = 1_700_000_000 + np.arange(ROWS) * 977
+    found = proposed(log(timestamp=moment, device=device, price=RNG.integers(1, 9, ROWS)))
+    assert found.options["context"] == ["device"]
+    assert found.features["request"]["device"]["column"] == "context.device"
 
 
 def test_labels_become_heads_whose_costs_are_those_of_a_constant():

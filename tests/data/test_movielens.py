@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -116,13 +117,17 @@ def test_1m_has_age_groups_and_children_without_the_s(tmp_path):
     assert data.interactions["item"].tolist() == [2, 1, 1]
 
 
-def test_latest_small_has_half_stars_and_no_columns_of_users(tmp_path):
+def test_latest_small_has_half_stars_and_no_columns_of_users(tmp_path, monkeypatch):
+    aside = tmp_path / "temporary"
+    aside.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(aside))
     data = load(tmp_path, "latest-small", archive=folder_of(tmp_path, "latest-small"))
 
     assert list(data.users) == ["user_id"]
     assert data.interactions["rating"].tolist() == [4.5, 0.5]
     assert data.rating_scale == (0.5, 5.0)
     np.testing.assert_array_equal(data.items["movie_year"], np.float32([np.nan, 1995, 2006]))
+    assert not list(aside.iterdir()), "what TensorFlow Datasets leaves"
 
 
 def test_a_prepared_directory_gives_the_same_columns(tmp_path):

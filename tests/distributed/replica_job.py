@@ -13,7 +13,7 @@ import numpy as np
 from small_batch import batches_of
 from small_data import all_rows, planted
 from small_model import contrastive, implicit_squared, rating, recommender, repeat, softmax
-from small_negatives import negatives
+from small_negatives import in_batch, negatives
 
 from mtrec.distributed.strategy import make_strategy
 from mtrec.heads.binary import Binary
@@ -134,22 +134,47 @@ def train(
     }
 
 
+# Each has as many of the parts as go together: tracing a step is most of the time.
+JOBS = {
+    "several vectors": lambda: {
+        "pool": "in_batch",
+        "batch_of": "rows",
+        "balancer": CAGrad(radius=0.5),
+        "query_vectors": 3,
+    },
+    "mined": lambda: {
+        "pool": in_batch(mined=2, log_q_rate=0.1),
+        "batch_of": "rows",
+        "balancer": Uncertainty(rate=0.01),
+        "same_tower": True,
+        "stars": "moving",
+        "scheme": "stem",
+        "pooling": "attention",
+    },
+    # Six chunks of a batch's queries, or three of each replica's.
+    "chunks of users": lambda: {
+        "pool": "catalogue",
+        "batch_of": "users",
+        "balancer": Uncertainty(rate=0.01),
+        "pooling": "transformer",
+        "dropout": 0.5,
+        "bins": 7,
+        "encode_at_once": 3,
+    },
+    "requests": lambda: {
+        "pool": "in_batch",
+        "batch_of": "requests",
+        "balancer": CAGrad(radius=0.5),
+        "context": True,
+        "own": True,
+    },
+}
+
+
 if __name__ == "__main__":
     replicas, directory = int(sys.argv[1]), Path(sys.argv[2])
     local = make_strategy(replicas, use_gpu=False)
     assert local.num_replicas_in_sync == replicas
-    jobs = [("in_batch", "rows", CAGrad(radius=0.5), {"query_vectors": 3})]
-    if replicas < 4:
-        moving = {"same_tower": True, "stars": "moving"}
-        stem = {"scheme": "stem", "pooling": "attention", "bins": 7}
-        # Six chunks of a batch's queries, or three of each replica's.
-        chunks = {"pooling": "transformer", "dropout": 0.5, "encode_at_once": 3}
-        jobs.append(("streaming", "rows", Uncertainty(rate=0.01), moving))
-        jobs.append(("mined", "rows", CAGrad(radius=0.5), {}))
-        jobs += [("catalogue", "users", Uncertainty(rate=0.01), how) for how in (stem, chunks)]
-        jobs.append(("in_batch", "requests", CAGrad(radius=0.5), {"context": True}))
-        jobs.append(("catalogue", "requests", CAGrad(radius=0.5), {"own": True}))
-    for pool, batch_of, balancer, how in jobs:
-        name = " ".join(map(str, (replicas, pool, batch_of, *how.values())))
-        found = train(local, pool=pool, batch_of=batch_of, balancer=balancer, **how)
-        np.savez(directory / f"{name}.npz", **found)
+    chosen = JOBS if replicas < 4 else ("several vectors",)
+    for name in chosen:
+        np.savez(directory / f"{replicas} {name}.npz", **train(local, **JOBS[name]()))

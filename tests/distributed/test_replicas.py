@@ -17,13 +17,10 @@ def replicas(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("catalogue users stem attention 7", (2,)),
-        ("catalogue users transformer 0.5 3", (2,)),
-        ("in_batch rows 3", (2, 4)),
-        ("streaming rows True moving", (2,)),
-        ("mined rows", (2,)),
-        ("in_batch requests True", (2,)),
-        ("catalogue requests True", (2,)),
+        ("several vectors", (2, 4)),
+        ("mined", (2,)),
+        ("chunks of users", (2,)),
+        ("requests", (2,)),
     ],
 )
 def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
@@ -38,4 +35,5 @@ def test_any_number_of_replicas_trains_the_same_model(replicas, name, counts):
             for copy in range(count):
                 mine = more[key.replace("copy 0", f"copy {copy}")]
                 np.testing.assert_allclose(mine, one[key], atol=1e-5)
-        assert (np.abs(one["losses"][0] - one["losses"][-1]) > 0.1).all()
+        first, last = one["losses"][0], one["losses"][-1]
+        assert (np.abs(first - last) > 0.05 * first).all()

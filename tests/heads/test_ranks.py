@@ -156,13 +156,45 @@ def test_a_score_that_is_no_number_comes_last_in_the_top():
     assert top_k(scores, 3)[1].tolist() == [[2, 0, 1]] * 2
 
 
+def owned(items, owners, num_items):
+    """Held-out users who have these item rows, oldest first."""
+    items, owners = np.array(items), np.array(owners)
+    dataset = SimpleNamespace(num_items=num_items)
+    held_out = SimpleNamespace(dataset=dataset, own=lambda users: (items, owners))
+    scored = ByOwn(held_out)
+    scored.score(slice(0, int(owners.max(initial=0)) + 1))
+    return scored
+
+
+def test_own_items_stand_as_counting_all_items_has_them():
+    owners = np.sort(rng().integers(0, 9, 200))
+    items = 1 + rng().integers(0, 12, 200)
+    items[owners == 3], owners[owners == 5] = 7, 6  # one item alone, and none at all
+    scored, every = owned(items, owners, 30), np.arange(30)
+    for place in range(9):
+        own = (items[owners == place] - 1).tolist()
+        last = {item: number for number, item in enumerate(own, start=1)}
+        whole = [own.count(item) + last.get(item, 0) / (len(own) + 1) for item in every]
+        higher, equal = scored.standing(place, every)
+
+        assert scored.of(place, every).tolist() == whole
+        assert higher.tolist() == [sum(other > mine for other in whole) for mine in whole]
+        assert equal.tolist() == [whole.count(mine) for mine in whole]
+        best = sorted(set(own), key=lambda item: -whole[item])
+        found = scored.top(slice(0, 9), np.array([place]), [], 5).tolist()[0]
+        assert found == [*best, -1, -1, -1, -1, -1][:5]
+
+
+def test_own_items_of_a_huge_catalogue_are_ranked_without_its_scores():
+    """A row of scores would be 8 TB."""
+    scored = owned([5, 7, 5], [0, 0, 0], 10**12)
+    higher, equal = scored.standing(0, np.array([4, 6, 10**11]))
+
+    assert higher.tolist() == [0, 1, 2]
+    assert equal.tolist() == [1, 1, 10**12 - 2]
+
+
 def test_where_no_user_is_asked_anything_their_own_items_have_no_top():
-    held_out = SimpleNamespace(
-        dataset=SimpleNamespace(num_items=3),
-        known=SimpleNamespace(items=np.array([2])),
-        own=lambda users: (np.array([2]), np.array([0])),
-    )
-    scored, known = ByOwn(held_out), [np.zeros(0, np.int64)]
-    scored.score(slice(0, 1))
-    assert scored.top(slice(0, 1), np.zeros(0, np.int64), known, 2).shape == (0, 2)
-    assert scored.top(slice(0, 1), np.zeros(1, np.int64), known, 2).tolist() == [[1, -1]]
+    scored = owned([2], [0], 3)
+    assert scored.top(slice(0, 1), np.zeros(0, np.int64), [], 2).shape == (0, 2)
+    assert scored.top(slice(0, 1), np.zeros(1, np.int64), [], 2).tolist() == [[1, -1]]

@@ -1,11 +1,13 @@
 """A user's mistake is one sentence, wherever it is found."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 
 import pytest
+from in_process import called
 from small_config import composed
 
 import mtrec
@@ -52,36 +54,12 @@ def test_a_command_runs_with_its_config(tmp_path):
     assert (done.returncode, done.stdout) == (0, "made\n"), done.stderr
 
 
-@pytest.mark.parametrize(
-    ("override", "sentence"),
-    [
-        (
-            "train.epochs=0",
-            "train.epochs must be at least 1; got 0.",
-        ),
-        (
-            "data.num_users=0",
-            "data.num_users must be at least 1; got 0. Set data.num_users=100.",
-        ),
-        (
-            "task.heads.retrieval.dim=0",
-            "task.heads.retrieval.dim must be at least 1, or null; got 0.",
-        ),
-        (
-            "task.heads.retrieval.loss._target_=mtrec.Nummeric",
-            "a _target_ must be what can be imported; got: Error loading 'mtrec.Nummeric': "
-            "ModuleNotFoundError(\"No module named 'mtrec.Nummeric'\") Are you sure that "
-            "'Nummeric' is importable from module 'mtrec'? Correct its name.",
-        ),
-    ],
-)
-def test_a_mistake_found_in_the_config_or_in_a_constructor_is_one_sentence(
-    tmp_path, override, sentence
-):
-    done = run(tmp_path, override)
+def test_a_mistake_found_in_a_constructor_is_one_sentence(tmp_path):
+    done = run(tmp_path, "task.heads.retrieval.dim=0")
 
     assert done.returncode == 1
     assert done.stdout == ""
+    sentence = "task.heads.retrieval.dim must be at least 1, or null; got 0."
     assert done.stderr == f"error: {sentence}\n"
 
 
@@ -151,6 +129,25 @@ def test_a_reader_who_has_enough_ends_a_command_without_a_word():
 def test_text_is_printed_as_it_is(capsys):
     console().print("[red]x[/red] [rec] [/b]")
     assert capsys.readouterr().out == "[red]x[/red] [rec] [/b]\n"
+
+
+def test_a_job_is_not_billed_for_what_its_shell_did_before_it_became_python():
+    script = (
+        "sleep 1.2; date +%s.%N; "
+        f"exec {sys.executable} -c 'from mtrec.jobs.command import started_at; print(started_at())'"
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    became_python, began = map(float, done.stdout.split())
+    assert began >= became_python
+
+
+def test_preparing_says_how_many_rows_it_prepared_a_second(tmp_path):
+    rows = "".join(f"u{n % 7},i{n % 11},3,{1_600_000_000 + n}\n" for n in range(60))
+    (tmp_path / "log.csv").write_text("user_id,item_id,rating,timestamp\n" + rows)
+    scale = "data.rating_scale=[1,5]"
+    words = ("data=table", "data.interactions=log.csv", scale, f"data.cache_dir={tmp_path}/cache")
+    done = called("prepare", *words, cwd=tmp_path)
+    assert re.search(r"^data: [\d.]+ s, [1-9][\d,]* rows/s, peak", done.stdout, re.M), done
 
 
 def test_a_second_job_of_a_process_begins_when_it_asks():

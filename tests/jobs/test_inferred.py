@@ -9,7 +9,8 @@ from small_config import composed
 from mtrec.config import conf_directory
 from mtrec.errors import UserError
 from mtrec.jobs import build
-from mtrec.jobs.inferred import inferred
+from mtrec.jobs.composed import composed as running
+from mtrec.jobs.inferred import heeded, inferred
 from mtrec.jobs.load import load
 from mtrec.jobs.unused import asked_for, refuse_unused
 
@@ -38,19 +39,28 @@ def found_in(file, *overrides, experiment=None):
 
 def test_a_log_becomes_a_model_of_all_its_labels(file):
     config = OmegaConf.to_object(found_in(file).config)
-    assert config.task.active() == ["retrieval", "amount", "liked"]
+    assert sorted(config.task.active()) == ["amount", "liked", "repeat", "retrieval"]
     targets = {name: head["_target_"] for name, head in config.task.heads.items()}
     assert targets == {
         "retrieval": "mtrec.Retrieval",
         "amount": "mtrec.Amount",
         "liked": "mtrec.Binary",
+        "repeat": "mtrec.Repeat",
     }
     dataset, parts = load(config.data)
     assert set(dataset.users) == {"CUSTOMER_ID", "AGE_GROUP"}
     assert set(dataset.items) == {"PRODUCT_ID", "SUBCLASS"}
     assert np.ptp(dataset.interactions["timestamp"]) == 22 * 86_400
-    model = build.model(config, dataset, parts.fit)
-    assert set(model.heads) == {"retrieval", "amount", "liked"}
+    model = build.model(config, build.data(config, dataset), parts.fit)
+    assert set(model.heads) == {"retrieval", "amount", "liked", "repeat"}
+
+
+def test_a_command_heeds_it_too(file, tmp_path, capsys):
+    given = ["data=table", f"data.interactions={file}", "data.infer=true"]
+    with running(given, tmp_path) as config:
+        found, yaml = heeded(config)
+    assert OmegaConf.to_object(found) == OmegaConf.to_object(found_in(file).config)
+    assert yaml in capsys.readouterr().out
 
 
 def test_weights_make_all_labels_together_as_heavy_as_ratings_are_in_the_joint_task(file):
@@ -74,7 +84,8 @@ def test_the_yaml_is_an_experiment_that_composes_to_the_same_config(file, tmp_pa
     now, then = (OmegaConf.to_object(c) for c in (again, found.config))
     assert now.data.pop("infer") is False
     assert then.data.pop("infer") is True
-    assert (now.data, now.task) == (then.data, then.task)
+    assert (now.data, now.task, now.answer) == (then.data, then.task, then.answer)
+    assert now.train.batch_of == then.train.batch_of == "requests"
 
 
 def test_what_is_given_stays_as_it_was_given(file):
@@ -113,3 +124,42 @@ def test_what_cannot_be_guessed_is_asked_for_by_its_key(file, tmp_path):
     silent.write_text(file.read_text("utf-8-sig").replace("CUSTOMER_ID", "C"))
     with pytest.raises(UserError, match=r"^data.user_key must be given.* Set data.user_key to"):
         found_in(silent)
+
+
+def test_where_users_take_items_again_that_is_learnt_and_answered_by(file):
+    """40 users take 30 items 900 times: a row in four at most is of a new pair and day."""
+    config = OmegaConf.to_object(found_in(file).config)
+    assert config.data["repeats"] is True
+    assert config.data["split"]["kind"] == "temporal"
+    assert config.task.heads["retrieval"]["loss"]["_target_"] == "mtrec.Softmax"
+    assert config.answer["fuse"]["formula"] == "repeat + w * popular * exp(v * retrieval)"
+    otherwise = ["data.repeats=false", "task.heads.retrieval.dim=7"]
+    config = OmegaConf.to_object(found_in(file, *otherwise).config)
+    assert sorted(config.task.active()) == ["amount", "liked", "retrieval"]
+    assert config.task.heads["retrieval"]["loss"]["_target_"] == "mtrec.ImplicitSquared"
+    config = OmegaConf.to_object(found_in(file, otherwise[1], "answer=diverse").config)
+    assert config.task.heads["retrieval"]["dim"] == 7
+    assert config.answer["fuse"] is None
+
+
+def test_what_is_known_of_a_request_is_context_that_a_model_reads(file, tmp_path):
+    """A device for each user and day."""
+    header, *rows = file.read_text("utf-8-sig").splitlines()
+    device = {}
+    rng = np.random.default_rng(2)
+    for row in rows:
+        device.setdefault(tuple(row.split(",")[:2]), rng.choice(["phone", "till", "web"]))
+    more = [f"{row},{device[tuple(row.split(',')[:2])]}" for row in rows]
+    path = tmp_path / "device.csv"
+    path.write_text("\n".join([f"{header},DEVICE", *more]))
+    config = OmegaConf.to_object(found_in(path).config)
+    assert config.data["context"] == ["DEVICE"]
+    assert config.data["request"] is None
+    assert config.train.batch_of == "requests"
+    read = config.data["features"]["query"]["shared"]["device"]
+    assert read == {"_target_": "mtrec.Categorical", "column": "context.DEVICE"}
+    dataset, _ = load(config.data)
+    assert sorted(set(dataset.requests["DEVICE"].tolist())) == ["", "phone", "till", "web"]
+    config = OmegaConf.to_object(found_in(path, "train.batch_of=users").config)
+    assert config.data["context"] == []
+    assert "device" not in config.data["features"]["query"]["shared"]

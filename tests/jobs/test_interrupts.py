@@ -1,5 +1,6 @@
 """Both signals are one wish to stop, heard wherever the process is."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -47,3 +48,24 @@ with interrupts.heard():
         assert "KeyboardInterrupt" in error
     else:
         assert process.returncode == 128 + number
+
+
+def test_a_status_is_kept_where_what_python_executes_was_interrupted(tmp_path):
+    # As the code of a dataclass is; a module that is run then ends by SIGINT, says Python.
+    program = """
+import signal, sys
+from mtrec.jobs import interrupts
+
+with interrupts.heard():
+    try:
+        exec("signal.raise_signal(signal.SIGINT)")
+    except KeyboardInterrupt:
+        pass
+sys.exit(130)
+"""
+    (tmp_path / "interrupted.py").write_text(program)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [sys.executable, "-m", "interrupted"], env=os.environ | {"PYTHONPATH": paths}, check=False
+    )
+    assert ended.returncode == 130

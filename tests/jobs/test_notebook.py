@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import mtrec
 from mtrec.data.files import Files
 from mtrec.errors import UserError
-from mtrec.jobs import notebook
+from mtrec.jobs import main_job, notebook
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 EXAMPLE = re.search(r"```python\n(import pandas.*?)```", PAGE.read_text(), re.DOTALL)[1]
@@ -45,6 +46,15 @@ def shown(tmp_path_factory: pytest.TempPathFactory):
     for name in ("ratings.csv", "movies.csv"):
         (folder / name).unlink()
     return names | {"folder": folder}
+
+
+def test_a_job_is_not_billed_for_what_the_notebook_did_before(monkeypatch, tmp_path):
+    monkeypatch.setenv("MTREC_CACHE", str(tmp_path))
+    began: list[float] = []
+    monkeypatch.setattr(main_job, "run", lambda _, **given: began.append(given["began"]))
+    now = time.time()
+    mtrec.fit(rated(), user_key="userId", item_key="movieId", directory=tmp_path / "run")
+    assert began[0] >= now
 
 
 def test_ten_lines_lead_from_frames_to_titles_that_the_user_does_not_have(shown):

@@ -74,6 +74,10 @@ KEYS = [
     ("doctor output=3", "Did you mean outputs?"),
     ("prepare dat.x=3", "is no option"),
     ("recommend zzz=x", "zzz is no option; there are run, user_id"),
+    (
+        "launch data=table data.interactions=log.csv 'data.item_vectors={cover: [a.npy, b.npy]}'",
+        "data.item_vectors.cover must be added with a +",
+    ),
 ]
 CHOICES = [
     ("launch data=movielens", "data must be one of movielens_100k, movielens_1m"),
@@ -106,6 +110,7 @@ GRAMMAR = [
     ("launch foo", "an override must be key=value, such as train.epochs=5; got foo"),
     ("launch 'train.epochs=[1'", "an override must be key=value"),
     ("launch train.select_by=a=b", "an override must be key=value"),
+    ("launch +experiment=smoke +experiment=search", "experiment must be chosen once"),
     ("launch train.epochs=1,2", "several values are for a sweep; got train.epochs=1,2"),
     ("launch +train.epochs=3", "train.epochs is there already"),
     ("launch ~train.foo", "what ~ takes away must be there, and train.foo is not"),
@@ -143,7 +148,7 @@ KINDS = [
         "recommend user_id=3 features=F",
         "features must have keys of its own; got F. Write +features",
     ),
-    ("recommend user_id=3 run=nowhere", "nowhere"),
+    ("recommend user_id=3 run=nowhere", "error: run=nowhere is not a run directory (no "),
     ("prepare data=table", "data.interactions must be given"),
 ]
 VALUES = [
@@ -192,6 +197,10 @@ VALUES = [
     ("launch tracking.experiment=", "tracking.experiment must be a name; got nothing."),
     ("launch cluster=ray_local cluster.max_failures=-1", "cluster.max_failures must be at least 0"),
     ("launch cluster=ray_local cluster.cpus_per_worker=0", "cluster.cpus_per_worker must be above"),
+    (
+        "launch cluster=ray_local cluster.cpus_per_worker=100000",
+        "cluster.cpus_per_worker must be at most the",
+    ),
     ("launch data.split.train_share=1.5", "data.split.train_share must lie between 0 and 1"),
     ("launch data.split.validation_share=-1", "data.split.validation_share must lie between"),
     ("launch data.split.rating_share=2", "data.split.rating_share must be above 0 and at most 1"),
@@ -219,8 +228,17 @@ PARTS = [
     ("launch balance=famo balance.rate=-1", "balance.rate must be above 0; got -1"),
     ("launch optimizer.tables.beta_1=2", "optimizer.tables.beta_1 must be at least 0 and below 1"),
     ("launch index.k=0", "index.k must be at least 1; got 0"),
+    (
+        "launch '+data.features.candidate.shared.x={column: year}'",
+        "data.features.candidate.shared.x must name its class",
+    ),
+    ("launch +task.heads.x.label=rating +task.weights.x=1", "task.heads.x must name its class"),
     ("launch index.k=ten", "index.k must be of the type int; got 'ten'"),
     ("launch index._target_=nothing", "a _target_ must be what can be imported"),
+    (
+        "launch task.heads.retrieval.loss._target_=mtrec.Nummeric",
+        "No module named 'mtrec.Nummeric'",
+    ),
     ("launch model.query.dim=ten", "model.query.dim must be of the type int; got 'ten'"),
     ("launch model.query.dim=1.5", "model.query.dim must be of the type int; got 1.5"),
     ("launch +model.query.dims=8", "Tower has none. Did you mean model.query.dim?"),
@@ -290,6 +308,14 @@ DATA = [
     ("data.interactions=log.csv data.rating_scale=[1,3]", "from 1 to 3, or empty"),
 ]
 JOBS = [
+    (
+        "data.interactions=log.csv data.rating_scale=[1,5] train.global_batch=1000000000000",
+        "a job must fit the memory of its device; got: Unable to allocate",
+    ),
+    (
+        "data.interactions=log.csv data.rating_scale=[1,5] answer.filter.allow=i1",
+        "answer.filter.allow must be a list of ids; got i1. Write [i1].",
+    ),
     (
         "data.interactions=again.csv data.rating_scale=[1,5] data.split.kind=temporal",
         "or data.repeats=true where users take items again",

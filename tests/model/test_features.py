@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mtrec.data.columns import held
 from mtrec.data.vocabulary import Vocabulary, as_text
-from mtrec.distributed.tables import seed_for
+from mtrec.distributed.weights import seed_for
 from mtrec.errors import UserError
 from mtrec.model.bags import gather, on_device
 from mtrec.model.features import (

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from small_batch import asked
 from small_data import all_rows, written_out
+from small_index import exact_index
 from small_model import implicit_squared, rating, recommender
 
 from mtrec.data.inputs import PairInputs
 from mtrec.data.split import Split
 from mtrec.errors import UserError
-from mtrec.model.encode import embed_items
 from mtrec.model.item_age import ItemAge
 from mtrec.serving.answers.candidates import Best
 from mtrec.serving.answers.fuse import Formula
 from mtrec.serving.answers.pipeline import PLAIN
-from mtrec.serving.index import ExactBuilder
 from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 
@@ -71,10 +70,7 @@ def test_an_answer_is_as_of_the_moment_of_the_question(tmp_path):
     answer = replace(PLAIN, candidates={"best": Best(count=2)}, fuse=Formula(formula="rating"))
     parts = Split(fit=all_rows(DATA), validation=np.arange(0), test=np.arange(0))
     run = Run(directory=tmp_path, dataset=DATA, parts=parts, model=model, answer=answer)
-    vectors = model.heads["retrieval"].embed(embed_items(model, 4)["retrieval"])
-    index = ExactBuilder()(
-        np.asarray(vectors), ids=run.item_ids, digest=run.tower_digest, queries=None
-    )
+    index = exact_index(run)
     context = ({}, {"time": 17 * DAY}, {"time": 400 * DAY})
     now, same, later = (recommend(run, index, "u2", k=2, context=each) for each in context)
     assert now == same != later

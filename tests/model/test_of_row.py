@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from small_batch import batches_of
 from small_data import all_rows, planted
+from small_index import exact_index
 from small_model import implicit_squared, rating, recommender
 from small_negatives import in_batch
 
@@ -14,14 +15,12 @@ from mtrec.data.columns import Texts
 from mtrec.data.inputs import PairInputs, QueryInputs
 from mtrec.data.split import Split
 from mtrec.errors import UserError
-from mtrec.model.encode import embed_items
 from mtrec.model.features import Categorical, Numeric, Text
 from mtrec.model.of_row import OfRow
 from mtrec.serving import export
 from mtrec.serving.answers.candidates import Best
 from mtrec.serving.answers.fuse import Formula
 from mtrec.serving.answers.pipeline import PLAIN
-from mtrec.serving.index import ExactBuilder
 from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import Evaluator
@@ -111,11 +110,7 @@ def test_what_is_served_is_sent_or_fixed_alike_in_all_ways_to_ask(tmp_path):
         PLAIN, candidates={"best": Best(count=9)}, fuse=Formula(formula="retrieval + rating")
     )
     run = Run(directory=tmp_path, dataset=data, parts=parts, model=model, answer=answer)
-    vectors = model.heads["retrieval"].embed(embed_items(model, 30)["retrieval"])
-    index = ExactBuilder()(
-        np.asarray(vectors), ids=run.item_ids, digest=run.tower_digest, queries=None
-    )
-    index.save(tmp_path / "index")
+    index = exact_index(run)
     export.save(run, index)
     served = tf.saved_model.load(str(tmp_path / "model")).signatures["recommend"]
     assert sorted(served.structured_input_signature[1]) == ["encoded_0", "k", "user_id"]

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from small_data import all_rows, written_out
 
+from mtrec.data.before import Before
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import HistoryInputs, PairInputs, QueryInputs
-from mtrec.data.own_items import OwnItems as Before
 from mtrec.errors import UserError
 from mtrec.model.own_items import OwnItems
 

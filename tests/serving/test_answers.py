@@ -14,6 +14,7 @@ import tensorflow as tf
 from small_batch import pairs_of
 from small_config import SMALL, config_of
 from small_data import planted, written_out
+from small_index import exact_index
 from small_model import rating, recommender, softmax
 
 from mtrec.data.columns import held
@@ -32,7 +33,6 @@ from mtrec.serving.answers.expression import Expression
 from mtrec.serving.answers.filter import Filter
 from mtrec.serving.answers.fuse import FUNCTIONS, WEIGHTS, Formula, RankSum
 from mtrec.serving.answers.pipeline import PLAIN
-from mtrec.serving.index import ExactBuilder
 from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import evaluator_of
@@ -78,12 +78,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(run):
-    vectors = run.model.heads["retrieval"].embed(embed_items(run.model, ITEMS)["retrieval"])
-    built = ExactBuilder()(
-        np.asarray(vectors), ids=run.item_ids, digest=run.tower_digest, queries=None
-    )
-    built.save(run.directory / "index")
-    return built
+    return exact_index(run)
 
 
 def told_of_all(run, user):

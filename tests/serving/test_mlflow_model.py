@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from serving_requests import asked
 from small_data import all_rows, planted
+from small_index import exact_index
 from small_model import implicit_squared, rating, shared_bottom
 
 from mtrec.data.columns import held
@@ -22,11 +23,9 @@ from mtrec.model.timestamp import Timestamp
 from mtrec.model.tower import Tower
 from mtrec.model.vectors import Vectors
 from mtrec.serving import export
-from mtrec.serving.index import ExactBuilder
 from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.tracking import mlflow_run
-from mtrec.training.evaluate import embed_items
 
 FEATURES = {
     "gender": Categorical(column="gender"),
@@ -116,13 +115,7 @@ def served(tmp_path_factory):
     """A run, its index, its logged model, and MLflow's server of that."""
     directory = tmp_path_factory.mktemp("served")
     run = random_run(directory)
-    vectors = np.asarray(
-        run.model.heads["retrieval"].embed(
-            embed_items(run.model, run.dataset.num_items)["retrieval"]
-        )
-    )
-    index = ExactBuilder()(vectors, ids=run.item_ids, digest=run.tower_digest, queries=None)
-    index.save(directory / "index")
+    index = exact_index(run)
     export.save(run, index)
     saver = Saver()
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patched:

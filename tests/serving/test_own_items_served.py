@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from small_data import written_out
+from small_index import exact_index
 from small_model import implicit_squared, rating, recommender, repeat
 
+from mtrec.data.before import Before
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import PairInputs, QueryInputs
-from mtrec.data.own_items import OwnItems as Before
 from mtrec.data.split import Split
 from mtrec.errors import UserError
 from mtrec.model.encode import embed_items, embed_queries
@@ -24,7 +25,6 @@ from mtrec.serving import export
 from mtrec.serving.answers.candidates import Best
 from mtrec.serving.answers.fuse import Formula
 from mtrec.serving.answers.pipeline import PLAIN
-from mtrec.serving.index import ExactBuilder
 from mtrec.serving.recommend import recommend
 from mtrec.serving.run import Run
 from mtrec.training.evaluate import Evaluator
@@ -60,12 +60,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(run):
-    vectors = run.model.heads["retrieval"].embed(embed_items(run.model, ITEMS)["retrieval"])
-    built = ExactBuilder()(
-        np.asarray(vectors), ids=run.item_ids, digest=run.tower_digest, queries=None
-    )
-    built.save(run.directory / "index")
-    return built
+    return exact_index(run)
 
 
 def told_by_the_log(run, user, time):

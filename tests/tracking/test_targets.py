@@ -45,7 +45,7 @@ def test_a_config_may_not_name_what_is_no_class_of_mtrec(target):
 def test_what_a_foreign_config_names_is_not_even_imported(tmp_path, monkeypatch):
     (tmp_path / "foreign_heads.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="trusted="):
+    with pytest.raises(UserError, match="`trusted`"):
         check("foreign_heads.Head")
 
 

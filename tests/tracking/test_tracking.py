@@ -55,6 +55,31 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
+def test_a_store_that_was_not_made_to_its_end_is_not_there(monkeypatch, tmp_path):
+    from mlflow.store.db import utils
+
+    def interrupted(engine):
+        utils.InitialBase.metadata.create_all(engine)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(utils, "_initialize_tables", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mlflow_client.connect(f"sqlite:///{tmp_path}/mlflow.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_another_job_made_meanwhile_is_kept(monkeypatch, tmp_path, empty_store):
+    from mlflow.store.db import utils
+
+    def late(engine):
+        Path(engine.url.database).write_bytes(b"mine")
+        shutil.copy(empty_store, tmp_path / "mlflow.db")
+
+    monkeypatch.setattr(utils, "_initialize_tables", late)
+    mlflow_client.connect(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
 def start(run_dir: Path, *, uri: str | None = None, run_id: str | None = None, **params: object):
     run_dir.mkdir(parents=True, exist_ok=True)
     return mlflow_run.start(
@@ -167,7 +192,7 @@ def test_a_run_has_its_params_metrics_tags_note_and_end(store: str, tmp_path: Pa
     assert run.data.tags["mlflow.note.content"] == "**good**"
     assert history_of(run_dir, store, "val/rating/rmse") == [(1, 0.5), (2, 0.25)]
     assert history_of(run_dir, store, "train/loss") == [(1, 4.0)]
-    assert run.data.metrics["test/rating/rmse/genre/Children_s _home"] == 1.0
+    assert run.data.metrics["test.rating.rmse.genre.Children_s _home"] == 1.0
     assert tracker.unsent == 0
     assert not (run_dir / "mlflow_unsent.jsonl").exists()
 
@@ -183,8 +208,9 @@ def test_telemetry_and_what_has_one_value_a_run_are_named_with_dots_and_found_by
     tracker.log_summary({"val/r/rmse": 0.5, "baseline/test/r/rmse": 1.0})
     tracker.finish("FINISHED")
 
-    charts = {"val/r/rmse": 0.625, "train/r/loss": 2.0, "test/r/rmse": 0.75}
-    last = {"train.r.gate.q.0": 0.25, "train.seconds": 9}
+    # In the order of the page: nothing of the test part comes before them.
+    charts = {"train/r/loss": 2.0, "val/r/rmse": 0.625}
+    last = {"train.r.gate.q.0": 0.25, "train.seconds": 9, "test.r.rmse": 0.75}
     last |= {"val.r.rmse": 0.5, "baseline.test.r.rmse": 1.0}
     logged = run_of(tmp_path / "a", store).data.metrics
     assert {k: v for k, v in logged.items() if not k.startswith("system/")} == charts | last
@@ -325,9 +351,9 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
     assert logged.source_run_id == run_id_of(run_dir)
     assert (logged.name, logged.tags["mlflow.note.content"]) == ("greeter_ 1_0", "**greets**")
     (shown,) = logged.metrics
-    assert (shown.key, shown.value) == ("test/rating/rmse", 0.9)
+    assert (shown.key, shown.value) == ("test.rating.rmse", 0.9)
     assert (shown.dataset_name, shown.dataset_digest) == ("three_ratings", ("0123456789" * 4)[:36])
-    assert history_of(run_dir, store, "test/rating/rmse") == [(3, 0.9)]
+    assert history_of(run_dir, store, "test.rating.rmse") == [(3, 0.9)]
     # MLflow shows a hint about type hints whatever the filters are.
     with warnings.catch_warnings(record=True):
         model = mlflow.pyfunc.load_model(logged.artifact_location)
@@ -482,7 +508,7 @@ def test_a_deleted_experiment_is_a_mistake_with_a_remedy(store: str, tmp_path: P
 def test_latest_is_the_last_finished_run_whose_directory_is_there(
     store: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="run=latest needs a finished job"):
+    with pytest.raises(UserError, match="`run`=latest needs a finished job"):
         finished.find_run("latest", uri=None)
     finished_run(tmp_path / "old")
     time.sleep(0.01)

@@ -652,7 +652,10 @@ def test_the_users_are_counted_once_however_much_is_done_for_them(split, scores,
     with progress.followed_by(Notes()), progress.stage("it"):
         judge(Scores(scores), full=False)
     users = len(judge.held_out.users)
-    assert told == [(80, 80, "items"), (30, users, "users"), (users, users, "users")]
+    assert told == [
+        *((0, 80, "items"), (80, 80, "items")),
+        *((0, users, "users"), (30, users, "users"), (users, users, "users")),
+    ]
 
 
 def test_the_margin_of_a_sample_is_told_beside_each_mean(split, scores):

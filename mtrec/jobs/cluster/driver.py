@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -273,22 +273,36 @@ def _watched(mailbox: Any, rank: int) -> Iterator[None]:
 
     A thread that does not go on cannot be ended alone.
     """
-    heart, finished = Heart(threading.get_ident()), threading.Event()
-    ray.get(mailbox.enter.remote(rank))
+    heart = Heart(threading.get_ident())
 
     def watch() -> None:
-        while not finished.wait(_PULSE_SECONDS):
-            if ray.get(mailbox.is_to_end.remote(rank, heart.pulse())):
-                os._exit(1)
+        if ray.get(mailbox.is_to_end.remote(rank, heart.pulse())):
+            os._exit(1)
 
-    thread = threading.Thread(target=watch, daemon=True)
+    ray.get(mailbox.enter.remote(rank))
+    try:
+        with _every(_PULSE_SECONDS, watch):
+            yield
+    finally:
+        ray.get(mailbox.leave.remote(rank))
+
+
+@contextmanager
+def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Acts now and then, in a thread, until the end."""
+    finished = threading.Event()
+
+    def acting() -> None:
+        while not finished.wait(seconds):
+            act()
+
+    thread = threading.Thread(target=acting, daemon=True)
     thread.start()
     try:
         yield
     finally:
         finished.set()
         thread.join()
-        ray.get(mailbox.leave.remote(rank))
 
 
 class _EndAtUserError(UserCallback):
@@ -358,20 +372,16 @@ def _correspondent(mailbox: Any, rank: int) -> Correspondent:
 @contextmanager
 def _relayed(mailbox: Any, listener: "Listener") -> Iterator[None]:
     """Hands letters to the listener, and its wish to stop to the workers, from a thread."""
-    finished, deliver = threading.Event(), Delivery(listener)
+    deliver = Delivery(listener)
 
     def relay() -> None:
-        while not finished.wait(_POLL_SECONDS):
-            deliver(ray.get(mailbox.take.remote()))
-            if listener.should_stop():
-                mailbox.stop.remote()
+        deliver(ray.get(mailbox.take.remote()))
+        if listener.should_stop():
+            mailbox.stop.remote()
 
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
     try:
-        yield
+        with _every(_POLL_SECONDS, relay):
+            yield
     finally:
-        finished.set()
-        thread.join()
         deliver(ray.get(mailbox.take.remote()))
         deliver.close()

@@ -70,9 +70,15 @@ def check_machine(cluster: ClusterConfig) -> None:
     """Refuses more workers than this machine could start, where they are to be started on it.
 
     Raises:
-        UserError: If there are more than four of them a core.
+        UserError: If there are more than four of them a core, or one asks for more cores than that.
     """
-    most = 4 * (os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    most = 4 * cores
+    if cluster.address == "local" and cluster.cpus_per_worker > cores:
+        raise UserError(
+            f"cluster.cpus_per_worker must be at most the {cores} cores of this machine; got "
+            f"{cluster.cpus_per_worker:g}. Lower it, or use cluster=ray_address."
+        )
     if cluster.address == "local" and cluster.num_workers > most:
         raise UserError(
             f"cluster.num_workers must be at most {most} on this machine, four a core, which Ray "

@@ -57,6 +57,8 @@ class Filter:
 
 def _listed(dataset: Dataset, ids: Sequence[str], option: str) -> np.ndarray:
     """Whether each item is one of `ids`, `[C]`."""
+    if isinstance(ids, str):
+        raise UserError(f"`filter.{option}` must be a list of ids; got {ids}. Write [{ids}].")
     rows = Vocabulary(dataset.items[dataset.item_key]).rows(np.array([*map(str, ids)], str))
     for item_id, row in zip(ids, rows, strict=True):
         if row == 0:

@@ -1,5 +1,6 @@
-"""Workers and the driver are killed; the model and what was logged do not show it."""
+"""Jobs on Ray end like one process, and the death of workers and the driver leaves no trace."""
 
+import json
 import random
 import re
 import signal
@@ -7,10 +8,11 @@ import time
 
 import psutil
 import pytest
-from jobs import Job, logged, mlflow_runs, weights
+from jobs import Job, ended, logged, mlflow_runs, weights
 
 EPOCHS = 20
-RAY = ("cluster=ray_local", "cluster.num_workers=2", f"train.epochs={EPOCHS}")
+TWO_WORKERS = ("cluster=ray_local", "cluster.num_workers=2")
+RAY = (*TWO_WORKERS, f"train.epochs={EPOCHS}")
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,28 @@ def uninterrupted(tmp_path_factory):
     assert job.end() == 0, job.text
     assert job.text.splitlines()[-1] == f"run: {cwd / 'run'}"
     return cwd
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """Where the job ran in this process alone."""
+    cwd = tmp_path_factory.mktemp("here")
+    status, text = ended(cwd, f"train.epochs={EPOCHS}")
+    assert status == 0, text
+    return cwd
+
+
+def assert_same_metrics(here, there):
+    expected, found = (
+        {
+            name: value
+            for name, value in json.loads((cwd / "run" / "metrics.json").read_text()).items()
+            if name.startswith("test/")
+        }
+        for cwd in (here, there)
+    )
+    assert {"test/retrieval/recall_at_10", "test/rating/rmse"} <= found.keys()
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def kill_in_epoch(job, who, epoch, *, delay=0.0, number=signal.SIGKILL):
@@ -42,11 +66,27 @@ def assert_as_if_nothing_had_happened(cwd, uninterrupted):
     assert set(logged(cwd).values()) == {1}
 
 
-def test_workers_and_the_driver_are_killed_in_one_job(uninterrupted, tmp_path):
+def test_two_ray_workers_end_like_one_process(here, uninterrupted):
+    assert_same_metrics(here, uninterrupted)
+    assert mlflow_runs(uninterrupted) == ["FINISHED"]
+    assert logged(uninterrupted) == logged(here)
+    assert set(logged(uninterrupted).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [("cluster.devices_per_worker=2",), pytest.param(TWO_WORKERS, marks=pytest.mark.slow)],
+)
+def test_a_job_with_sharded_tables_ends_like_one_process(here, tmp_path, cluster):
+    job = Job(tmp_path, f"train.epochs={EPOCHS}", "model.table_placement=sharded", *cluster)
+    assert job.end() == 0, job.text
+    assert_same_metrics(here, tmp_path)
+
+
+def test_a_worker_and_the_driver_are_killed_in_one_job(uninterrupted, tmp_path):
     job = Job(tmp_path, *RAY)
-    kill_in_epoch(job, "worker 1", 3)
-    kill_in_epoch(job, "worker 0", 8)
-    kill_in_epoch(job, "driver", 13)
+    kill_in_epoch(job, "worker 0", 5)
+    kill_in_epoch(job, "driver", 10)
     assert job.end() == -signal.SIGKILL
     job = Job(tmp_path, *RAY)
     assert job.end() == 0, job.text
@@ -121,6 +161,7 @@ def test_the_loss_of_a_node_leaves_no_trace(uninterrupted, tmp_path):
     assert_as_if_nothing_had_happened(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_missing_gpus_are_named(tmp_path):
     job = Job(tmp_path, "cluster=ray_gpu", "cluster.schedule_timeout_s=1")
     assert job.end() == 1

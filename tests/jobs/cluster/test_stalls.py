@@ -11,6 +11,7 @@ from tripping import FAILURE
 NAMED = f"(cluster.health_timeout_s={HEALTH_TIMEOUT_S}) at stall (tripping.py:"
 
 
+@pytest.mark.slow
 def test_a_mistake_of_one_worker_ends_the_job_without_another_try(tmp_path):
     job = tripping_job(tmp_path, "build", "fail")
     assert job.end() == 1, job.text

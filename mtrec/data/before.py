@@ -24,7 +24,7 @@ NUMBERS = (
 )
 
 
-class OwnItems:
+class Before:
     """What users did with items before any moment.
 
     Args:

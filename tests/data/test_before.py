@@ -8,8 +8,8 @@ from small_batch import batches_of
 from small_data import all_rows, written_out
 from small_negatives import in_batch
 
+from mtrec.data.before import NUMBERS, Before
 from mtrec.data.histories import Histories
-from mtrec.data.own_items import NUMBERS, OwnItems
 
 USERS, ITEMS = 9, 6
 
@@ -59,7 +59,7 @@ def by_hand(data, rows, user, item, time):
 def test_numbers_are_of_what_is_strictly_earlier_than_each_moment():
     data = purchases()
     rows = np.random.default_rng(1).permutation(all_rows(data))[:300]
-    found = OwnItems(Histories.of(data, rows), data.num_items)
+    found = Before(Histories.of(data, rows), data.num_items)
     rng = np.random.default_rng(2)
     users, items = rng.integers(0, USERS + 1, 200), rng.integers(0, ITEMS + 2, 200)
     times = rng.integers(0, 62, 200) * 3600
@@ -75,7 +75,7 @@ def test_numbers_are_of_what_is_strictly_earlier_than_each_moment():
 
 def test_of_no_interaction_there_is_nothing():
     data = purchases()
-    found = OwnItems(Histories.of(data, np.zeros(0, np.int64)), data.num_items)
+    found = Before(Histories.of(data, np.zeros(0, np.int64)), data.num_items)
 
     assert not found.of(np.array([1, 2]), np.array([1, 1]), np.array([9, 9])).any()
     assert not found.gaps_of_items().any()
