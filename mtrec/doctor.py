@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mtrec.config import ClusterConfig, DiskConfig, DoctorConfig
+from mtrec.config import ClusterConfig
 from mtrec.errors import UserError
 from mtrec.jobs.cluster import nodes
 from mtrec.jobs.command import command
+from mtrec.jobs.doctor_config import DiskConfig, DoctorConfig
 
 LIBRARIES = ("tensorflow", "keras", "ray", "mlflow", "scann", "numpy")
 # Says a line of JSON for each thing that worked, as the next one may end the process.
@@ -49,7 +50,9 @@ class Finding:
 def main(config: DoctorConfig) -> None:
     """Prints a line for each check, status 1 if any failed; or what the job would take."""
     if config.plan:
-        plan(config)
+        from mtrec.jobs.plan import plan
+
+        print(plan(config))
         return
     checks: dict[str, Callable[[], Finding]] = {
         "versions": versions,
@@ -72,19 +75,6 @@ def main(config: DoctorConfig) -> None:
         levels.add(finding.level)
         print(f"{finding.level:<9}{name:<10}{finding.text}", flush=True)
     sys.exit(1 if "failed" in levels else 0)
-
-
-def plan(config: DoctorConfig) -> None:
-    """Prints what the job would take."""
-    from mtrec.distributed import devices
-    from mtrec.libraries import import_tensorflow
-
-    with devices.visible(1 if config.cluster.use_gpu else 0):
-        import_tensorflow()
-        from mtrec.jobs.plan import Sample
-
-        sample = Sample.taken(config)
-        print(sample.plan(rows=config.rows, items=config.items, network_gbit=config.network_gbit))
 
 
 def versions() -> Finding:

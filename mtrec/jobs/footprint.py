@@ -44,15 +44,17 @@ def describe(
         f"{_count(workers, 'worker')}, global batch {own * replicas:,}, {own:,} a replica",
         f"parameters: {sum(math.prod(v.shape) for v in tables):,} in "
         f"{_count(len(tables), 'table')}, {_dense(model):,} dense",
-        f"on each device: {size(_held(tables))} of tables, "
-        f"{size(_held(slots))} of their optimizer's slots",
+        f"on each device: {_size(_held(tables))} of tables, "
+        f"{_size(_held(slots))} of their optimizer's slots",
     ]
     for table in tables:
         rows, width = table.shape
         line = f"  {_name(table)}: {rows:,} rows x {width} = {rows * width:,}"
         if replicas > 1:
             placement = "sharded" if isinstance(table, ShardedVariable) else "replicated"
-            each = (size(of_table(model, table, batch, replicas, sharded=s)) for s in (False, True))
+            each = (
+                _size(of_table(model, table, batch, replicas, sharded=s)) for s in (False, True)
+            )
             line += ", {}; a step sends {} replicated, {} sharded".format(placement, *each)
         lines.append(line)
     if replicas > 1:
@@ -121,7 +123,7 @@ def beside_tables(
 
 def _told(what: tuple[str | None, Sent]) -> str:
     name, sent = what
-    return f"{name + ': ' if name else ''}{size(sent.size)} of {sent.what}"
+    return f"{name + ': ' if name else ''}{_size(sent.size)} of {sent.what}"
 
 
 def looked_up(
@@ -178,8 +180,7 @@ def _name(table: keras.Variable) -> str:
     return str(table.path.rsplit("/", 1)[0])
 
 
-def size(count: float) -> str:
-    """Bytes as people read them."""
+def _size(count: float) -> str:
     return f"{count / 2**10:,.1f} KiB" if count < 2**20 else f"{count / 2**20:,.1f} MiB"
 
 

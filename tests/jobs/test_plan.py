@@ -11,13 +11,13 @@ import pytest
 from omegaconf import OmegaConf
 from small_config import SMALL, composed, config_of
 
-from mtrec import doctor
 from mtrec.distributed.tables import tables_of
 from mtrec.errors import UserError
 from mtrec.jobs import build
 from mtrec.jobs.footprint import describe
 from mtrec.jobs.load import load
-from mtrec.jobs.plan import Line, Sample
+from mtrec.jobs.plan import plan
+from mtrec.jobs.sample import Line, Sample
 
 ROOT = Path(__file__).resolve().parents[2]
 # The job of docs/distributed.md.
@@ -98,13 +98,12 @@ def test_a_worker_holds_more_by_what_is_as_long_as_the_log(sample):
     assert here.worker > 100 * 2**20  # the libraries
 
 
-def test_the_doctor_prints_the_plan(sample, monkeypatch, capsys):
+def test_the_doctor_prints_the_plan(sample, monkeypatch):
     config = composed(*JOB, "plan=true", "rows=9000", "items=700", name="doctor")
     monkeypatch.setattr(Sample, "taken", lambda config: replace(sample, config=config))
-    doctor.plan(OmegaConf.to_object(config))
-    lines = capsys.readouterr().out.splitlines()
+    lines = str(plan(OmegaConf.to_object(config))).splitlines()
     assert lines[0] == "9,000 rows, 600 users, 700 items, replicas: 1"
-    assert lines[1] == "each device: 681.1 KiB of tables, 15.6 KiB of slots"
+    assert lines[1] == "each device: 0.7 MiB of tables, 0.0 MiB of slots"
     assert re.fullmatch(r"an epoch: 30 steps, 0\.00 hours, and validation", lines[-1])
 
 
