@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mtrec.data.batching import Batching
 from mtrec.data.schedule import Schedule
 from mtrec.data.split import KINDS, keep_ratings, split
-from mtrec.errors import UserError, require
+from mtrec.errors import UserError, require, said
 
 
 @dataclass
@@ -311,7 +311,7 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
         loader = get_object(str(target))
     except Exception as error:  # Hydra's, or whatever the user's own module raises
         raise UserError(
-            f"data._target_ must name a function that returns a Dataset; got {target}: {error}"
+            f"data._target_ must name what returns a Dataset; got {target}: {said(error)}"
         ) from error
     only = Parameter.KEYWORD_ONLY
     nodes = [Parameter(n, only, annotation=dict) for n in ("split", "features")]

@@ -32,15 +32,20 @@ def user_error(error: BaseException) -> UserError | None:
         )
     if wrapped and str(error).startswith("Error locating target"):
         return UserError(
-            f"a _target_ must be what can be imported; got: {' '.join(str(cause).split())} "
+            f"a _target_ must be what can be imported; got: {said(cause or error)} "
             "Correct its name."
         )
     if wrapped and isinstance(cause, TypeError | ValueError):
-        said = " ".join(str(cause).split())
-        if said.startswith("Can't instantiate abstract class"):
-            return UserError(f"a _target_ must have what is asked of its kind; {said}. Write it.")
-        return UserError(f"options must be those that their _target_ takes: {said}. Correct them.")
+        why = said(cause)
+        if why.startswith("Can't instantiate abstract class"):
+            return UserError(f"a _target_ must have what is asked of its kind; {why}. Write it.")
+        return UserError(f"options must be those that their _target_ takes: {why}. Correct them.")
     return user_error(cause) if cause else None
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, as one line."""
+    return " ".join(str(error).split())
 
 
 def require(

@@ -126,7 +126,7 @@ def test_a_value_out_of_range_is_refused_by_name(override: str, sentence: str) -
         ("+data.split.shard=3", "got data.split.shard. Leave it out."),
         ("~data.noise", "data.noise must be given: pass +data.noise=..."),
         ("~data.split.fold", "data.split.fold must be given: pass +data.split.fold=..."),
-        ("data._target_=mtrec.load_tables", "data._target_ must name a function that returns"),
+        ("data._target_=mtrec.load_tables", "data._target_ must name what returns"),
     ],
 )
 def test_the_signature_of_a_loader_and_of_a_split_is_their_schema(override, sentence):

@@ -138,11 +138,12 @@ def _keys(
 ) -> dict[str, str]:
     """The id columns of users and items."""
     keys = {entity: given.get(f"{entity}_key") for entity in ("user", "item")}
-    for entity, key in keys.items():
-        if key is not None and key not in columns:
+    for option in ("user_key", "item_key", "rating", "timestamp", "request"):
+        name = given.get(option)
+        if name is not None and name not in columns:
             raise UserError(
-                f"`{entity}_key` must name a column of `interactions`; got {key!r}, it has "
-                f"{', '.join(columns)}. Set `{entity}_key` to one of them."
+                f"`{option}` must name a column of `interactions`; got {name!r}, it has "
+                f"{', '.join(columns)}. Set `{option}` to one of them."
             )
     for entity in keys:
         keys[entity] = keys[entity] or _shared_key(entity, columns, tables[entity])

@@ -90,6 +90,7 @@ def check(config: Config) -> None:
     _made(config, "balance", config.balance)
     optimizers(config, 1)
     index_builder(config)
+    answer(config)
 
 
 @told_in_keys("model")
@@ -104,6 +105,9 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
 
 def _tower(config: Config, side: str) -> Tower:
     for group, nodes in config.data["features"][side].items():
+        if nodes is None:
+            key = f"data.features.{side}.{group}"
+            raise UserError(f"{key} must name features; got null. Write ~{key} to do without.")
         _require_classes(f"data.features.{side}.{group}", nodes)
     features = _made(config, f"data.features.{side}", config.data["features"][side])
     sharing = _made(config, f"model.sharing.{side}", config.model.sharing[side])
@@ -212,5 +216,6 @@ def index_builder(config: Config) -> IndexBuilder:
 
 def answer(config: Config) -> Answer:
     """What makes an answer."""
+    _require_classes("answer.candidates", config.answer.get("candidates", {}))
     made: Answer = _made(config, "answer", config.answer, _convert_="all")
     return made

@@ -165,7 +165,9 @@ def _unknown_key(error: Any, overrides: Sequence[str]) -> str:
     if not isinstance(node, DictConfig):
         return f"{full} must be an option that there is; got {got}. {_SEE}"
     where = full.removesuffix(name)
-    if where and not node:  # what is empty takes names of the user's own
+    if (
+        where and node._content == {} and not name.startswith("_")
+    ):  # what is empty takes names of the user's own
         return f"{where}{name} must be added with a +; got {got}. Write +{where}{name}=..."
     ours = not full.startswith("hydra.")
     every = [key for key in _keys(node._get_root(), ours=ours) if "._" not in key]

@@ -58,9 +58,11 @@ def _kind(parameter: Parameter) -> Any:
 
 
 def _option(key: str, kind: Any, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return typed(key, value)
     outer, inner = get_origin(kind), get_args(kind)
+    if isinstance(value, Mapping):
+        if outer is Mapping and {*get_args(inner[1]), inner[1]} & {*_PLAIN}:
+            return {n: _option(f"{key}.{n}", inner[1], each) for n, each in value.items()}
+        return typed(key, value)
     if outer is Sequence and inner[0] in _PLAIN:
         return as_kind(GenericAlias(list, inner), value, key)  # what OmegaConf has of that kind
     if kind in _PLAIN or (outer in (Union, UnionType) and set(inner) <= {*_PLAIN}):

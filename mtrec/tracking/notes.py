@@ -11,7 +11,7 @@ def experiment_note(name: str) -> str:
     return (
         "A run is called by its task, by what its command overrode and by its seed. Its "
         "description has the results and the commands that use its model.\n\n"
-        "Metrics of an epoch are `<split>/<head>/<metric>`. What has one value a run is named with "
+        "Metrics of an epoch are `<split>/<head>.<metric>`. What has one value a run is named with "
         "dots and comes after them: `test.…`, `baseline.…`, `val.…` of the selected epoch; and so "
         "does how training went.\n\n"
         f"`python -m mtrec.compare experiment={name}` compares the runs."

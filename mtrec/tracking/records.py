@@ -110,14 +110,16 @@ def model_record(
 
 
 def shown_name(key: str) -> str:
-    """Returns the name of a metric in MLflow: its own for a validation or a loss, else with dots.
+    """Returns the name of a metric in MLflow: `val/rating.rmse` of `val/rating/rmse`.
 
     MLflow draws the charts of a run in sections, by what stands before a name's last slash and in
-    alphabetical order; names without a slash come last. There telemetry goes, and what the test
-    part says, which is one value a run.
+    alphabetical order; names without a slash come last. So tasks stand beside each other, in a
+    section of losses and one of the validation; telemetry comes last, and what the test part says,
+    which is one value a run.
     """
-    charted = key.startswith("val/") or key.endswith("/loss")
-    return key if charted else summary_name(key)
+    part, _, rest = key.partition("/")
+    charted = part == "val" or key.endswith("/loss")
+    return f"{part}/{summary_name(rest)}" if charted else summary_name(key)
 
 
 def summary_name(key: str) -> str:
@@ -126,10 +128,9 @@ def summary_name(key: str) -> str:
 
 
 def named_again(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Returns a run's metrics in MLflow by their own names, those of its summary first."""
-    charted = {key: value for key, value in metrics.items() if "/" in key}
-    summed = {key.replace(".", "/"): value for key, value in metrics.items() if "/" not in key}
-    return charted | summed
+    """Returns a run's metrics in MLflow by their own names; what its summary says counts."""
+    ordered = sorted(metrics, key=lambda name: "/" not in name)
+    return {name.replace(".", "/"): metrics[name] for name in ordered}
 
 
 def unpacked(table: Mapping[str, Any]) -> "pd.DataFrame":

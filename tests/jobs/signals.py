@@ -84,7 +84,10 @@ def _job(directory, overrides, stage, after, number):
         if its.name == stage and not timers:
             timers.append(threading.Timer(after, send))
             timers[0].daemon = True
-            timers[0].start()
+            if after:
+                timers[0].start()
+            else:
+                send()
 
     def over(self, peak):
         # A moment that the stage has not reached is missed.
@@ -171,7 +174,7 @@ class Moments:
         number = (signal.SIGINT, signal.SIGTERM)[moment % 2]
         directory = self.place / f"{stage}-{moment}".replace(" ", "_")
         after = seconds * (moment + (stage == "start") / 2) / self.moments
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
             if store:
@@ -180,7 +183,7 @@ class Moments:
             if took is not None or status != 0:
                 break
             # The stage was shorter this time.
-            self.missed, after = self.missed + 1, after / 2
+            self.missed, after = self.missed + 1, after / 2 if left > 1 else 0
         found = self._verdict(directory, stage, status, text, took, number)
         last, resumed = (text.strip().splitlines() or [""])[-1], ""
         if found and moment == self.moments - 1:

@@ -29,6 +29,7 @@ FILES = {
     "items.csv": ["item_id,year", *(f"i{n},{1990 + n}" for n in range(11))],
     "few_items.csv": ["item_id,year", *(f"i{n},{1990 + n}" for n in range(9))],
     "double_items.csv": ["item_id,year", *(f"i{n % 11},1990" for n in range(12))],
+    "bags.csv": ["item_id,genres", *(f"i{n},a|b" for n in range(11))],
     "spaced.csv": [line.replace(",", " ") for line in (HEADER, *ROWS)],
     "coloned.csv": [line.replace(",", "::") for line in (HEADER, *ROWS)],
     # Whose latest rows are of what their users have.
@@ -233,6 +234,14 @@ PARTS = [
         "data.features.candidate.shared.x must name its class",
     ),
     ("launch +task.heads.x.label=rating +task.weights.x=1", "task.heads.x must name its class"),
+    ("launch +answer.candidates.x.count=3", "answer.candidates.x must name its class"),
+    ("launch answer=diverse answer.arrange.trade_off=2", "answer.arrange.trade_off must be at"),
+    (
+        "launch answer=fused answer.fuse.weights.rating=much",
+        "answer.fuse.weights.rating must be of the type float | None; got 'much'",
+    ),
+    ("launch data.features.query.rating=null", "Write ~data.features.query.rating"),
+    ("launch data._target_=mtrec.load_nothing", "data._target_ must name what returns a Dataset"),
     ("launch index.k=ten", "index.k must be of the type int; got 'ten'"),
     ("launch index._target_=nothing", "a _target_ must be what can be imported"),
     (
@@ -291,6 +300,10 @@ DATA = [
     ("data.interactions=word.csv", "got 'good' in row 10 of word.csv"),
     ("data.interactions=wide_letters.csv", "data.interactions must be a CSV file in UTF-8"),
     ("data.interactions=folder", "got 'good' in row 31 of"),
+    (
+        "data.interactions=log.csv data.infer=true data.rating=stars",
+        "data.rating must name a column",
+    ),
     ("data.interactions=endless.csv", "must be a finite number or empty in every row"),
     ("data.interactions=later.csv", "seconds since 1970"),
     ("data.interactions=undated.csv", "got 'soon' in row 10"),
@@ -311,6 +324,11 @@ JOBS = [
     (
         "data.interactions=log.csv data.rating_scale=[1,5] train.global_batch=1000000000000",
         "a job must fit the memory of its device; got: Unable to allocate",
+    ),
+    (
+        "data.interactions=log.csv data.rating_scale=[1,5] data.items=bags.csv "
+        "data.bag_columns=[genres] \"answer.filter.where='genres > 3'\"",
+        "answer.filter.where must compare what can be compared; got 'genres > 3', where",
     ),
     (
         "data.interactions=log.csv data.rating_scale=[1,5] answer.filter.allow=i1",

@@ -190,7 +190,7 @@ def test_a_run_has_its_params_metrics_tags_note_and_end(store: str, tmp_path: Pa
     assert run.data.tags["task"] == "joint"
     assert run.data.tags["mtrec.tracking.run_dir"] == str(run_dir)
     assert run.data.tags["mlflow.note.content"] == "**good**"
-    assert history_of(run_dir, store, "val/rating/rmse") == [(1, 0.5), (2, 0.25)]
+    assert history_of(run_dir, store, "val/rating.rmse") == [(1, 0.5), (2, 0.25)]
     assert history_of(run_dir, store, "train/loss") == [(1, 4.0)]
     assert run.data.metrics["test.rating.rmse.genre.Children_s _home"] == 1.0
     assert tracker.unsent == 0
@@ -209,7 +209,7 @@ def test_telemetry_and_what_has_one_value_a_run_are_named_with_dots_and_found_by
     tracker.finish("FINISHED")
 
     # In the order of the page: nothing of the test part comes before them.
-    charts = {"train/r/loss": 2.0, "val/r/rmse": 0.625}
+    charts = {"train/r.loss": 2.0, "val/r.rmse": 0.625}
     last = {"train.r.gate.q.0": 0.25, "train.seconds": 9, "test.r.rmse": 0.75}
     last |= {"val.r.rmse": 0.5, "baseline.test.r.rmse": 1.0}
     logged = run_of(tmp_path / "a", store).data.metrics

@@ -73,7 +73,11 @@ class Expression:
     def condition(self, columns: Values) -> np.ndarray:
         """Where it holds, `[rows]`, given columns `[rows]`."""
         rows = len(next(iter(columns.values())))
-        return np.broadcast_to(_truth(self._value(self._tree, columns)), (rows,))
+        try:
+            holds = _truth(self._value(self._tree, columns))
+        except (TypeError, ValueError, ArithmeticError) as error:  # NumPy's and Python's
+            raise self._error("must compare what can be compared", f"where {error}") from error
+        return np.broadcast_to(holds, (rows,))
 
     def value(self, values: Values) -> Any:
         """Its value, given arrays or tensors that can be computed with."""
