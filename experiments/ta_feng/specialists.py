@@ -228,7 +228,7 @@ SETTINGS: dict[str, tuple[Callable[..., Scorer], dict[str, tuple]]] = {
         item_knn,
         {"own": (1.0, 0.0, 0.3), "neighbours": (100, 30, 300), "shrink": (10, 0, 50)},
     ),
-    "EASE": (ease, {"items": (8000,), "l2": (300, 1000, 3000)}),
+    "EASE": (ease, {"items": (8000,), "l2": (300, 1000, 100, 30, 10, 3)}),
     "iALS": (
         ials,
         {
