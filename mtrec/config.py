@@ -304,29 +304,6 @@ class CompareConfig:
             raise UserError("experiment must be a name; got nothing. Give one.")
 
 
-@dataclass
-class DiskConfig:
-    """Free space in GiB below which the doctor warns, and fails."""
-
-    warn_gib: float
-    fail_gib: float
-
-    def __post_init__(self) -> None:
-        require("disk.warn_gib", self.warn_gib, least=0)
-        require("disk.fail_gib", self.fail_gib, least=0)
-
-
-@dataclass
-class DoctorConfig:
-    """The config of `python -m mtrec.doctor`."""
-
-    outputs: str
-    cache: str
-    disk: DiskConfig
-    cluster: ClusterConfig
-    tracking: StoreConfig
-
-
 def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data group, typed by the signatures of what loads and what splits it."""
     target = data.get("_target_")

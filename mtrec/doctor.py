@@ -1,4 +1,4 @@
-"""`python -m mtrec.doctor`: whether a job would find here what it needs."""
+"""`python -m mtrec.doctor`: whether a job would find here what it needs, and what it would take."""
 
 import functools
 import importlib.metadata
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mtrec.config import ClusterConfig, DiskConfig, DoctorConfig
+from mtrec.config import ClusterConfig
 from mtrec.errors import UserError
 from mtrec.jobs.cluster import nodes
 from mtrec.jobs.command import command
+from mtrec.jobs.doctor_config import DiskConfig, DoctorConfig
 
 LIBRARIES = ("tensorflow", "keras", "ray", "mlflow", "scann", "numpy")
 # Says a line of JSON for each thing that worked, as the next one may end the process.
@@ -47,7 +48,12 @@ class Finding:
 
 @command("doctor")
 def main(config: DoctorConfig) -> None:
-    """Prints a line for each check; status 1 if any failed."""
+    """Prints a line for each check, status 1 if any failed; or what the job would take."""
+    if config.plan:
+        from mtrec.jobs.plan import plan
+
+        print(plan(config))
+        return
     checks: dict[str, Callable[[], Finding]] = {
         "versions": versions,
         "scann": scann,

@@ -8,8 +8,8 @@ import pytest
 from small_config import config_of
 
 from mtrec import doctor
-from mtrec.config import DiskConfig
 from mtrec.errors import UserError
+from mtrec.jobs.doctor_config import DiskConfig
 
 ROOMY = DiskConfig(warn_gib=0, fail_gib=0)
 

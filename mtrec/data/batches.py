@@ -94,6 +94,7 @@ class Batches:
         histories: The interactions to train on, by user.
         known: Those by which users have something.
         num_items: Items in the catalogue.
+        queries_per_epoch: Queries of an epoch.
         steps_per_epoch: Steps that show every query once.
 
     Raises:
@@ -156,7 +157,8 @@ class Batches:
         self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)
         self._made: dict[int, _Global] = {}
         self._marks, self._places = Marks(self.num_items + 1), Places(self.num_items + 1)
-        self.steps_per_epoch = -(-len(self._units.ids) // global_batch)
+        self.queries_per_epoch = len(self._units.ids)
+        self.steps_per_epoch = -(-self.queries_per_epoch // global_batch)
 
     def mine(self, lists: np.ndarray) -> None:
         """Takes the items that each user brings into the pool beside, from the next step on.

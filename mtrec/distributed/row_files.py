@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 # Rows that are read or written at once.
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 16_384
 
 
 class RowFiles:

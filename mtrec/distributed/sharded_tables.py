@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops.resource_variable_ops import default_variable_creator_v2
 
 from mtrec.distributed import row_files
 from mtrec.distributed.row_files import ROWS_AT_ONCE, RowFiles, put
@@ -23,11 +25,12 @@ from mtrec.distributed.strategy import (
     all_sum,
     from_workers,
     is_chief,
+    local_devices,
     local_replicas,
     num_workers,
     own_replica,
 )
-from mtrec.distributed.tables import TABLE, NormalRows, Table
+from mtrec.distributed.tables import TABLE, NormalRows, Table, blocks_of, filled_with
 
 _left_on_disk: ContextVar[bool] = ContextVar("left_on_disk", default=False)
 _largest_replicated: ContextVar[float] = ContextVar("largest_replicated", default=math.inf)
@@ -66,7 +69,7 @@ def make_table(values: np.ndarray | NormalRows, *, name: str) -> keras.layers.La
     alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
     whole = alone and not _left_on_disk.get()
     if whole or values.nbytes <= _largest_replicated.get() * 2**20:
-        return Table(np.asarray(values), name=name)
+        return Table(values, name=name)
     return ShardedTable(values, name=name)
 
 
@@ -88,17 +91,26 @@ class ShardedVariable(keras.Variable):
         self.num_replicas = self.strategy.num_replicas_in_sync
         self._files: RowFiles | None = None
         self._on_disk = _left_on_disk.get()
-        initializer = keras.initializers.Constant(start)
-        super().__init__(initializer, shape=shape, dtype="float32", trainable=trainable, name=name)
+        super().__init__(
+            filled_with(start), shape=shape, dtype="float32", trainable=trainable, name=name
+        )
 
     def _initialize_with_initializer(self, initializer: Callable[..., tf.Tensor]) -> None:
-        # TensorFlow lets no trainable variable differ between replicas: tapes must watch this one.
-        self._value = tf.Variable(
-            lambda: initializer(self.shard_shape, dtype=self.dtype),
-            trainable=False,
-            synchronization=tf.VariableSynchronization.ON_READ,
-            name=self.name,
-        )
+        # A strategy makes its variables of copies that replicas send each other.
+        with tf.variable_creator_scope(_made_here):
+            self._local = [
+                self._shard(initializer, device) for device in local_devices(self.strategy)
+            ]
+        self._value = self._local[0]
+        for shard in self._local:
+            # By which Keras knows a variable, whichever replica's step it meets it in.
+            shard._unique_id = self._value._unique_id
+
+    def _shard(self, initializer: Callable[..., tf.Tensor], device: str) -> tf.Variable:
+        with tf.device(device):
+            start = initializer(self.shard_shape, dtype=self.dtype)
+            # Tapes are told to watch it.
+            return tf.Variable(start, trainable=False, name=self.name)
 
     @property
     def shard_shape(self) -> tuple[int, ...]:
@@ -112,21 +124,18 @@ class ShardedVariable(keras.Variable):
         """The shards of this process' replicas, by the replica's number."""
         if self._on_disk:
             return {}
-        found = self.strategy.experimental_local_results(self._value)
-        return dict(zip(local_replicas(self.strategy), found, strict=True))
+        return dict(zip(local_replicas(self.strategy), self._local, strict=True))
 
     @property
     def value(self) -> tf.Variable:
-        """In a replica its own shard; outside, all shards of this process as one variable."""
+        """In a replica its own shard; outside, the first of this process."""
         context = tf.distribute.get_replica_context()
         inside = context is not None and context.strategy is self.strategy
         return self.shards[own_replica()] if inside and not self._on_disk else self._value
 
     def assign(self, value: np.ndarray) -> None:
         """Gives every replica of this process its rows of `value [rows, ...]`."""
-        self.fill(
-            value[start : start + ROWS_AT_ONCE] for start in range(0, len(value), ROWS_AT_ONCE)
-        )
+        self.fill(blocks_of(value))
 
     def fill(self, blocks: Iterable[np.ndarray]) -> None:
         """Gives every replica of this process its rows of the consecutive `blocks [n, ...]`."""
@@ -158,8 +167,9 @@ class ShardedVariable(keras.Variable):
         """Reads all rows, if they were left on disk."""
         if self._on_disk:
             assert self._files is not None
-            self._value = tf.Variable(tf.zeros(self.shape), trainable=False, name=self.name)
             self._on_disk, files = False, self._files
+            self._value = tf.Variable(tf.zeros(self.shape), trainable=False, name=self.name)
+            self._local = [self._value]
             self.read(files)
 
     @property
@@ -189,6 +199,11 @@ class ShardedVariable(keras.Variable):
             rows = whole[replica :: self.num_replicas]
             rows[:] = shard.numpy()[: len(rows)]
         return whole
+
+
+def _made_here(_: Any, **given: Any) -> tf.Variable:
+    """A creator of variables that asks no strategy."""
+    return default_variable_creator_v2(None, **given)
 
 
 @contextmanager
@@ -242,10 +257,7 @@ class ShardedTable(keras.layers.Layer):
         super().__init__(name=name)
         with keras.name_scope(self.name):
             self.embeddings = ShardedVariable(values.shape, start=0.0, trainable=True, name=TABLE)
-        if isinstance(values, NormalRows):
-            self.embeddings.fill(values.blocks())
-        else:
-            self.embeddings.assign(values)
+        self.embeddings.fill(blocks_of(values))
         self.built = True
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:

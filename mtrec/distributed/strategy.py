@@ -160,6 +160,14 @@ def local_replicas(strategy: tf.distribute.Strategy) -> list[int]:
     return list(range(first, first + mine))
 
 
+def local_devices(strategy: tf.distribute.Strategy) -> list[str]:
+    """The device of each of this process' replicas."""
+    # The default strategy names none: it leaves the choice to TensorFlow.
+    if strategy.num_replicas_in_sync == 1:
+        return [""]
+    return list(strategy.extended.worker_devices)
+
+
 def own_replica() -> int:
     """Number of the replica whose step is being traced."""
     number = tf.distribute.get_replica_context().replica_id_in_sync_group

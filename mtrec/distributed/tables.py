@@ -1,6 +1,6 @@
 """Embedding tables: made from a seed and a name, looked up and updated row by row."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtrec.distributed.row_files import ROWS_AT_ONCE
+from mtrec.distributed.row_files import ROWS_AT_ONCE, put
 
 # The name of every embedding table's variable; optimizers are assigned by it.
 TABLE = "embeddings"
@@ -53,6 +53,20 @@ class NormalRows:
         return np.concatenate(list(self.blocks()))
 
 
+def blocks_of(values: np.ndarray | NormalRows) -> Iterator[np.ndarray]:
+    """All rows of a table's initial values, some after the other, float32 `[n, ...]`."""
+    if isinstance(values, NormalRows):
+        yield from values.blocks()
+        return
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        yield values[start : start + ROWS_AT_ONCE].astype(np.float32, copy=False)
+
+
+def filled_with(number: float) -> Callable[..., tf.Tensor]:
+    """An initializer that fills a variable; Keras' own makes another of ones first."""
+    return lambda shape, dtype: tf.fill(shape, tf.cast(number, dtype))
+
+
 def tables_of(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables of all tables in a layer, `[rows, D]` each."""
     return [v for v in layer.trainable_variables if v.name == TABLE]
@@ -69,13 +83,17 @@ class Table(keras.layers.Layer):
         name: Name of the table in checkpoints and reports.
     """
 
-    def __init__(self, values: np.ndarray, *, name: str) -> None:
+    def __init__(self, values: np.ndarray | NormalRows, *, name: str) -> None:
         super().__init__(name=name)
         self.embeddings = self.add_weight(
-            shape=values.shape,
-            initializer=lambda shape, dtype: tf.constant(values, dtype),
-            name=TABLE,
+            shape=values.shape, initializer=filled_with(0.0), name=TABLE
         )
+        copies = tf.distribute.get_strategy().experimental_local_results(self.embeddings.value)
+        start = 0
+        for block in blocks_of(values):
+            for copy in copies:
+                put(copy, np.arange(start, start + len(block), dtype=np.int32), block)
+            start += len(block)
         self.built = True
 
     def call(self, rows: tf.Tensor) -> tf.Tensor:

@@ -85,7 +85,7 @@ def check(config: Config) -> None:
             f"{' or '.join(heads)}, or null; got {selected}. Correct it."
         )
     Recommender(**{side: _tower(config, side) for side in ("query", "candidate")}, heads=heads)
-    _largest_replicated(config)
+    largest_replicated(config)
     _shared_negatives(config, heads)
     _made(config, "balance", config.balance)
     optimizers(config, 1)
@@ -99,7 +99,7 @@ def model(config: Config, dataset: Dataset, fit: np.ndarray) -> Recommender:
     heads = _heads(config)
     towers = {side: _tower(config, side) for side in ("query", "candidate")}
     recommender = Recommender(**towers, heads=heads)
-    with sharded_above(_largest_replicated(config)):
+    with sharded_above(largest_replicated(config)):
         return recommender.adapt(dataset, fit, seed=config.seed)
 
 
@@ -116,7 +116,7 @@ def _tower(config: Config, side: str) -> Tower:
         return make(features=features, sharing=sharing)
 
 
-def _largest_replicated(config: Config) -> float:
+def largest_replicated(config: Config) -> float:
     """The size in MiB above which a table is sharded."""
     how, target = config.model.table_placement, config.optimizer["tables"]["_target_"]
     optimizer = get_object(target)

@@ -11,7 +11,7 @@ from mtrec.data.inputs import Batch
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import local_replicas, num_workers, worker_number
 from mtrec.distributed.tables import TABLE, tables_of
-from mtrec.distributed.traffic import gathered, summed
+from mtrec.distributed.traffic import Sent, gathered, summed
 from mtrec.model.bags import EncodedBags
 from mtrec.model.experts import SHARED
 from mtrec.model.recommender import Recommender
@@ -24,10 +24,10 @@ def describe(
     """Some lines on strategy, replicas, batch, parameters, memory and traffic.
 
     Traffic is what one replica sends in a step like that of `batch`, padding included; see
-    `mtrec.distributed.traffic`. Heads say what theirs is. Tables, for each row that the replica
-    looks up: replicated `(R - 1) (4 D + 4)` bytes, its gradient and id, gathered. Sharded
-    `(R - 1) (12 D + 4)`: id and gradient likewise, and `8 D` to sum the embeddings that everybody
-    looked up.
+    `mtrec.distributed.traffic`. Heads say what theirs is. Tables, replicated: `(R - 1) (4 D + 4)`
+    bytes for each distinct row that the replica looks up, its gradient and id, gathered; at most,
+    since what is shown and what is asked for may be one row. Sharded: `(R - 1) (12 D + 4)` for each
+    lookup, id and gradient likewise, and `8 D` to sum the embeddings that everybody looked up.
 
     Args:
         model: The model, adapted.
@@ -47,17 +47,32 @@ def describe(
         f"on each device: {_size(_held(tables))} of tables, "
         f"{_size(_held(slots))} of their optimizer's slots",
     ]
-    lookups = _lookups(model, batch)
     for table in tables:
         rows, width = table.shape
         line = f"  {_name(table)}: {rows:,} rows x {width} = {rows * width:,}"
         if replicas > 1:
-            looked_up = lookups.get(_name(table), len(batch.rows.item))
             placement = "sharded" if isinstance(table, ShardedVariable) else "replicated"
-            each = (_size(gathered(looked_up * (n * width + 1), replicas)) for n in (1, 3))
+            each = (
+                _size(of_table(model, table, batch, replicas, sharded=s)) for s in (False, True)
+            )
             line += ", {}; a step sends {} replicated, {} sharded".format(placement, *each)
         lines.append(line)
-    return "\n".join([*lines, *(_beside_tables(model, replicas, batch) if replicas > 1 else [])])
+    if replicas > 1:
+        dense, *others = beside_tables(model, replicas, batch)
+        lines += [f"each replica sends in a step, beside tables: {_told(dense)}"]
+        lines += [f"  {_told(sent)}" for sent in others]
+    return "\n".join(lines)
+
+
+def of_table(
+    model: Recommender, table: keras.Variable, batch: Batch, replicas: int, *, sharded: bool
+) -> float:
+    """Bytes that a replica sends in a step for a table; see `describe`."""
+    rows, width = table.shape
+    count = looked_up(model, table, batch, distinct=not sharded)
+    if sharded:
+        return gathered(count * (3 * width + 1), replicas)
+    return gathered(min(count, rows) * (width + 1), replicas)
 
 
 def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
@@ -91,24 +106,39 @@ def _device(device: tf.DeviceSpec) -> str:
     return f"{name} ({details.get('device_name', 'unnamed')}{chosen})"
 
 
-def _beside_tables(model: Recommender, replicas: int, batch: Batch) -> Iterator[str]:
-    dense = _size(summed(_dense(model), replicas))
-    yield f"each replica sends in a step, beside tables: {dense} of dense gradients"
+def beside_tables(
+    model: Recommender, replicas: int, batch: Batch
+) -> Iterator[tuple[str | None, Sent]]:
+    """What a replica sends in a step beside tables, and for what: None for all dense weights."""
+    yield None, Sent(summed(_dense(model), replicas), "dense gradients")
     for name, head in model.heads.items():
         width = head.dim or model.query.output_dim
         for sent in head.sends(batch, width=width, replicas=replicas):
-            yield f"  {name}: {_size(sent.size)} of {sent.what}"
+            yield name, sent
     asked = (head.negatives for head in model.heads.values() if head.negatives is not None)
     if any(negatives.log_q_rate is not None for negatives in asked):
         pool = len(batch.pool.items)
-        yield f"  log Q: {_size(gathered(pool, replicas))} of {pool:,} item ids gathered by all"
+        yield "log Q", Sent(gathered(pool, replicas), f"{pool:,} item ids gathered by all")
 
 
-def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
-    """Rows that a replica looks up in the table of each feature, by the table's name.
+def _told(what: tuple[str | None, Sent]) -> str:
+    name, sent = what
+    return f"{name + ': ' if name else ''}{_size(sent.size)} of {sent.what}"
 
-    Tables that belong to heads are not among them: they are looked up once for a training row.
+
+def looked_up(
+    model: Recommender, table: keras.Variable, batch: Batch, *, distinct: bool = False
+) -> int:
+    """Rows that a replica looks up in a table, or about how many of them are `distinct`.
+
+    Tables that belong to heads are looked up once for a training row.
     """
+    of_features = _of_features(model, batch, distinct=distinct)
+    return of_features.get(_name(table), len(batch.rows.item))
+
+
+def _of_features(model: Recommender, batch: Batch, *, distinct: bool) -> dict[str, int]:
+    """Rows that a replica looks up in the table of each feature, by the table's name."""
     with_pool = {SHARED: False} | {n: h.negatives is not None for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
     viewed = {n: 2 * len(batch.views.items) for n, h in model.heads.items() if h.views}
@@ -121,7 +151,8 @@ def _lookups(model: Recommender, batch: Batch) -> dict[str, int]:
                 rows = len(batch.items) + with_pool[scope] * len(batch.pool.items)
                 rows += sum(viewed.values()) if scope == SHARED else viewed.get(scope, 0)
             for history in model.query.histories.get(SHARED, {}).values():
-                if path == f"candidate/{SHARED}/{history.candidate}":
+                # Of the items that the batch names, once more.
+                if path == f"candidate/{SHARED}/{history.candidate}" and not distinct:
                     rows += len(batch.items)
             found[path.replace("/", "_")] = math.ceil(rows * _values_a_row(encoded))
     for head, group in model.query.labelled.items():

@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from mtrec.config import (
     CompareConfig,
     Config,
-    DoctorConfig,
     RecommendConfig,
 )
 from mtrec.errors import UserError
 from mtrec.heads.metrics import lower_is_better
+from mtrec.jobs.doctor_config import DoctorConfig
 
 
 def register() -> None:
