@@ -248,7 +248,7 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "own most frequent": {"half_life": None, "fill": 1},
     "item-KNN": {"own": 1.0, "neighbours": 30, "shrink": 10},
     "TIFU-KNN": {"group": 30, "within": 1.0, "between": 0.7, "alpha": 0.7, "neighbours": 300},
-    "EASE": {"items": 8000, "l2": 300},
+    "EASE": {"items": 8000, "l2": 3},
     "iALS": {"epochs": 4, "unobserved": 0.1, "l2": 0.003, "power": 1.0, "dim": 64},
 }
 # The same where lists are of new products.
