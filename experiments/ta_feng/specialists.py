@@ -228,15 +228,15 @@ SETTINGS: dict[str, tuple[Callable[..., Scorer], dict[str, tuple]]] = {
         item_knn,
         {"own": (1.0, 0.0, 0.3), "neighbours": (100, 30, 300), "shrink": (10, 0, 50)},
     ),
-    "EASE": (ease, {"items": (8000,), "l2": (300, 100, 1000, 3000)}),
+    "EASE": (ease, {"items": (8000,), "l2": (300, 1000, 100, 30, 10, 3)}),
     "iALS": (
         ials,
         {
-            "epochs": (8,),
-            "dim": (64,),
-            "power": (0.0, 0.5, 1.0),
-            "unobserved": (0.01, 0.03, 0.1),
-            "l2": (0.003, 0.001, 0.01),
+            "epochs": (4,),
+            "unobserved": (0.1, 0.01, 0.3),
+            "l2": (0.003, 0.01),
+            "power": (0.0, 1.0),
+            "dim": (32, 64),
         },
     ),
 }
@@ -249,14 +249,14 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "item-KNN": {"own": 1.0, "neighbours": 30, "shrink": 10},
     "TIFU-KNN": {"group": 30, "within": 1.0, "between": 0.7, "alpha": 0.7, "neighbours": 300},
     "EASE": {"items": 8000, "l2": 300},
-    "iALS": {"epochs": 8, "dim": 64, "unobserved": 0.01, "l2": 0.003, "power": 0.0},
+    "iALS": {"epochs": 4, "unobserved": 0.1, "l2": 0.003, "power": 1.0, "dim": 64},
 }
 # The same where lists are of new products.
 CHOSEN_NEW: dict[str, dict[str, Any]] = {
     "popularity": {"half_life": 3},
     "item-KNN": {"own": 1.0, "neighbours": 30, "shrink": 10},
     "EASE": {"items": 8000, "l2": 300},
-    "iALS": {"epochs": 8, "dim": 64, "unobserved": 0.01, "l2": 0.003, "power": 0.0},
+    "iALS": {"epochs": 4, "unobserved": 0.1, "l2": 0.003, "power": 1.0, "dim": 64},
 }
 
 

@@ -10,7 +10,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
 from mtrec.config import conf_directory
-from mtrec.errors import UserError
+from mtrec.errors import UserError, said
+from mtrec.jobs.mistakes import mistake_in
 from mtrec.jobs.schema import register
 from mtrec.libraries import quiet_libraries
 
@@ -32,7 +33,7 @@ def composed(overrides: Sequence[str], directory: Path) -> Iterator[DictConfig]:
         try:
             found = compose("config", overrides=list(overrides), return_hydra_config=True)
         except HydraException as error:
-            raise UserError(str(error)) from error
+            raise mistake_in(error, overrides) or UserError(said(error)) from error
         with open_dict(found):
             found.hydra.runtime.output_dir = str(directory)
         HydraConfig.instance().set_config(found)

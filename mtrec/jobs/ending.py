@@ -1,5 +1,6 @@
 """How a job ends that does not finish: what MLflow is told, and what people are."""
 
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ class Ending:
             remedy = "nothing was there to save; start again with the same command"
         name = signal.Signals(interrupts.asked() or signal.SIGINT).name
         print(f"error: {name}: {how}; {remedy}", file=sys.stderr, flush=True)
+        # It would warn, as the last word, of what was not read of a checkpoint that was cut off.
+        logging.getLogger("tensorflow").disabled = True
         if self.tracker:
             self.tracker.finish("KILLED")
 

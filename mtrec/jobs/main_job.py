@@ -116,8 +116,9 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
             interrupts.hold(True)
             tracker.finish("FINISHED")
             resume.mark_finished(directory)
+            see = ui.how_to_open(directory, config.tracking.uri)
             interrupts.hold(False)
-    print(f"see: {ui.how_to_open(directory, config.tracking.uri)}")
+    print(f"see: {see}")
     if (directory / run_dir.INDEX).is_dir():
         print(f"ask: {called('recommend')} run=latest user_id=...")
     terminal.total()
@@ -194,15 +195,15 @@ def job(
     listener = reporter.training(config.train.epochs)
     history = train(config, dataset, parts, directory, listener)
     _import_tensorflow()
-    from mtrec.jobs import build, stages
-    from mtrec.jobs.restore import restore_run
-    from mtrec.serving import export
-    from mtrec.tracking import run_dir
-    from mtrec.training import measured
-    from mtrec.training.evaluate import Sample
-
-    sample = Sample(config.evaluate.final_users, config.seed)
     with progress.stage("evaluation"):
+        from mtrec.jobs import build, stages
+        from mtrec.jobs.restore import restore_run
+        from mtrec.serving import export
+        from mtrec.tracking import run_dir
+        from mtrec.training import measured
+        from mtrec.training.evaluate import Sample
+
+        sample = Sample(config.evaluate.final_users, config.seed)
         trained = restore_run(config, dataset, parts, directory)
         found = measured.load(directory / run_dir.MEASURED)
         metrics, reports = stages.evaluate(trained, found, sample)

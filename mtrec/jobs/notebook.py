@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from mtrec.errors import UserError
+from mtrec.errors import UserError, said
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,8 @@ def fit(
     from mtrec.jobs import main_job
     from mtrec.jobs.composed import composed
 
+    if isinstance(overrides, str):
+        raise UserError(f"`overrides` must be a list; got {overrides}. Write [{overrides!r}].")
     place = Path(directory or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}").resolve()
     frames = {"interactions": interactions, "items": items, "users": users}
     tables = {name: _table(name, frame) for name, frame in frames.items() if frame is not None}
@@ -58,6 +60,7 @@ def fit(
     given = [_override(name, value) for name, value in (files | columns).items()]
     asked = ["data=table", *given, "train.resume=never", f"hydra.run.dir={place}", *overrides]
     with composed(asked, place) as config:
+        _make(place)
         main_job.run(config, began=began)
     return TrainedRun(place)
 
@@ -205,6 +208,16 @@ class Figures(Mapping[str, Path]):
         )
 
 
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"`directory` must be one that can be made; got {directory} ({error.strerror}). Give "
+            "another."
+        ) from error
+
+
 def _table(name: str, frame: Any) -> "pa.Table":
     """A frame as a table of Arrow, without the row labels of pandas."""
     import pandas as pd
@@ -212,10 +225,16 @@ def _table(name: str, frame: Any) -> "pa.Table":
 
     from mtrec.data.arrow_columns import decoded
 
-    if isinstance(frame, pd.DataFrame):
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    if isinstance(frame, pa.Table) or hasattr(frame, "__arrow_c_stream__"):
-        return decoded(pa.table(frame))  # Parquet does not know all of its categories
+    try:
+        if isinstance(frame, pd.DataFrame):
+            return pa.Table.from_pandas(frame, preserve_index=False)
+        if isinstance(frame, pa.Table) or hasattr(frame, "__arrow_c_stream__"):
+            return decoded(pa.table(frame))  # Parquet does not know all of its categories
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} must be a frame whose columns have a name and a type of their own each; got: "
+            f"{said(error)}. Correct it."
+        ) from error
     raise UserError(
         f"{name} must be a data frame of pandas or Polars or a table of Arrow; got "
         f"{type(frame).__name__}. Make one of it."

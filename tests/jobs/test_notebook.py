@@ -48,6 +48,32 @@ def shown(tmp_path_factory: pytest.TempPathFactory):
     return names | {"folder": folder}
 
 
+@pytest.mark.parametrize(
+    ("frame", "options", "sentence"),
+    [
+        (rated(), {"overrides": "task=retrieval"}, r"`overrides` must be a list; got task=retrie"),
+        (rated(), {"overrides": ["train.epoch=3"]}, r"Did you mean train\.epochs\?"),
+        (rated(), {"colour": "x"}, r"data\.colour is no option"),
+        (
+            rated(),
+            {"directory": "/proc/x"},
+            r"`directory` must be one that can be made; got /proc/x",
+        ),
+        (rated()["rating"], {}, "interactions must be a"),
+        (pd.concat([rated(), rated()], axis=1), {}, "got: Duplicate column names found"),
+        (rated().astype({"rating": object}).replace(5.0, "good"), {}, "got: .*Could not convert"),
+    ],
+)
+def test_a_wrong_call_is_refused_in_a_sentence_before_it_costs(
+    monkeypatch, tmp_path, frame, options, sentence
+):
+    monkeypatch.setenv("MTREC_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence) as refused:
+        mtrec.fit(frame, **options)
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_a_job_is_not_billed_for_what_the_notebook_did_before(monkeypatch, tmp_path):
     monkeypatch.setenv("MTREC_CACHE", str(tmp_path))
     began: list[float] = []
