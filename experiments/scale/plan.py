@@ -18,11 +18,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SIZES = (1_250_000, 4_000_000, 10_000_000)  # rows: of a tenth as many users, a hundredth of items
-FEW, MANY = 20, 120  # steps
+FEW, MANY = 20, 100  # steps
 JOB = [
     "task=joint",
     "head@task.heads.retrieval=softmax",
     "train.epochs=1",
+    "train.telemetry_every=null",  # what is observed is compiled apart
     "train.global_batch=1024",
     "evaluate.users=100",
     "evaluate.final_users=100",

@@ -1,12 +1,13 @@
 """Some steps of a job here, and what the job would take elsewhere by them: `mtrec.jobs.plan`."""
 
+import io
 import math
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -260,7 +261,8 @@ def _look(config: Config, dataset: Dataset, parts: Split, step: Step, batches: B
     judge = evaluate.evaluator_of("val", dataset, parts, known=batches.known, sample=few)
     judge.metrics_together(step.model, step.strategy)
     if config.cluster.kind == "local":  # of several workers, none does
-        with tempfile.TemporaryDirectory() as folder:
+        # It says that it makes a store.
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
             mlflow_client.connect(f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)
 
 
