@@ -103,8 +103,8 @@ def test_what_is_given_stays_as_it_was_given(file):
     assert config.task.weights.amount == 0.7
     assert config.task.heads.amount.dim == 5
     assert config.task.heads.retrieval.loss._target_ == "mtrec.Softmax"
-    config = found_in(file, experiment={"data": {"timestamp": None}}).config
-    assert config.data.timestamp == "timestamp"
+    config = found_in(file, experiment={"data": {"item_columns": []}}).config
+    assert config.data.item_columns == []
 
 
 def test_a_given_task_keeps_its_heads_and_learns_what_is_there(file):
