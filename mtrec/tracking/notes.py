@@ -11,9 +11,8 @@ def experiment_note(name: str) -> str:
     return (
         "A run is called by its task, by what its command overrode and by its seed. Its "
         "description has the results and the commands that use its model.\n\n"
-        "Metrics of an epoch are `<split>/<head>.<metric>`. What has one value a run is named with "
-        "dots and comes after them: `test.…`, `baseline.…`, `val.…` of the selected epoch; and so "
-        "does how training went.\n\n"
+        "Metrics are `<split>/<head>/<metric>`. What is named with dots comes last in the charts: "
+        "`baseline.…`, `val.…` of the selected epoch, and how training went.\n\n"
         f"`python -m mtrec.compare experiment={name}` compares the runs."
     )
 

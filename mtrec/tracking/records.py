@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
 
 # What begins the name in MLflow of what the test part says.
-TEST = "test."
+TEST = "test/"
 _MAX_DIGEST_LENGTH = 36  # MLflow's limit
 
 
@@ -110,16 +110,13 @@ def model_record(
 
 
 def shown_name(key: str) -> str:
-    """Returns the name of a metric in MLflow: `val/rating.rmse` of `val/rating/rmse`.
+    """Returns the name of a metric in MLflow, which is its own unless it is telemetry.
 
     MLflow draws the charts of a run in sections, by what stands before a name's last slash and in
-    alphabetical order; names without a slash come last. So tasks stand beside each other, in a
-    section of losses and one of the validation; telemetry comes last, and what the test part says,
-    which is one value a run.
+    alphabetical order; names without a slash come last. There telemetry goes, with dots.
     """
-    part, _, rest = key.partition("/")
-    charted = part == "val" or key.endswith("/loss")
-    return f"{part}/{summary_name(rest)}" if charted else summary_name(key)
+    charted = key.startswith(("val/", TEST)) or key.endswith("/loss")
+    return key if charted else summary_name(key)
 
 
 def summary_name(key: str) -> str:
@@ -129,8 +126,9 @@ def summary_name(key: str) -> str:
 
 def named_again(metrics: Mapping[str, float]) -> dict[str, float]:
     """Returns a run's metrics in MLflow by their own names; what its summary says counts."""
-    ordered = sorted(metrics, key=lambda name: "/" not in name)
-    return {name.replace(".", "/"): metrics[name] for name in ordered}
+    charted = {key: value for key, value in metrics.items() if "/" in key}
+    summed = {key.replace(".", "/"): value for key, value in metrics.items() if "/" not in key}
+    return charted | summed
 
 
 def unpacked(table: Mapping[str, Any]) -> "pd.DataFrame":

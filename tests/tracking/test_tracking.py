@@ -190,9 +190,9 @@ def test_a_run_has_its_params_metrics_tags_note_and_end(store: str, tmp_path: Pa
     assert run.data.tags["task"] == "joint"
     assert run.data.tags["mtrec.tracking.run_dir"] == str(run_dir)
     assert run.data.tags["mlflow.note.content"] == "**good**"
-    assert history_of(run_dir, store, "val/rating.rmse") == [(1, 0.5), (2, 0.25)]
+    assert history_of(run_dir, store, "val/rating/rmse") == [(1, 0.5), (2, 0.25)]
     assert history_of(run_dir, store, "train/loss") == [(1, 4.0)]
-    assert run.data.metrics["test.rating.rmse.genre.Children_s _home"] == 1.0
+    assert run.data.metrics["test/rating/rmse/genre/Children_s _home"] == 1.0
     assert tracker.unsent == 0
     assert not (run_dir / "mlflow_unsent.jsonl").exists()
 
@@ -208,9 +208,8 @@ def test_telemetry_and_what_has_one_value_a_run_are_named_with_dots_and_found_by
     tracker.log_summary({"val/r/rmse": 0.5, "baseline/test/r/rmse": 1.0})
     tracker.finish("FINISHED")
 
-    # In the order of the page: nothing of the test part comes before them.
-    charts = {"train/r.loss": 2.0, "val/r.rmse": 0.625}
-    last = {"train.r.gate.q.0": 0.25, "train.seconds": 9, "test.r.rmse": 0.75}
+    charts = {"val/r/rmse": 0.625, "train/r/loss": 2.0, "test/r/rmse": 0.75}
+    last = {"train.r.gate.q.0": 0.25, "train.seconds": 9}
     last |= {"val.r.rmse": 0.5, "baseline.test.r.rmse": 1.0}
     logged = run_of(tmp_path / "a", store).data.metrics
     assert {k: v for k, v in logged.items() if not k.startswith("system/")} == charts | last
@@ -351,9 +350,9 @@ def test_a_logged_model_answers_and_shows_the_test_metrics(store: str, tmp_path:
     assert logged.source_run_id == run_id_of(run_dir)
     assert (logged.name, logged.tags["mlflow.note.content"]) == ("greeter_ 1_0", "**greets**")
     (shown,) = logged.metrics
-    assert (shown.key, shown.value) == ("test.rating.rmse", 0.9)
+    assert (shown.key, shown.value) == ("test/rating/rmse", 0.9)
     assert (shown.dataset_name, shown.dataset_digest) == ("three_ratings", ("0123456789" * 4)[:36])
-    assert history_of(run_dir, store, "test.rating.rmse") == [(3, 0.9)]
+    assert history_of(run_dir, store, "test/rating/rmse") == [(3, 0.9)]
     # MLflow shows a hint about type hints whatever the filters are.
     with warnings.catch_warnings(record=True):
         model = mlflow.pyfunc.load_model(logged.artifact_location)
