@@ -24,10 +24,10 @@ def describe(
     """Some lines on strategy, replicas, batch, parameters, memory and traffic.
 
     Traffic is what one replica sends in a step like that of `batch`, padding included; see
-    `mtrec.distributed.traffic`. Heads say what theirs is. Tables, replicated: `(R - 1) (4 D + 4)`
-    bytes for each distinct row that the replica looks up, its gradient and id, gathered; at most,
-    since what is shown and what is asked for may be one row. Sharded: `(R - 1) (12 D + 4)` for each
-    lookup, id and gradient likewise, and `8 D` to sum the embeddings that everybody looked up.
+    `mtrec.distributed.traffic`. Heads say what theirs is. Tables, for each row that the replica
+    looks up: replicated `(R - 1) (4 D + 4)` bytes, its gradient and id, gathered. Sharded
+    `(R - 1) (12 D + 4)`: id and gradient likewise, and `8 D` to sum the embeddings that everybody
+    looked up.
 
     Args:
         model: The model, adapted.
@@ -68,11 +68,8 @@ def of_table(
     model: Recommender, table: keras.Variable, batch: Batch, replicas: int, *, sharded: bool
 ) -> float:
     """Bytes that a replica sends in a step for a table; see `describe`."""
-    rows, width = table.shape
-    count = looked_up(model, table, batch, distinct=not sharded)
-    if sharded:
-        return gathered(count * (3 * width + 1), replicas)
-    return gathered(min(count, rows) * (width + 1), replicas)
+    numbers = (3 if sharded else 1) * table.shape[1] + 1
+    return gathered(looked_up(model, table, batch) * numbers, replicas)
 
 
 def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
@@ -126,18 +123,16 @@ def _told(what: tuple[str | None, Sent]) -> str:
     return f"{name + ': ' if name else ''}{_size(sent.size)} of {sent.what}"
 
 
-def looked_up(
-    model: Recommender, table: keras.Variable, batch: Batch, *, distinct: bool = False
-) -> int:
-    """Rows that a replica looks up in a table, or about how many of them are `distinct`.
+def looked_up(model: Recommender, table: keras.Variable, batch: Batch) -> int:
+    """Rows that a replica looks up in a table.
 
     Tables that belong to heads are looked up once for a training row.
     """
-    of_features = _of_features(model, batch, distinct=distinct)
+    of_features = _of_features(model, batch)
     return of_features.get(_name(table), len(batch.rows.item))
 
 
-def _of_features(model: Recommender, batch: Batch, *, distinct: bool) -> dict[str, int]:
+def _of_features(model: Recommender, batch: Batch) -> dict[str, int]:
     """Rows that a replica looks up in the table of each feature, by the table's name."""
     with_pool = {SHARED: False} | {n: h.negatives is not None for n, h in model.heads.items()}
     with_pool[SHARED] = any(with_pool.values())
@@ -151,8 +146,7 @@ def _of_features(model: Recommender, batch: Batch, *, distinct: bool) -> dict[st
                 rows = len(batch.items) + with_pool[scope] * len(batch.pool.items)
                 rows += sum(viewed.values()) if scope == SHARED else viewed.get(scope, 0)
             for history in model.query.histories.get(SHARED, {}).values():
-                # Of the items that the batch names, once more.
-                if path == f"candidate/{SHARED}/{history.candidate}" and not distinct:
+                if path == f"candidate/{SHARED}/{history.candidate}":
                     rows += len(batch.items)
             found[path.replace("/", "_")] = math.ceil(rows * _values_a_row(encoded))
     for head, group in model.query.labelled.items():

@@ -4,11 +4,9 @@ Keras' own optimizers read and write the whole table on every step, and where an
 a batch their sparse path accumulates Σg² instead of (Σg)². Here the gradient of a table is summed
 by row first, so a step equals the one that the dense gradient would give.
 
-Each replica sums its gradients by row before it sends them, and all replicas' are joined before
-`update_step`, which Keras calls once for each device's copy of a table. The sum by row there
-therefore holds every replica's share; each makes it for itself, since to send sums takes longer
-than to make them. The gradient of a sharded table holds all shares as it comes: see
-`mtrec.distributed.sharded_tables`.
+All replicas' gradients are joined before `update_step`, which Keras calls once for each device's
+copy of a table. The sum by row therefore already holds every replica's share. So does the gradient
+of a sharded table as it comes: see `mtrec.distributed.sharded_tables`.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from mtrec.distributed.sharded_tables import ShardedVariable
-from mtrec.distributed.strategy import all_gather, all_gather_together
+from mtrec.distributed.strategy import all_gather_together
 from mtrec.distributed.tables import filled_with
 from mtrec.errors import require
 
@@ -80,27 +78,15 @@ class TableOptimizer(keras.optimizers.Optimizer, ABC):
         slices = [gradient for gradient, _ in pairs]
         if not all(isinstance(s, tf.IndexedSlices) for s in slices):
             return list(super()._all_reduce_sum_gradients(pairs))
-        # A row that a replica looked up several times travels once. TensorFlow's own way takes
-        # three collectives and a condition for each table.
-        own = [sum_by_row(s) for s in slices]
-        counts = all_gather(tf.stack([tf.size(rows) for rows, _ in own])[tf.newaxis])
-        most = tf.unstack(tf.reduce_max(counts, axis=0), len(own))
-        rows = all_gather_together(
-            [_filled(tf.cast(rows, tf.int32), n) for (rows, _), n in zip(own, most, strict=True)]
-        )
-        sums = all_gather_together(
-            [_filled(sums, n) for (_, sums), n in zip(own, most, strict=True)]
-        )
+        # TensorFlow's way takes three collectives and a condition for each table. A row travels as
+        # often as it is looked up: summed, gradients would be longer in one step than in the next,
+        # and among several workers what is exchanged keeps its length within a call.
+        rows = all_gather_together([tf.cast(s.indices, tf.int32) for s in slices])
+        values = all_gather_together([s.values for s in slices])
         return [
             (tf.IndexedSlices(v, r, slices_of.dense_shape), table)
-            for v, r, (slices_of, table) in zip(sums, rows, pairs, strict=True)
+            for v, r, (slices_of, table) in zip(values, rows, pairs, strict=True)
         ]
-
-
-def _filled(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """`values [n, ...]` with zeros behind, `[count, ...]`; a gradient of zero moves no row."""
-    behind = [[0, count - tf.shape(values)[0]], *[[0, 0]] * (values.shape.rank - 1)]
-    return tf.pad(values, behind)
 
 
 class RowWiseAdagrad(TableOptimizer):
