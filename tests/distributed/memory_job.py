@@ -9,6 +9,7 @@ import sys
 
 from small_config import config_of
 
+from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import make_strategy
 from mtrec.distributed.tables import tables_of
 from mtrec.jobs import build
@@ -31,7 +32,12 @@ def bytes_on_each_device(strategy, config):
         optimizer.build(tables)
     held = [0] * strategy.num_replicas_in_sync
     for variable in [*tables, *optimizer.variables]:
-        for place, mine in enumerate(strategy.experimental_local_results(variable.value)):
+        copies = (
+            variable.shards.values()
+            if isinstance(variable, ShardedVariable)
+            else strategy.experimental_local_results(variable.value)
+        )
+        for place, mine in enumerate(copies):
             held[place] += mine.numpy().nbytes
     return held
 
