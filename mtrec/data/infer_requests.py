@@ -123,5 +123,5 @@ def repeats_of(
     at_times = np.unique(pair.astype(np.int64) << 32 | time + 1)
     share = 1 - len(pairs) / max(len(at_times), 1)
     if share > _REPEATS:
-        unsure.append(f"{share:.0%} are of items that the user took before: data.repeats=true.")
+        unsure.append(f"Users take items again: {share:.0%} are of what they took before.")
     return {"repeats": share > _REPEATS}

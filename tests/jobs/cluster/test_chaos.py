@@ -10,7 +10,7 @@ import psutil
 import pytest
 from jobs import Job, ended, logged, mlflow_runs, weights
 
-EPOCHS = 20
+EPOCHS = 12
 TWO_WORKERS = ("cluster=ray_local", "cluster.num_workers=2")
 RAY = (*TWO_WORKERS, f"train.epochs={EPOCHS}")
 
@@ -85,8 +85,8 @@ def test_a_job_with_sharded_tables_ends_like_one_process(here, tmp_path, cluster
 
 def test_a_worker_and_the_driver_are_killed_in_one_job(uninterrupted, tmp_path):
     job = Job(tmp_path, *RAY)
-    kill_in_epoch(job, "worker 0", 5)
-    kill_in_epoch(job, "driver", 10)
+    kill_in_epoch(job, "worker 0", 3)
+    kill_in_epoch(job, "driver", 7)
     assert job.end() == -signal.SIGKILL
     job = Job(tmp_path, *RAY)
     assert job.end() == 0, job.text
