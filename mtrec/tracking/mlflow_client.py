@@ -37,6 +37,8 @@ def connect(uri: str) -> "MlflowClient":
         os.environ.setdefault(key, value)
     # Its thread complains by itself when the store goes away.
     logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+    # Where MLflow was imported before, its level is another; that a store is made is said here.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     with first_import("mlflow"):
         from mlflow import MlflowClient
 

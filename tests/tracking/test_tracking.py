@@ -68,6 +68,19 @@ def test_a_store_that_was_not_made_to_its_end_is_not_there(monkeypatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_store_is_made_without_a_word_of_mlflow_s_own(caplog, tmp_path):
+    import mlflow
+
+    logger = mlflow.store.db.utils._logger
+    before = logger.level
+    logger.setLevel("INFO")
+    try:
+        mlflow_client.connect(f"sqlite:///{tmp_path}/mlflow.db")
+    finally:
+        logger.setLevel(before)
+    assert caplog.messages == []
+
+
 def test_a_store_that_another_job_made_meanwhile_is_kept(monkeypatch, tmp_path, empty_store):
     from mlflow.store.db import utils
 
