@@ -7,7 +7,7 @@ import signal
 import pytest
 from jobs import Job, ended, logged, mlflow_runs, weights
 
-EPOCHS = "train.epochs=30"
+EPOCHS = "train.epochs=20"
 
 
 @pytest.fixture(scope="module")
