@@ -148,14 +148,12 @@ def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
 
     directory = Path(config.output)
     directory.mkdir(parents=True, exist_ok=True)
-    tracker = mlflow_run.start(
-        uri=config.tracking.uri,
+    tracker = mlflow_run.tracker(uri=config.tracking.uri, run_dir=directory, run_id=None)
+    tracker.begin(
         experiment=config.experiment,
         run_name="compare",
-        run_id=None,
         params=asdict(config.tradeoff),
         tags={mlflow_run.REPORT_TAG: "compare"},
-        run_dir=directory,
     )
     pages, notes = [], []
     for number, (name, tradeoff) in enumerate(found.items(), start=1):

@@ -103,8 +103,13 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
             progress.advance(rows, rows, "rows")
         with progress.stage("MLflow"):
             from mtrec.jobs.progress import Reporter
+            from mtrec.tracking import mlflow_run
 
-            tracker = told.tracker = _tracker(found)
+            # Whoever ends the job knows it from here on, before there is a run to be ended.
+            tracker = told.tracker = mlflow_run.tracker(
+                uri=config.tracking.uri, run_dir=directory, run_id=found.run_id
+            )
+            _begin(tracker, config)
             if inferred:
                 tracker.log_file(directory / run_dir.INFERRED, "")
             reporter = Reporter(tracker, terminal)
@@ -142,25 +147,21 @@ def _check(config: Config) -> None:
         apart.check(config)
 
 
-def _tracker(found: "Job") -> "Tracker":
-    """The MLflow run of a job."""
+def _begin(tracker: "Tracker", config: Config) -> None:
+    """Makes the MLflow run of a job, or takes it up."""
     from hydra.core.hydra_config import HydraConfig
 
     from mtrec.jobs.naming import run_name
-    from mtrec.tracking import mlflow_run
     from mtrec.tracking.parameters import parameters
 
-    config, hydra = found.config, HydraConfig.get()
+    hydra = HydraConfig.get()
     choices = hydra.runtime.choices
-    return mlflow_run.start(
-        uri=config.tracking.uri,
+    tracker.begin(
         experiment=config.tracking.experiment,
         run_name=config.tracking.run_name
         or run_name(str(choices["task"]), config.seed, hydra.overrides.task),
-        run_id=found.run_id,
         params=parameters(asdict(config)),
         tags=chosen(choices),
-        run_dir=found.directory,
     )
 
 

@@ -20,7 +20,7 @@ from mtrec.tracking import known_runs
 from mtrec.tracking.mlflow_client import connect, experiment_id, origin
 from mtrec.tracking.notes import NOTE_TAG
 from mtrec.tracking.outbox import Outbox, Record
-from mtrec.tracking.records import TEST, flatten, milliseconds, unpacked
+from mtrec.tracking.records import TEST, unpacked
 from mtrec.tracking.store import resolve_uri, shown
 from mtrec.tracking.tracker import Tracker
 
@@ -50,30 +50,13 @@ _MAX_METRICS = 1000
 _MAX_PARAM_LENGTH = 6000
 
 
-def start(
-    *,
-    uri: str | None,
-    experiment: str,
-    run_name: str,
-    run_id: str | None,
-    params: Mapping[str, Any],
-    tags: Mapping[str, str],
-    run_dir: Path,
-) -> Tracker:
-    """Creates the MLflow run of a job, or takes up an earlier one, and returns its tracker.
+def tracker(*, uri: str | None, run_dir: Path, run_id: str | None) -> Tracker:
+    """The tracker of a job's MLflow run, which `Tracker.begin` makes or takes up.
 
     Args:
         uri: See `resolve_uri`.
-        experiment: The MLflow experiment, created where it does not exist.
-        run_name: What the run is called in the UI.
-        run_id: None for a new run; to resume a job, what its `mlflow_run_id` file holds.
-        params: The config. Nested keys are joined by dots and lists written as JSON. Parameters
-            that the run already has are left as they are.
-        tags: Further tags of the run.
         run_dir: The job's run directory; it must exist.
-
-    Raises:
-        UserError: If the experiment was deleted in MLflow.
+        run_id: None for a new run; to resume a job, what its `mlflow_run_id` file holds.
     """
     run_dir = run_dir.resolve()
     run = _Run(uri=resolve_uri(uri), run_dir=run_dir, watch_system=True)
@@ -81,14 +64,8 @@ def start(
     if run_id is None:
         # What waits there is of another job that had the same run directory.
         outbox.discard()
-        run.run_id = None
-        about = {"name": run_name, "tags": {**tags, RUN_DIR_TAG: str(run_dir)}}
-        outbox.send({"kind": "run", "experiment": experiment, "time": milliseconds(), **about})
-    else:
-        run.run_id = None if run_id == PENDING_RUN_ID else run_id
-        outbox.send({"kind": "resume"})
-    outbox.send({"kind": "params", "params": flatten(params)})
-    return Tracker(outbox=outbox, run_dir=run_dir)
+    run.run_id = None if run_id == PENDING_RUN_ID else run_id
+    return Tracker(outbox=outbox, run_dir=run_dir, anew=run_id is None)
 
 
 def resend(run_dir: Path, uri: str | None) -> int:
@@ -122,6 +99,8 @@ class _Run:
         # The steps at which a metric is known to have a value.
         self._steps: dict[str, set[int]] = {}
         self._is_new = False
+        # The experiment in which a run was asked for, and when; it is there even if no answer came.
+        self._asked: tuple[str, int] | None = None
         self._kinds: dict[str, Callable[[Record], Any]] = {
             "run": self._create,
             "resume": self._resume,
@@ -179,16 +158,27 @@ class _Run:
             raise
 
     def _create(self, record: Record) -> None:
-        if self.run_id is not None:
+        if self._made():
             return
+        experiment = experiment_id(self._client, self.uri, record["experiment"])
+        self._asked = experiment, record["time"]
         created = self._client.create_run(
-            experiment_id(self._client, self.uri, record["experiment"]),
+            experiment,
             run_name=record["name"],
-            tags={**origin(), **record["tags"]},
+            tags={**origin(), **record["tags"], RUN_DIR_TAG: str(self._id_file.parent)},
             start_time=record["time"],
         )
         self.run_id = created.info.run_id
         self._is_new = True
+
+    def _made(self) -> bool:
+        """Whether there is a run, such as one whose making was cut off after it was made."""
+        if self.run_id is None and self._asked:
+            experiment, time = self._asked
+            for run in self._client.search_runs([experiment], f"attributes.start_time = {time}"):
+                if run.data.tags.get(RUN_DIR_TAG) == str(self._id_file.parent):
+                    self.run_id = run.info.run_id
+        return self.run_id is not None
 
     def _resume(self, record: Record) -> None:
         self._client.update_run(self._id, status="RUNNING")
@@ -324,7 +314,8 @@ class _Run:
             with suppress(Exception):
                 self._monitor.finish()
             self._monitor = None
-        self._client.set_terminated(self._id, record["status"], record["time"])
+        if self._made():
+            self._client.set_terminated(self._id, record["status"], record["time"])
 
 
 def _outbox(run: _Run, run_dir: Path) -> Outbox:

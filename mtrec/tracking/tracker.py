@@ -3,12 +3,13 @@
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from mtrec.tracking.notes import NOTE_TAG
 from mtrec.tracking.outbox import Outbox, Record
 from mtrec.tracking.records import (
     dataset_record,
+    flatten,
     metrics_record,
     milliseconds,
     summary_name,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @final
 class Tracker:
-    """The MLflow run of one job; made by `mtrec.tracking.mlflow_run.start`.
+    """The MLflow run of one job; made by `mtrec.tracking.mlflow_run.tracker`.
 
     None of its methods fails because of MLflow; see `Outbox` for what happens instead.
 
@@ -30,14 +31,42 @@ class Tracker:
         run_dir: The job's run directory.
     """
 
-    def __init__(self, *, outbox: Outbox, run_dir: Path) -> None:
+    def __init__(self, *, outbox: Outbox, run_dir: Path, anew: bool) -> None:
         self.run_dir = run_dir
         self._outbox = outbox
+        self._anew = anew
 
     @property
     def unsent(self) -> int:
         """Number of records that MLflow has not received."""
         return len(self._outbox.records)
+
+    def begin(
+        self,
+        *,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Makes the run, or takes up an earlier one.
+
+        Args:
+            experiment: The MLflow experiment, created where it does not exist.
+            run_name: What the run is called in the UI.
+            params: The config. Nested keys are joined by dots and lists written as JSON. Parameters
+                that the run already has are left as they are.
+            tags: Further tags of a new run.
+
+        Raises:
+            UserError: If the experiment was deleted in MLflow.
+        """
+        if self._anew:
+            about = {"experiment": experiment, "name": run_name, "tags": dict(tags)}
+            self._outbox.send({"kind": "run", "time": milliseconds(), **about})
+        else:
+            self._outbox.send({"kind": "resume"})
+        self._outbox.send({"kind": "params", "params": flatten(params)})
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Logs values of metrics at one step; those that are not finite are left out.

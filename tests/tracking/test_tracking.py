@@ -95,15 +95,9 @@ def test_a_store_that_another_job_made_meanwhile_is_kept(monkeypatch, tmp_path, 
 
 def start(run_dir: Path, *, uri: str | None = None, run_id: str | None = None, **params: object):
     run_dir.mkdir(parents=True, exist_ok=True)
-    return mlflow_run.start(
-        uri=uri,
-        experiment="films",
-        run_name="joint",
-        run_id=run_id,
-        params=params,
-        tags={"task": "joint"},
-        run_dir=run_dir,
-    )
+    tracker = mlflow_run.tracker(uri=uri, run_dir=run_dir, run_id=run_id)
+    tracker.begin(experiment="films", run_name="joint", params=params, tags={"task": "joint"})
+    return tracker
 
 
 def run_id_of(run_dir: Path) -> str:
@@ -534,20 +528,38 @@ def test_latest_is_the_last_finished_run_whose_directory_is_there(
     assert finished.find_run("latest", uri=store) == newest
 
 
+@pytest.mark.parametrize("moment", ["before", "making", "after"])
+def test_a_run_whose_making_is_interrupted_is_killed_if_it_was_made(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    client = mlflow_client.connect(store)
+    create = type(client).create_run
+    tracker = mlflow_run.tracker(uri=store, run_dir=tmp_path, run_id=None)
+
+    def interrupted(*args, **kwargs):
+        if moment == "making":
+            create(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        name = {"before": "get_experiment_by_name", "making": "create_run", "after": "get_run"}
+        patch.setattr(type(client), name[moment], interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.begin(experiment="films", run_name="joint", params={"a": 1}, tags={})
+    tracker.finish("KILLED")
+    experiment = client.get_experiment_by_name("films")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    assert [run.info.status for run in runs] == ([] if moment == "before" else ["KILLED"])
+    assert tracker.unsent == 0
+
+
 def test_finished_runs_have_their_choices_and_files_and_reports_are_none_of_them(
     store: str, tmp_path: Path
 ) -> None:
     for name, tag in (("job", "mtrec.choice.balance"), ("page", mlflow_run.REPORT_TAG)):
         (tmp_path / name).mkdir()
-        tracker = mlflow_run.start(
-            uri=store,
-            experiment="films",
-            run_name=name,
-            run_id=None,
-            params={"seed": 3},
-            tags={tag: "famo"},
-            run_dir=tmp_path / name,
-        )
+        tracker = mlflow_run.tracker(uri=store, run_dir=tmp_path / name, run_id=None)
+        tracker.begin(experiment="films", run_name=name, params={"seed": 3}, tags={tag: "famo"})
         tracker.log_text("of each user", "users.txt")
         tracker.log_text("deeper", "folder/other.txt")
         tracker.finish("FINISHED")
