@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtrec.data.columns import held
+from mtrec.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,23 @@ class Dataset:
     def labels(self) -> list[str]:
         """Columns of the interactions that heads may learn, `rating` among them."""
         return [name for name in self.interactions if name not in self.KEYS]
+
+    def label(self, name: str, *, named_by: str) -> np.ndarray:
+        """A label of all interactions, `[rows]`, NaN where a row has none.
+
+        Args:
+            name: The label.
+            named_by: The option that names it.
+
+        Raises:
+            UserError: If the interactions lack it.
+        """
+        if name not in self.labels:
+            raise UserError(
+                f"`{named_by}` must be a label of the interactions "
+                f"({', '.join(self.labels)}); got {name}."
+            )
+        return np.asarray(self.interactions[name])
 
     @property
     def num_users(self) -> int:

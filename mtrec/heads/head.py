@@ -196,26 +196,13 @@ class Head(keras.layers.Layer, ABC):
         """Those of the training rows `fit` that the head learns from."""
         return fit
 
-    def labels(self, dataset: Dataset, label: str, name: str) -> np.ndarray:
-        """A label of all interactions, `[rows]`, NaN where a row has none.
-
-        Raises:
-            UserError: If the interactions lack it.
-        """
-        if label not in dataset.labels:
-            raise UserError(
-                f"`heads.{name}.label` must be a label of the interactions "
-                f"({', '.join(dataset.labels)}); got {label}."
-            )
-        return np.asarray(dataset.interactions[label])
-
     def known(self, dataset: Dataset, fit: np.ndarray, label: str, name: str) -> np.ndarray:
         """A label of the training rows `fit`, `[rows]`, NaN where a row has none.
 
         Raises:
             UserError: If the interactions lack it, or none of those rows has it.
         """
-        labels = self.labels(dataset, label, name)[fit]
+        labels = dataset.label(label, named_by=f"heads.{name}.label")[fit]
         if not np.isfinite(labels).any():
             column = "rating" if label == "rating" else "labels"
             raise UserError(

@@ -139,7 +139,7 @@ class Retrieval(Head):
         """
         if self.label is None or self.has == "all":
             return np.ones(len(dataset.interactions["item"]), bool)
-        return self.labels(dataset, self.label, name) >= self.at_least
+        return dataset.label(self.label, named_by=f"heads.{name}.label") >= self.at_least
 
     def sends(self, batch: Batch, *, width: int, replicas: int) -> list[Sent]:
         """What its loss asks for, unless each replica has a pool of its own."""

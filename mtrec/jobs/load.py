@@ -5,6 +5,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from mtrec.config import Config
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import (
     Split,
@@ -28,6 +29,20 @@ def check_split(config: Mapping[str, Any]) -> None:
     with in_keys({"data": config}, "data.split"):
         check_options(how["kind"], **_taken(how))
         check_rating_share(how["rating_share"])
+
+
+def check_labels(config: Config, dataset: Dataset) -> None:
+    """Refuses what heads cannot learn, before workers are started to find it.
+
+    Raises:
+        UserError: The data lacks a label that a head of mtrec names.
+    """
+    for name in config.task.active():
+        head = config.task.heads[name]
+        named = head.get("label") if str(head["_target_"]).startswith("mtrec.") else None
+        if named is not None:
+            with in_keys(config, "task"):
+                dataset.label(named, named_by=f"heads.{name}.label")
 
 
 def load(config: Mapping[str, Any]) -> tuple[Dataset, Split]:

@@ -81,7 +81,7 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
     from mtrec.distributed import devices
     from mtrec.jobs import interrupts, resume
     from mtrec.jobs.ending import ending
-    from mtrec.jobs.load import load
+    from mtrec.jobs.load import check_labels, load
     from mtrec.tracking import run_data, run_dir, ui
     from mtrec.tracking.whole import write_text
 
@@ -92,6 +92,7 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
         # A job that is refused for its data leaves MLflow and an earlier job's files as they were.
         with progress.stage("data", unit="rows"), devices.visible(_gpus(config.cluster)):
             dataset, parts = load(config.data)
+            check_labels(config, dataset)
             if found.anew:
                 resume.discard(directory)
             # First: it is what makes a directory a job's.

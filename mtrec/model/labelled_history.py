@@ -39,12 +39,8 @@ class LabelledHistory(keras.layers.Layer):
         Raises:
             UserError: If the interactions lack the label.
         """
-        if self.label not in dataset.labels:
-            raise UserError(
-                f"`{named_by}.label` must be a label of the interactions "
-                f"({', '.join(dataset.labels)}); got {self.label}."
-            )
-        labels, items = (np.asarray(dataset.interactions[n])[fit] for n in (self.label, "item"))
+        labels = dataset.label(self.label, named_by=f"{named_by}.label")[fit]
+        items = np.asarray(dataset.interactions["item"])[fit]
         known = np.isfinite(labels)
         mean = float(labels[known].mean(dtype=np.float64)) if known.any() else 0.0
         rows = dataset.num_items + 1

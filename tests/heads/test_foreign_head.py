@@ -45,7 +45,7 @@ class Taste(mtrec.Head):
         pass
 
     def taken(self, dataset, *, name):
-        return self.labels(dataset, "rating", name) >= 3
+        return dataset.label("rating", named_by=name) >= 3
 
     def embed(self, representation):
         return 2 * representation

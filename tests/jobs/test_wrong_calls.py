@@ -391,6 +391,12 @@ def test_on_ray_too_parts_are_made_before_data_is_read(call, cluster):
     assert_refused(call(words), "model.query.dim must be" if cluster == "ray_local" else "running")
 
 
+def test_on_ray_a_label_that_is_not_there_is_missed_before_workers_start(call, monkeypatch):
+    monkeypatch.setattr("mtrec.jobs.main_job.train", None)
+    words = "launch cluster=ray_local data=synthetic task.heads.rating.label=clicked"
+    assert_refused(call(words), "task.heads.rating.label must be a label of the interactions (ra")
+
+
 @pytest.mark.parametrize(("words", "sentence"), JOBS, ids=[words for words, _ in JOBS])
 def test_what_no_part_shows_before_data_is_read_ends_a_job_in_a_sentence(
     call, place, tmp_path, words, sentence
