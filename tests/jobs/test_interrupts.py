@@ -50,6 +50,28 @@ with interrupts.heard():
         assert process.returncode == 128 + number
 
 
+def test_a_signal_that_comes_where_nothing_can_be_raised_comes_again_without_a_trace():
+    program = """
+import os, signal, sys, time
+from mtrec.jobs import interrupts
+
+class Object:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+with interrupts.heard():
+    made = Object()
+    del made
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        time.sleep(0.5)  # as what ends by itself is not ended as by a second signal
+        sys.exit(128 + interrupts.asked())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGTERM, b"")
+
+
 def test_a_status_is_kept_where_what_python_executes_was_interrupted(tmp_path):
     # As the code of a dataclass is; a module that is run then ends by SIGINT, says Python.
     program = """
