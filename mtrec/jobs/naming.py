@@ -13,12 +13,13 @@ def run_name(task: str, seed: int, overrides: Sequence[str]) -> str:
     """The task, what the command overrode, and the seed: `joint rating=0.5 seed 3`.
 
     An override is told by the last part of its key, or two where others read alike; those of the
-    training come last, because a column of names is narrow.
+    training, and the experiment that neighbours share, come last, because a column of names is
+    narrow.
     """
     told = [given.lstrip("+") for given in overrides]
     told = sorted(
         (given for given in told if not _UNTOLD.fullmatch(given)),
-        key=lambda given: given.startswith("train."),
+        key=lambda given: given.startswith(("train.", "experiment=")),
     )
     alike = Counter(_shortened(given, 1).partition("=")[0] for given in told)
     short = [

@@ -14,6 +14,7 @@ from mtrec.jobs.naming import run_name
             ["train.epochs=4", "balance=famo", "data=table", "data.interactions=/a/b.csv"],
             "joint balance=famo epochs=4 seed 3",
         ),
+        (["+experiment=smoke", "balance=famo"], "joint balance=famo experiment=smoke seed 3"),
         (["tracking.uri=http://x", "hydra.run.dir=/tmp/a", "train.resume=/b"], "joint seed 3"),
         (["data.split.kind=fold", "model/pooling=mean"], "joint kind=fold pooling=mean seed 3"),
         (
