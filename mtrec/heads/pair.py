@@ -18,6 +18,7 @@ from mtrec.heads.given import Given
 from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.heads.moving_biases import MovingBiases
 from mtrec.heads.pairs import Judged, Learnt, Told
+from mtrec.heads.row_products import product, row_sum
 
 # Interactions that are measured at a time.
 ROWS_AT_ONCE = 65_536
@@ -241,8 +242,8 @@ class PairHead(Head):
         if pair is not None:
             q = tf.add_n([q, pair[:, : self.dim]])
             outputs.append(pair[:, self.dim :])
-        products = tf.reshape(p * q, [tf.shape(p)[0], self.members, -1])
-        outputs.append(tf.reduce_sum(products, axis=-1))
+        members = [-1, self.members, p.shape[1] // self.members]
+        outputs.append(row_sum(tf.reshape(product(p, q), members)))
         if self.mlp:
             hidden = tf.concat([p, q, p * q], axis=-1)
             for layer in self.mlp:
@@ -276,11 +277,11 @@ class PairHead(Head):
         timeless = self.moving is None or isinstance(pairs.time, tuple)
         biases = self.biases(users, pairs.items, None if timeless else pairs.time)
         squares = tf.add_n([tf.square(p), tf.square(q)])
-        size = tf.add_n([biases[2][:, 0], tf.reduce_sum(squares, axis=-1) / self.members])
+        size = tf.add_n([biases[2][:, 0], row_sum(squares) / self.members])
         pair = None
         if self.pair:
             pair = self.pair(pairs)
-            size += tf.reduce_sum(tf.square(pair), axis=-1) / self.members
+            size += row_sum(tf.square(pair)) / self.members
         own = Told(self.output(p, q, *biases[:2], pair), p * q, self.l2 * size)
         if not self.given:
             return own
@@ -312,7 +313,7 @@ class PairHead(Head):
         )
         known = tf.math.is_finite(learnt.label)
         label = tf.where(known, learnt.label, 0.0)[:, tf.newaxis]
-        error = tf.reduce_mean(self.error(told.output, label, batch), axis=-1)
+        error = row_sum(self.error(told.output, label, batch)) / self.members
         return tf.add_n([error, told.cost]), learnt.weight * tf.cast(known, tf.float32)
 
     def measure(
