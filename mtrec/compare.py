@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtrec.config import CompareConfig
+from mtrec.errors import UserError
 from mtrec.jobs.command import command
 from mtrec.reports.groups import Group, Section, best, find, sections
 
@@ -28,6 +29,7 @@ def main(config: CompareConfig) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=True, width=200)
     parts = sections(finished.finished_runs(config.experiment, uri=config.tracking.uri))
+    check_metrics([group for part in parts for group in part.groups], config.metrics)
     users, pages = users_of(config.tracking.uri), {}
     for part, baseline in zip(parts, baselines(parts, config.baseline), strict=True):
         if part.name:
@@ -43,6 +45,22 @@ def main(config: CompareConfig) -> None:
         pages[part.name] = found
     for path in write(pages, config):
         console.print(f"report: {path}")
+
+
+def check_metrics(groups: Sequence[Group], metrics: Sequence[str]) -> None:
+    """Refuses metrics of which no run has any.
+
+    Raises:
+        UserError: Naming those of the test part that there are.
+    """
+    if any(group.mean(metric) is not None for group in groups for metric in metrics):
+        return
+    there = {name for group in groups for run in group.runs for name in run.metrics}
+    named = ", ".join(sorted(name for name in there if name.startswith("test/")))
+    raise UserError(
+        f"metrics must name one at least that a run has ({named or 'none of the test part'}); got "
+        f"{', '.join(metrics) or 'none'}. Correct it."
+    )
 
 
 def baselines(parts: Sequence[Section], name: str | None) -> list[Group]:
@@ -147,7 +165,13 @@ def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
     from mtrec.tracking import mlflow_run, ui
 
     directory = Path(config.output)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"output must be a directory that can be made; {directory} cannot ({error.strerror}). "
+            "Set output to another."
+        ) from error
     tracker = mlflow_run.tracker(uri=config.tracking.uri, run_dir=directory, run_id=None)
     tracker.begin(
         experiment=config.experiment,

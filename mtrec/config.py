@@ -156,6 +156,7 @@ class ClusterConfig:
         if self.kind not in ("local", "ray"):
             raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
         require("cluster.num_workers", self.num_workers, least=1)
+        require("cluster.schedule_timeout_s", self.schedule_timeout_s, least=0)
         require("cluster.health_timeout_s", self.health_timeout_s, above=0)
         require("cluster.cpus_per_worker", self.cpus_per_worker, above=0)
         require("cluster.max_failures", self.max_failures, least=0)
@@ -266,6 +267,8 @@ class RecommendConfig:
     tracking: StoreConfig
 
     def __post_init__(self) -> None:
+        if not self.user_id:
+            raise UserError("user_id must be an id; got nothing. Write user_id=new for no user's.")
         require("k", self.k, least=1)
 
 

@@ -1,8 +1,10 @@
 """Runs are grouped by what they were told, and compared over seeds."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from mtrec.compare import baselines, cell
+from mtrec.compare import baselines, cell, check_metrics, write
 from mtrec.errors import UserError
 from mtrec.reports.groups import find, grouped, sections
 from mtrec.tracking.finished import TrackedRun
@@ -128,6 +130,22 @@ def test_a_baseline_that_is_not_there_is_refused_with_those_that_are():
     assert find(groups, "train.epochs=6") is groups[1]
     with pytest.raises(UserError, match=r"one of: train\.epochs=3; train\.epochs=6\. Got x"):
         find(groups, "x")
+
+
+def test_metrics_that_no_run_has_are_refused_with_those_that_there_are():
+    groups = grouped([run(1, rmse=1.0)])
+    check_metrics(groups, ["test/retrieval/mrr", RMSE])
+    with pytest.raises(UserError, match=r"a run has \(.*test/rating/rmse.*\); got test/foo\."):
+        check_metrics(groups, ["test/foo"])
+    with pytest.raises(UserError, match="got none"):
+        check_metrics(groups, [])
+
+
+def test_a_place_where_no_page_can_be_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    config = SimpleNamespace(output=str(tmp_path / "file" / "x"))
+    with pytest.raises(UserError, match="output must be a directory that can be made"):
+        write({"": None}, config)
 
 
 def found_in(runs):

@@ -252,10 +252,12 @@ def with_unknown(column: Any) -> Any:
 
 
 def first_text(values: Texts) -> str:
-    """Where the first value stands that is no number, if most are numbers."""
+    """Where the first value stands that is no number, if most are; or that all are empty."""
     import pyarrow.compute as pc
 
     filled = pc.utf8_trim_whitespace(values.arrow())
+    if not pc.any(pc.not_equal(filled, "")).as_py():
+        return ", and is empty in every row"
     number = pc.match_substring_regex(filled, r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
     odd = pc.and_(pc.invert(number), pc.not_equal(filled, "")).to_numpy(zero_copy_only=False)
     if odd.sum() > len(odd) / 2:

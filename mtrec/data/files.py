@@ -270,7 +270,8 @@ def _among(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     import pyarrow as pa
 
     if len(set(names)) < len(names):
-        raise pa.ArrowInvalid("two of its columns have one name")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise pa.ArrowInvalid(f"two of its columns have one name, {twice!r}")
     return [name for name in names if columns is None or name in columns]
 
 

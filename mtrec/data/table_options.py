@@ -11,12 +11,18 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Refuses options, by name, that no file would go with.
 
     Raises:
-        UserError: They name a column for two uses of which one excludes the other.
+        UserError: They name a column for two uses of which one excludes the other, or labels would
+            have nothing between them.
     """
     if options["user_key"] == options["item_key"]:
         raise UserError(
             f"`user_key` and `item_key` must name two columns; got {options['user_key']!r} for "
             "both. Correct one of them."
+        )
+    if not options["bag_separator"]:
+        raise UserError(
+            "`bag_separator` must be what stands between two labels; got nothing. "
+            "Set `bag_separator`='|'."
         )
     for name in (*Dataset.KEYS, "rating"):
         if name in options["labels"]:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mtrec import imported_at
-from mtrec.errors import UserError
 from mtrec.jobs import interrupts
 
 _asked_before = False
@@ -105,8 +104,7 @@ def _run(function: Callable[[Any], Any], config_name: str, folder: str, typed: b
         begun = True
         # Caught here, or Hydra would say several lines about it.
         with _one_sentence(within=HydraConfig.get().mode):
-            if missing := sorted(OmegaConf.missing_keys(config)):
-                raise UserError(f"{missing[0]} must be given: pass {missing[0]}=...")
+            mistakes.refuse_missing(config)
             return function(OmegaConf.to_object(config) if typed else config)
 
     run = hydra.main(

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 
 from mtrec.config import conf_directory
 from mtrec.errors import UserError, said
-from mtrec.jobs.mistakes import mistake_in
+from mtrec.jobs.mistakes import mistake_in, refuse_missing
 from mtrec.jobs.schema import register
 from mtrec.libraries import quiet_libraries
 
@@ -25,7 +25,7 @@ def composed(overrides: Sequence[str], directory: Path) -> Iterator[DictConfig]:
         directory: The run directory.
 
     Raises:
-        UserError: If an override is none.
+        UserError: If an override is none, or one is missing that must be given.
     """
     quiet_libraries()
     register()
@@ -40,6 +40,7 @@ def composed(overrides: Sequence[str], directory: Path) -> Iterator[DictConfig]:
         with open_dict(found):
             del found["hydra"]
         try:
+            refuse_missing(found)
             yield found
         finally:
             HydraConfig.instance().cfg = None

@@ -13,7 +13,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -49,6 +49,16 @@ def refuse_flags(arguments: Sequence[str]) -> None:
         raise UserError("--resolve must stand beside --cfg; got it alone. Write --cfg job too.")
 
 
+def refuse_missing(config: DictConfig) -> None:
+    """Raises where an option that has no default was not given.
+
+    Raises:
+        UserError: Naming it.
+    """
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{missing[0]} must be given: pass {missing[0]}=...")
+
+
 _SEE = "--help lists what there is."
 
 
@@ -68,6 +78,13 @@ def mistake_in(error: BaseException, overrides: Sequence[str]) -> UserError | No
         if sentence:
             return UserError(sentence)
     if isinstance(chain[0], HydraException | OmegaConfBaseException):
+        # What was taken away is missed wherever it is needed first.
+        for override in overrides:
+            if override.startswith("~"):
+                return UserError(
+                    "what ~ takes away must be what a job can do without; got "
+                    f"{override}. Leave it out."
+                )
         return UserError(f"{_one_line(chain[0])}. {_SEE}")
     return None
 

@@ -55,7 +55,9 @@ def fit(
         raise UserError(f"`overrides` must be a list; got {overrides}. Write [{overrides!r}].")
     place = Path(directory or f"outputs/{datetime.now():%Y-%m-%d/%H-%M-%S}").resolve()
     frames = {"interactions": interactions, "items": items, "users": users}
-    tables = {name: _table(name, frame) for name, frame in frames.items() if frame is not None}
+    # Of the three, interactions alone must be there.
+    there = {n: frame for n, frame in frames.items() if n == "interactions" or frame is not None}
+    tables = {name: _table(name, frame) for name, frame in there.items()}
     files = _written(tables)
     given = [_override(name, value) for name, value in (files | columns).items()]
     asked = ["data=table", *given, "train.resume=never", f"hydra.run.dir={place}", *overrides]

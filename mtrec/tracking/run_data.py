@@ -66,7 +66,7 @@ def read(directory: Path) -> tuple[Dataset, Split]:
     if dataset is None or parts is None:
         raise UserError(
             f"{place} must hold the data that the run was trained on, and is missing or damaged. "
-            "Run the job again."
+            "Run the job again in another hydra.run.dir."
         )
     return dataset, parts
 

@@ -116,7 +116,8 @@ def load_config(directory: Path, *, trusted: Sequence[str] = ()) -> Config:
     """
     if not is_run(directory):
         raise UserError(
-            f"{directory / CONFIG} must be as a job wrote it, and is not. Run the job again."
+            f"{directory / CONFIG} must be as a job wrote it, and is not. "
+            "Run the job again in another hydra.run.dir."
         )
     saved = cast(DictConfig, OmegaConf.load(directory / CONFIG))
     try:
@@ -128,7 +129,7 @@ def load_config(directory: Path, *, trusted: Sequence[str] = ()) -> Config:
     except (OmegaConfBaseException, TypeError) as error:
         raise UserError(
             f"{directory / CONFIG} must be as a job wrote it, and is not: {first_line(error)}. "
-            "Run the job again."
+            "Run the job again in another hydra.run.dir."
         ) from error
 
 

@@ -148,11 +148,14 @@ def read_selected(directory: Path, **parts: Sequence[keras.Variable]) -> None:
     if not is_selected(directory):
         raise UserError(
             f"{directory} must hold a selected checkpoint, and holds none: training did not "
-            "finish there. Run the job again."
+            "finish there. Run the job again in another hydra.run.dir."
         )
     path = directory / (directory / SELECTED).read_text().strip()
     if _whole(path) is None:
-        raise UserError(f"The selected checkpoint {path} is damaged. Run the job again.")
+        raise UserError(
+            f"The selected checkpoint {path} is damaged. Run the job again in another "
+            "hydra.run.dir."
+        )
     _read(path, parts).assert_existing_objects_matched().expect_partial()
 
 

@@ -60,6 +60,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory):
             r"`directory` must be one that can be made; got /proc/x",
         ),
         (rated()["rating"], {}, "interactions must be a"),
+        (None, {}, "interactions must be a data frame of pandas or Polars or a table"),
+        (rated(), {"overrides": ["cluster=ray_address"]}, r"cluster\.address must be given"),
         (pd.concat([rated(), rated()], axis=1), {}, "got: Duplicate column names found"),
         (rated().astype({"rating": object}).replace(5.0, "good"), {}, "got: .*Could not convert"),
     ],

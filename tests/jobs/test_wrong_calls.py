@@ -114,6 +114,9 @@ GRAMMAR = [
     ("launch +experiment=smoke +experiment=search", "experiment must be chosen once"),
     ("launch train.epochs=1,2", "several values are for a sweep; got train.epochs=1,2"),
     ("launch +train.epochs=3", "train.epochs is there already"),
+    ("launch ~train", "what ~ takes away must be what a job can do without; got ~train. Leave it"),
+    ("launch ~task.heads", "what ~ takes away must be what a job can do without; got ~task.heads"),
+    ("launch ~seed", "what ~ takes away must be what a job can do without; got ~seed"),
     ("launch ~train.foo", "what ~ takes away must be there, and train.foo is not"),
     ("launch ~index.bar=3", "what ~ takes away must be there, and index.bar is not"),
     ("launch --no-such", "there is no flag: --no-such"),
@@ -143,6 +146,7 @@ KINDS = [
     ("launch data=table", "data.interactions must be given: pass data.interactions=..."),
     ("launch cluster=ray_address", "cluster.address must be given: pass cluster.address=..."),
     ("recommend", "user_id must be given: pass user_id=..."),
+    ("recommend user_id=", "user_id must be an id; got nothing. Write user_id=new"),
     ("recommend user_id=3 k=0", "k must be at least 1; got 0"),
     ("recommend user_id=3 history=50", "history must be a list; got 50. Write history=[50]."),
     (
@@ -196,6 +200,10 @@ VALUES = [
     ("launch task=rating index=scann", "index must be left out where no head retrieves"),
     ("launch tracking.uri=folder", "tracking.uri must start with one of sqlite"),
     ("launch tracking.experiment=", "tracking.experiment must be a name; got nothing."),
+    (
+        "launch cluster=ray_local cluster.schedule_timeout_s=-1",
+        "cluster.schedule_timeout_s must be at least 0",
+    ),
     ("launch cluster=ray_local cluster.max_failures=-1", "cluster.max_failures must be at least 0"),
     ("launch cluster=ray_local cluster.cpus_per_worker=0", "cluster.cpus_per_worker must be above"),
     (
@@ -296,7 +304,12 @@ DATA = [
     ("data.interactions=log.csv data.user_columns=[rating]", "got 'rating' in both"),
     ("data.interactions=log.csv data.labels=[x] data.item_columns=[x]", "must not name what"),
     ("data.interactions=log.csv data.items=structs.parquet", "'size' of data.items must hold text"),
-    ("data.interactions=twice.csv", "two of its columns have one name"),
+    ("data.interactions=twice.csv", "two of its columns have one name, 'rating'"),
+    (
+        "data.interactions=log.csv data.items=bags.csv data.bag_columns=[genres] "
+        "data.bag_separator=",
+        "data.bag_separator must be what stands between two labels; got nothing.",
+    ),
     ("data.interactions=word.csv", "got 'good' in row 10 of word.csv"),
     ("data.interactions=wide_letters.csv", "data.interactions must be a CSV file in UTF-8"),
     ("data.interactions=folder", "got 'good' in row 31 of"),

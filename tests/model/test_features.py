@@ -285,6 +285,11 @@ def test_seeds_differ_by_name_and_by_seed():
     ("feature", "values", "named"),
     [
         (Numeric(column="x"), np.array(["", "a"]), "of numbers, one value a row; 'x' holds text"),
+        (
+            Numeric(column="x"),
+            held(np.array(["", " "])),
+            "'x' holds text, and is empty in every row",
+        ),
         (Bucketized(column="x", bins=3), np.array([["", "a"]]), r"several values a row \(text\)"),
         (Timestamp(column="x"), np.array(["2020"]), "a column of numbers"),
         (Text(column="x", max_words=2, min_count=1), np.zeros(2), "of text.*'x' holds numbers"),

@@ -93,7 +93,7 @@ def test_what_an_interpolation_makes_of_a_text_is_checked_too(tmp_path):
 @pytest.mark.parametrize("text", ["a: [", "garbage", "train: 3"])
 def test_a_config_that_no_job_wrote_is_refused_with_a_sentence(text, tmp_path):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UserError, match="must be as a job wrote it"):
+    with pytest.raises(UserError, match=r"must be as a job wrote it.*in another hydra\.run\.dir"):
         run_dir.load_config(tmp_path)
 
 

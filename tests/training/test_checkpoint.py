@@ -165,7 +165,9 @@ def test_a_damaged_selected_checkpoint_is_refused(saved):
     _, checkpoints = fresh(saved)
     checkpoints.select(2)
     flip(saved / "step-00000002" / "weights.data-00000-of-00001")
-    with pytest.raises(UserError, match=r"step-00000002 is damaged"):
+    with pytest.raises(
+        UserError, match=r"step-00000002 is damaged\. Run the job again in another hydra"
+    ):
         read_selected(saved, model=variables([0.0, 0.0], 0.0))
 
 
