@@ -85,18 +85,26 @@ answer(play, device="CPU")
     ]
 
 
-def test_what_was_found_is_a_table_and_stays_when_other_rows_are_measured(tmp_path):
+def test_what_was_found_is_a_table_and_stays_when_other_cases_are_measured(tmp_path):
     case = Case("some", "query", [Contestant("mtrec", "x", {}), Contestant("NumPy", "x", {})], 3)
     about = {"device": "CPU"}
     played = {
         "mtrec": Played([1.0, 2.0, 4.0], [2.0, 2.0, 2.0], {}, about),
         "NumPy": Played([3.0, 4.0, 8.0], [4000.0, 4000.0, 4000.0], {}, about),
     }
-    record = results.as_record(case, played, ["A sentence."])
-    found = {"index": {"machine": results.machine(), "size": {}, "cases": [record]}}
-    results.save(found, tmp_path)
-    assert results.load(tmp_path)["index"]["cases"] == [record]
+    how = {"machine": results.machine() | {"load": 1.5}, "size": {"queries": 2}}
+    record = results.as_record(case, played, ["A sentence."], **how)
+    results.save({"index": [record]}, tmp_path)
+    assert results.load(tmp_path) == {"index": [record]}
+    later = record | {"name": "other", "machine": how["machine"] | {"load": 2.5}}
+    cases = results.replaced(results.replaced([record], later), later)
+    assert cases == [record, later]
+    results.save({"index": cases}, tmp_path)
     text = (tmp_path / results.TABLE).read_text()
+    # Each machine is told before the cases that it ran.
+    marks = ("load 1.5 ", "| some |", "load 2.5 ", "| other |")
+    places = [text.index(mark) for mark in marks]
+    assert places == sorted(places)
     # Ratios round by round: 3, 2 and 2.
     assert "| NumPy | CPU | 4 µs (3 µs to 8 µs) | 4 ms (4 ms to 4 ms) | 2 (2 to 3) |" in text
     assert "A sentence." in text
