@@ -31,7 +31,7 @@ def main(config: BenchmarkConfig) -> None:
         how = {"machine": machine, "size": config.size[row]}
         with tempfile.TemporaryDirectory(prefix="mtrec_benchmark_") as scratch:
             cases = ROWS[row](config.size[row], Path(scratch), config.seed, config.rounds)
-            for case in cases:
+            for case in (each.of(config.peers) for each in cases):
                 print(f"\n{row}: {case.name}", flush=True)
                 record = results.as_record(case, *_played(case, config), **how)
                 print(results.table(record), flush=True)

@@ -68,8 +68,13 @@ def as_record(
 
 
 def replaced(cases: Sequence[Record], record: Record) -> list[Record]:
-    """The cases of a row with this one at the end, and none other of its name."""
-    return [*(case for case in cases if case["name"] != record["name"]), record]
+    """The cases of a row with this one at the end, in place of what fewer or as many played."""
+
+    def stays(case: Record) -> bool:
+        others = case["contestants"].keys() - record["contestants"].keys()
+        return case["name"] != record["name"] or bool(others)
+
+    return [*filter(stays, cases), record]
 
 
 def table(record: Mapping[str, Any]) -> str:

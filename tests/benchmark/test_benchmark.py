@@ -85,6 +85,28 @@ answer(play, device="CPU")
     ]
 
 
+def test_a_peer_that_is_left_out_does_not_play_and_takes_no_memory():
+    ours = Contestant("mtrec", "x", {}, gib=2)
+    case = Case("some", "step", [ours, Contestant("TFRS", "x", {}, "tfrs", 3)], rounds=1)
+    config = composed("~peers.tfrs", name="benchmark", folder="benchmark")
+    assert "torch" in config.peers
+    assert case.gib == case.of(["tfrs"]).gib == 5
+    left = case.of(config.peers)
+    assert [one.name for one in left.contestants] == ["mtrec"]
+    assert left.gib == 2
+
+
+def test_a_step_says_that_all_scores_of_a_large_batch_take_memory(tmp_path):
+    size = {"batches": [64, 256], "tasks": ["softmax"], "rows": 100, "ids": "zipf", "steps": 1}
+    small, large = (
+        {one.name: one.gib for one in case.contestants} for case in rows.step(size, tmp_path, 1, 1)
+    )
+    # TFRS was seen to take 11.8 GiB with 16,384 rows, whose scores are one.
+    scores = 4 * (256**2 - 64**2) / 2**30
+    assert large["TFRS"] - small["TFRS"] == pytest.approx(12 * scores)
+    assert large["mtrec"] == small["mtrec"]
+
+
 def test_what_was_found_is_a_table_and_stays_when_other_cases_are_measured(tmp_path):
     case = Case("some", "query", [Contestant("mtrec", "x", {}), Contestant("NumPy", "x", {})], 3)
     about = {"device": "CPU"}
@@ -99,6 +121,9 @@ def test_what_was_found_is_a_table_and_stays_when_other_cases_are_measured(tmp_p
     later = record | {"name": "other", "machine": how["machine"] | {"load": 2.5}}
     cases = results.replaced(results.replaced([record], later), later)
     assert cases == [record, later]
+    alone = record | {"contestants": {"mtrec": {}}}
+    assert results.replaced([record], alone) == [record, alone]
+    assert results.replaced([alone, later], record) == [later, record]
     results.save({"index": cases}, tmp_path)
     text = (tmp_path / results.TABLE).read_text()
     # Each machine is told before the cases that it ran.
