@@ -40,7 +40,7 @@ def step(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Itera
                         "PyTorch", "torch_step", given, "torch", _GIB + 3.5 * tables + 4 * scores
                     ),
                     Contestant(
-                        "TFRS", "tfrs_step", given, "tfrs", _GIB + 2.5 * tables + 12 * scores
+                        "TFRS", "tfrs_step", given, "tfrs", _GIB + 2.5 * tables + 16 * scores
                     ),
                     Contestant(
                         "Keras Recommenders",

@@ -101,9 +101,9 @@ def test_a_step_says_that_all_scores_of_a_large_batch_take_memory(tmp_path):
     small, large = (
         {one.name: one.gib for one in case.contestants} for case in rows.step(size, tmp_path, 1, 1)
     )
-    # TFRS was seen to take 11.8 GiB with 16,384 rows, whose scores are one.
+    # TFRS was seen to take more than 15 GiB with 16,384 rows, whose scores are one.
     scores = 4 * (256**2 - 64**2) / 2**30
-    assert large["TFRS"] - small["TFRS"] == pytest.approx(12 * scores)
+    assert large["TFRS"] - small["TFRS"] == pytest.approx(16 * scores)
     assert large["mtrec"] == small["mtrec"]
 
 
