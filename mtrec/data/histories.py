@@ -77,6 +77,23 @@ class Histories:
         first = np.cumsum(counts) - counts
         return np.arange(len(owners)) + np.repeat(starts - first, counts), owners.astype(np.int32)
 
+    def first_places(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Where a user's entries first have an item, from 0 on; beyond all where they have not.
+
+        Args:
+            users: User rows, `[N]`.
+            items: Item rows, `[N]`.
+        """
+        distinct, owner = np.unique(users, return_inverse=True)
+        entries, owners = self.entries(distinct)
+        width = max(self.items.max(initial=0), items.max(initial=0)) + np.int64(1)
+        had, asked = owners * width + self.items[entries], owner * width + items
+        oldest_first = np.argsort(had, kind="stable")
+        ordered = np.append(had[oldest_first], -1)
+        at = np.searchsorted(ordered[:-1], asked)
+        places = np.append(entries[oldest_first], 0)[at] - self.offsets[users]
+        return np.where(ordered[at] == asked, places, len(self.items))
+
 
 def _ascending(values: np.ndarray, then: np.ndarray | None = None) -> bool:
     """Whether no value is below the one before it, nor, among equal ones, that of `then`."""

@@ -12,6 +12,8 @@ from mtrec.errors import UserError
 
 # The most levels of what is a rating by its values alone.
 _MOST_LEVELS = 11
+# The largest share of zeros of what is an amount by its values alone.
+_MOST_ZEROS = 0.9
 
 
 class Label(NamedTuple):
@@ -118,6 +120,9 @@ def _head(column: Profile, *, named: bool, unsure: list[str]) -> str | None:
     if not named:
         if not _is_skewed(values):
             unsure.append(f"{name} was left out: neither a rating nor an amount, as it seems.")
+            return None
+        if (share := np.mean(values == 0)) > _MOST_ZEROS:
+            unsure.append(f"{name} was left out: {share:.0%} of the rows have none of it.")
             return None
         unsure.append(f"{name} is an amount, by its values alone.")
     if values.min() < 0:

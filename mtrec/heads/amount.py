@@ -12,6 +12,7 @@ from mtrec.errors import UserError
 from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, Report
 from mtrec.heads.pair import PairHead, sliced
+from mtrec.heads.row_products import squared_error
 from mtrec.heads.tally import PerUser, Tally
 
 
@@ -35,7 +36,7 @@ class Amount(PairHead):
 
     def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """The squared error of the logarithm."""
-        return tf.square(output - tf.math.log1p(label))
+        return squared_error(output, tf.math.log1p(label))
 
     def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
         """The amount, in the units of the label, from 0 to the highest in training."""

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.distributed.weights import seed_for
+from mtrec.heads.row_products import dot
 
 # How far the vectors of a query lie apart at the start, relative to their length.
 SPREAD = 0.1
@@ -104,7 +105,7 @@ def score_all_in_numpy(query: np.ndarray, candidate: np.ndarray, out: np.ndarray
 def score_pairs(query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
     """Scores of pairs, `[N]`, of a query `[N, D]` or `[N, K, D]` and a candidate `[N, D]`."""
     if len(query.shape) == 2:
-        return tf.reduce_sum(query * candidate, axis=-1)
+        return dot(query, candidate)
     return tf.reduce_max(tf.reduce_sum(query * candidate[:, tf.newaxis], axis=-1), axis=1)
 
 

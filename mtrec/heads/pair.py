@@ -18,6 +18,7 @@ from mtrec.heads.given import Given
 from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.heads.moving_biases import MovingBiases
 from mtrec.heads.pairs import Judged, Learnt, Told
+from mtrec.heads.row_products import product, row_sum
 
 # Interactions that are measured at a time.
 ROWS_AT_ONCE = 65_536
@@ -213,7 +214,7 @@ class PairHead(Head):
             time: Seconds since 1970, `[N]`, 0 where there is none; None for the end of training.
         """
         user, item = self.user_bias(users), self.item_bias(items)
-        size = user**2 + item**2
+        size = tf.add_n([tf.square(user), tf.square(item)])
         if self.moving is None:
             return user, item, size
         drift, of_bin, moved = self.moving(users, items, time)
@@ -236,20 +237,21 @@ class PairHead(Head):
             item_bias: Biases of items, `[N, 1]`.
             pair: What the features of pairs tell, `[N, D + E]`; None without any.
         """
-        output = self.start + user_bias + item_bias
+        # Sums of what has one shape are of `tf.add_n`: its gradient asks no shape at run time.
+        outputs = []
         if pair is not None:
-            q += pair[:, : self.dim]
-            output += pair[:, self.dim :]
-        products = tf.reshape(p * q, [tf.shape(p)[0], self.members, -1])
-        output += tf.reduce_sum(products, axis=-1)
+            q = tf.add_n([q, pair[:, : self.dim]])
+            outputs.append(pair[:, self.dim :])
+        members = [-1, self.members, p.shape[1] // self.members]
+        outputs.append(row_sum(tf.reshape(product(p, q), members)))
         if self.mlp:
             hidden = tf.concat([p, q, p * q], axis=-1)
             for layer in self.mlp:
                 hidden = layer(hidden)
-            output += hidden
+            outputs.append(hidden)
         if self.cross:
-            output += self.cross(p, q)
-        return output
+            outputs.append(self.cross(p, q))
+        return tf.add_n([user_bias, item_bias]) + self.start + tf.add_n(outputs)
 
     def score_pairs(
         self, query: tf.Tensor, candidate: tf.Tensor, pairs: PairInputs, *, name: str
@@ -274,11 +276,12 @@ class PairHead(Head):
         users = tf.gather(pairs.queries.users, pairs.query)
         timeless = self.moving is None or isinstance(pairs.time, tuple)
         biases = self.biases(users, pairs.items, None if timeless else pairs.time)
-        size = biases[2][:, 0] + tf.reduce_sum(p * p + q * q, axis=-1) / self.members
+        squares = tf.add_n([tf.square(p), tf.square(q)])
+        size = tf.add_n([biases[2][:, 0], row_sum(squares) / self.members])
         pair = None
         if self.pair:
             pair = self.pair(pairs)
-            size += tf.reduce_sum(pair * pair, axis=-1) / self.members
+            size += row_sum(tf.square(pair)) / self.members
         own = Told(self.output(p, q, *biases[:2], pair), p * q, self.l2 * size)
         if not self.given:
             return own
@@ -310,8 +313,8 @@ class PairHead(Head):
         )
         known = tf.math.is_finite(learnt.label)
         label = tf.where(known, learnt.label, 0.0)[:, tf.newaxis]
-        error = tf.reduce_mean(self.error(told.output, label, batch), axis=-1)
-        return error + told.cost, learnt.weight * tf.cast(known, tf.float32)
+        error = row_sum(self.error(told.output, label, batch)) / self.members
+        return tf.add_n([error, told.cost]), learnt.weight * tf.cast(known, tf.float32)
 
     def measure(
         self, held_out: HeldOut, query: np.ndarray, candidate: np.ndarray, *, full: bool

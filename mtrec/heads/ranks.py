@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mtrec.data.marks import ascending
 from mtrec.heads import metrics
 from mtrec.heads.exact_search import rows_at_once, top_k
 from mtrec.heads.head import HeldOut
@@ -294,6 +295,6 @@ def _left_out(held_out: HeldOut, users: slice) -> list[np.ndarray]:
         return [np.zeros(0, np.int64)] * (users.stop - users.start)
     items, owners = held_out.own(users)
     width = held_out.dataset.num_items
-    pairs = np.unique(owners.astype(np.int64) * width + items - 1)
+    pairs = ascending(owners.astype(np.int64) * width + items - 1)
     ends = np.searchsorted(pairs, width * np.arange(1, users.stop - users.start))
     return np.split(pairs % width, ends)

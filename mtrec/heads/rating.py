@@ -11,6 +11,7 @@ from mtrec.data.inputs import Batch
 from mtrec.heads import metrics
 from mtrec.heads.head import HeldOut, Report
 from mtrec.heads.pair import PairHead, sliced
+from mtrec.heads.row_products import squared_error
 from mtrec.heads.tally import PerUser
 
 
@@ -29,7 +30,7 @@ class Rating(PairHead):
 
     def error(self, output: tf.Tensor, label: tf.Tensor, batch: Batch) -> tf.Tensor:
         """The squared error."""
-        return tf.square(output - label)
+        return squared_error(output, label)
 
     def served(self, output: tf.Tensor, users: tf.Tensor, *, name: str) -> dict[str, tf.Tensor]:
         """The output, within the scale."""

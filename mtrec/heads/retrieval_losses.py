@@ -11,6 +11,7 @@ from mtrec.errors import UserError, require
 from mtrec.heads.head import Examples
 from mtrec.heads.log_sum_exp import log_sum_exp
 from mtrec.heads.max_similarity import score_all, score_pairs
+from mtrec.heads.row_products import dot, weighted
 from mtrec.heads.score_blocks import BROUGHT, HAD, TARGET, Beside, in_blocks
 
 
@@ -127,29 +128,27 @@ class ImplicitSquared(RetrievalLoss):
         num_queries = tf.shape(query)[0]
         # A pool that is a sample stands for the catalogue: weight by 1 / P(in the pool).
         weight = tf.where(batch.pool.items > 0, tf.exp(-batch.pool.log_q), 0.0)
-        gramian = tf.matmul(pool, pool * weight[:, tf.newaxis], transpose_a=True)
+        gramian = tf.matmul(pool, weighted(pool, weight[:, tf.newaxis]), transpose_a=True)
         gramian = gramian if local else all_sum(gramian)
-        all_pairs = tf.reduce_sum(tf.matmul(query, gramian) * query, axis=-1)  # [Q]
+        all_pairs = [dot(tf.matmul(query, gramian), query)]  # [Q]
         # What the Gramian has too much: a query's targets and what it brought, which are in the
         # pool for certain and stand for themselves alone, and what its user has, which is nothing.
         score = _dots(query, examples.item, batch.rows.query, batch.rows.item)
         kind = batch.rows.kind
         surplus = tf.exp(-batch.rows.log_q) - tf.cast(kind != HAD, score.dtype)
         surplus = tf.where(kind > 0, surplus, 0.0)
-        all_pairs -= tf.math.unsorted_segment_sum(
-            surplus * tf.square(score), batch.rows.query, num_queries
-        )
+        surplus = weighted(tf.square(score), -surplus)
+        all_pairs.append(tf.math.unsorted_segment_sum(surplus, batch.rows.query, num_queries))
         own_query = tf.maximum(batch.own.query, 0)
         own_score = _dots(query, examples.item, own_query, batch.own.item)
         surplus = tf.exp(-batch.own.log_q) - batch.own.weight
         surplus = tf.where(batch.own.pool >= 0, surplus, 0.0)
-        all_pairs -= tf.math.unsorted_segment_sum(
-            surplus * tf.square(own_score), own_query, num_queries
-        )
+        surplus = weighted(tf.square(own_score), -surplus)
+        all_pairs.append(tf.math.unsorted_segment_sum(surplus, own_query, num_queries))
         rows = tf.math.unsorted_segment_sum(batch.rows.weight, batch.rows.query, num_queries)
-        all_pairs = tf.math.divide_no_nan(all_pairs, rows)
-        shared = tf.gather(all_pairs, batch.rows.query)
-        return tf.square(1.0 - score) + self.all_pairs_weight * shared
+        each = weighted(tf.add_n(all_pairs), tf.math.reciprocal_no_nan(rows))
+        shared = tf.gather(each, batch.rows.query)
+        return tf.add_n([tf.square(1.0 - score), self.all_pairs_weight * shared])
 
 
 def _whole(local: bool, *values: tf.Tensor) -> list[tf.Tensor]:

@@ -46,6 +46,12 @@ class _Open:
     now_began: float = 0.0
     now_at: float = 0.0
 
+    @property
+    def done(self) -> float:
+        """What its rate is of: its total, or what it has done of its unit."""
+        done, _, unit = self.now or (0.0, 0.0, self.stage.unit)
+        return self.stage.total or (done if unit == self.stage.unit else 0.0)
+
     def progress(self) -> str:
         """How far it has come, at what rate, and the time that is left of what it does now."""
         if self.now is None:
@@ -144,8 +150,7 @@ class Terminal:
             took = parents[-1].parts.setdefault(over.stage, took)
         took.rounds += 1
         took.seconds += over.own
-        done = over.now[0] if over.now and not over.stage.total else over.stage.total
-        took.total += done
+        took.total += over.done
         took.peak = max(took.peak, peak)
         if not (over.stage.part and parents):
             for stage, each in [(over.stage, took), *over.parts.items()]:

@@ -9,6 +9,7 @@ from mtrec.distributed.sharded_tables import make_table
 from mtrec.distributed.tables import NormalRows
 from mtrec.distributed.weights import seed_for, unnumbered
 from mtrec.errors import UserError
+from mtrec.heads.row_products import weighted
 
 
 class LabelledHistory(keras.layers.Layer):
@@ -81,7 +82,7 @@ class LabelledHistory(keras.layers.Layer):
         known = tf.math.is_finite(labels)
         mean = tf.gather(tf.gather(self.means.value, items), places)
         over = tf.where(known, labels - mean, 0.0)[:, tf.newaxis]
-        vectors = over * tf.gather(self.table(items), places)
+        vectors = weighted(tf.gather(self.table(items), places), over)
         total = tf.math.unsorted_segment_sum(vectors, owners, num_queries)
         count = tf.math.unsorted_segment_sum(tf.cast(known, tf.float32), owners, num_queries)
-        return total * tf.math.rsqrt(count + 1.0)[:, tf.newaxis]
+        return weighted(total, tf.math.rsqrt(count + 1.0)[:, tf.newaxis])

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from mtrec.distributed.weights import twin, unnumbered
 from mtrec.errors import UserError
+from mtrec.heads.row_products import weighted
 from mtrec.model.experts import dense
 
 
@@ -61,7 +62,8 @@ class Mean(Pooling):
 
     def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """See `Pooling`."""
-        return tf.math.divide_no_nan(*_sum_and_count(vectors, owners, num_queries))
+        total, count = _sum_and_count(vectors, owners, num_queries)
+        return weighted(total, tf.math.reciprocal_no_nan(count))
 
 
 class Sqrtn(Pooling):
@@ -70,7 +72,7 @@ class Sqrtn(Pooling):
     def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
         """See `Pooling`."""
         total, count = _sum_and_count(vectors, owners, num_queries)
-        return tf.math.divide_no_nan(total, tf.sqrt(count))
+        return weighted(total, tf.math.reciprocal_no_nan(tf.sqrt(count)))
 
 
 class Attention(Pooling):
@@ -172,7 +174,7 @@ class Transformer(Pooling):
             states = block(states, known)
         total = tf.reduce_sum(tf.where(known[..., tf.newaxis], states, 0.0), axis=1)
         count = tf.reduce_sum(tf.cast(known, states.dtype), axis=1, keepdims=True)
-        return tf.math.divide_no_nan(total, tf.sqrt(count))
+        return weighted(total, tf.math.reciprocal_no_nan(tf.sqrt(count)))
 
 
 def latest(

@@ -295,7 +295,7 @@ class Tower(keras.layers.Layer):
             output = self.projections[head](output)
         own = self._vectors(head, self.features.get(head, {}), rows, replaced, draw)
         own += labelled
-        output = output + tf.add_n(own) if own else output
+        output = tf.add_n([output, *own])
         if (vectors := self.vectors[head]) > 1:
             output = tf.reshape(output, [-1, vectors, output.shape[-1] // vectors])
         return output

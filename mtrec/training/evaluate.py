@@ -106,10 +106,7 @@ class Evaluator:
             counts = earlier((owners, histories.times), (users, times))
         if dataset.by_request:
             requests = (held_out[order[first]] + 1).astype(np.int32)
-        entries, owners = histories.entries(users, counts)
-        width = dataset.num_items + 1
-        pairs = owners.astype(np.int64) * width + histories.items[entries]
-        new = ~np.isin(owner.astype(np.int64) * width + item, pairs)
+        new = histories.first_places(user, item) >= counts[owner]
         self.held_out = HeldOut(
             users=users,
             counts=counts,

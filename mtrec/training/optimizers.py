@@ -200,9 +200,10 @@ class LazyAdam(TableOptimizer):
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam for dense weights, which makes the corrections of moments once for all weights.
+    """Keras' Adam for dense weights, in one kernel a weight.
 
-    A weight moves as under Keras' own, to the bit.
+    The corrections of both moments are made once for all weights. A weight moves as under Keras'
+    own, but for the rounding of float32.
     """
 
     def _backend_update_step(
@@ -217,15 +218,24 @@ class Adam(keras.optimizers.Adam):
     ) -> None:
         """Moves one weight by a learning rate that holds the corrections."""
         index = self._get_variable_index(variable)
-        first, second = self._momentums[index], self._velocities[index]
-        self.assign_add(first, (gradient - first.value) * (1 - self.beta_1))
-        self.assign_add(second, (tf.square(gradient) - second.value) * (1 - self.beta_2))
+        first, second = (of[index].value.handle for of in (self._momentums, self._velocities))
+        how = {
+            # The rate has the corrections.
+            "beta1_power": 0.0,
+            "beta2_power": 0.0,
+            "lr": learning_rate,
+            "beta1": self.beta_1,
+            "beta2": self.beta_2,
+            "epsilon": self.epsilon,
+            "grad": tf.convert_to_tensor(gradient),
+        }
         if self.amsgrad:
-            highest = self._velocity_hats[index]
-            self.assign(highest, tf.maximum(highest.value, second.value))
-            second = highest
-        delta = first.value * learning_rate / (tf.sqrt(second.value) + self.epsilon)
-        self.assign_sub(variable, delta)
+            highest = self._velocity_hats[index].value.handle
+            tf.raw_ops.ResourceApplyAdamWithAmsgrad(
+                var=variable.handle, m=first, v=second, vhat=highest, **how
+            )
+        else:
+            tf.raw_ops.ResourceApplyAdam(var=variable.handle, m=first, v=second, **how)
 
 
 def sum_by_row(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor]:

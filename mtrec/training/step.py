@@ -19,6 +19,7 @@ from mtrec.distributed.strategy import all_sum
 from mtrec.distributed.tables import TABLE, tables_of
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
+from mtrec.heads.row_products import masked_sum
 from mtrec.model.recommender import Recommender
 from mtrec.training.balance import Balancer
 from mtrec.training.gradient_balance import gram_matrix, weighted_sum
@@ -214,7 +215,7 @@ class Step:
                 losses, mask = head.losses(examples)
                 if head.sampling_rate < 1:
                     mask = tf.where(batch.rows.draw < head.sampling_rate, mask, 0.0)
-            sums.append(tf.reduce_sum(tf.where(mask > 0, losses * mask, 0.0)))
+            sums.append(masked_sum(losses, mask))
             counts.append(tf.reduce_sum(mask))
         totals = all_sum(tf.stack(counts))
         return [

@@ -131,3 +131,14 @@ def test_a_batch_holds_what_was_before_each_row_and_each_pair_that_may_come_agai
             assert len(found) == there.sum()
             pairs += len(found)
     assert 10 < taken < pairs
+
+
+def test_where_a_user_first_has_an_item_is_counted_from_their_oldest_entry():
+    data = purchases()
+    histories = Histories.of(data, all_rows(data))
+    users, items = (part.ravel() for part in np.mgrid[1 : USERS + 1, 1 : ITEMS + 2])
+    found = histories.first_places(users, items)
+    for user, item, place in zip(users, items, found, strict=True):
+        own = histories.of_user(user).tolist()
+        assert place == (own.index(item) if item in own else 400)
+    assert histories.first_places(users[:0], items[:0]).shape == (0,)

@@ -280,7 +280,11 @@ def test_what_may_be_otherwise_is_said():
     amounts = RNG.lognormal(2, 1, ROWS).round(2)
     noise = RNG.normal(0, 1, ROWS).round(3)
     implicit = np.where(RNG.random(ROWS) < 0.5, 0, LEVELS)
-    found = proposed(log(cost_x=amounts, asset=amounts, drift=noise, rating=implicit))
+    seldom = np.where(np.arange(ROWS) % 20 == 0, amounts, 0)
+    columns = {"asset": amounts, "coupon": seldom, "drift": noise, "rating": implicit}
+    found = proposed(log(cost_x=amounts, **columns))
+    assert "coupon was left out: 95% of the rows have none of it." in found.unsure
+    assert "coupon" not in [label.column for label in found.labels]
     assert "asset is an amount, by its values alone." in found.unsure
     assert any(s.startswith("drift was left out") for s in found.unsure)
     assert "rating is a rating, of which 0 may mean none." in found.unsure

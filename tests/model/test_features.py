@@ -325,3 +325,12 @@ def test_vectors_are_centred_and_scaled_alike():
         feature.encode(held([[5.0]]))
     with pytest.raises(UserError, match=r"`y` must read a column of vectors.*'cover' is none"):
         feature.check(np.zeros(3), named_by="y")
+
+
+def test_an_embedding_of_its_own_beside_its_vector_tunes_it():
+    vectors = adapted(Vectors(column="cover"), np.float32([[np.nan, np.nan], [3, 0], [5, 0]]))
+    own = adapted(Categorical(column="id"), np.array(["", "a", "b"]))
+    seen, rows = np.float32([[1, 2], [3, 4]]), np.int32([1, 2])
+    tuned = seen + np.float32([[0.1, -0.2], [0.3, 0.4]])
+    own.table.embeddings.assign(np.pad((tuned - seen) @ vectors.kernel.numpy(), [(1, 0), (0, 0)]))
+    np.testing.assert_allclose(vectors(seen) + own(rows), vectors(tuned), rtol=1e-5)

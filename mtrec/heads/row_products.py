@@ -1,0 +1,77 @@
+"""Sums and products of rows, whose gradients ask no shape at run time.
+
+TensorFlow's own find out, each time that a step runs, along which axes a factor was repeated: some
+ten kernels beside the product's two. Here that is known.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+Differentiable: TypeAlias = tuple[tf.Tensor, Callable[[Any], Any]]
+
+
+@tf.custom_gradient
+def product(one: tf.Tensor, other: tf.Tensor) -> Differentiable:
+    """`one * other` of one shape."""
+
+    def gradients(upstream: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        upstream = tf.convert_to_tensor(upstream)  # that of a gather is slices
+        return upstream * other, upstream * one
+
+    return one * other, gradients
+
+
+@tf.custom_gradient
+def dot(one: tf.Tensor, other: tf.Tensor) -> Differentiable:
+    """The products of rows with rows: `[..., D], [..., D] -> [...]`."""
+
+    def gradients(upstream: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        upstream = tf.convert_to_tensor(upstream)[..., tf.newaxis]
+        return upstream * other, upstream * one
+
+    return tf.reduce_sum(one * other, axis=-1), gradients
+
+
+@tf.custom_gradient
+def row_sum(values: tf.Tensor) -> Differentiable:
+    """The sum of each row, `[..., D] -> [...]`, D being known when the step is traced."""
+    ones = tf.ones(values.shape[-1:])
+
+    def gradient(upstream: Any) -> tf.Tensor:
+        return tf.convert_to_tensor(upstream)[..., tf.newaxis] * ones
+
+    return tf.reduce_sum(values, axis=-1), gradient
+
+
+@tf.custom_gradient
+def weighted(values: tf.Tensor, weight: tf.Tensor) -> Differentiable:
+    """`values * weight`, `[...]`, where weights are given, and may be repeated along axes."""
+
+    def gradients(upstream: Any) -> tuple[tf.Tensor, None]:
+        return tf.convert_to_tensor(upstream) * weight, None
+
+    return values * weight, gradients
+
+
+@tf.custom_gradient
+def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> Differentiable:
+    """`sum mask * values`, a scalar; what has a mask of 0, whatever it is, has no part in it."""
+    given = mask > 0
+
+    def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return tf.where(given, upstream * mask, 0.0), None
+
+    return tf.reduce_sum(tf.where(given, values * mask, 0.0)), gradients
+
+
+@tf.custom_gradient
+def squared_error(output: tf.Tensor, truth: tf.Tensor) -> Differentiable:
+    """`(output - truth)^2`, `[N, E]`, of a truth `[N, 1]` that is given."""
+    error = output - truth
+
+    def gradients(upstream: Any) -> tuple[tf.Tensor, None]:
+        return tf.convert_to_tensor(upstream) * (2.0 * error), None
+
+    return tf.square(error), gradients
