@@ -28,13 +28,14 @@ def main(config: BenchmarkConfig) -> None:
     machine = results.machine()
     print(results.sentence(machine), flush=True)
     for row in config.rows:
-        measured = found[row] = {"machine": machine, "size": config.size[row], "cases": []}
+        how = {"machine": machine, "size": config.size[row]}
         with tempfile.TemporaryDirectory(prefix="mtrec_benchmark_") as scratch:
             cases = ROWS[row](config.size[row], Path(scratch), config.seed, config.rounds)
-            for case in cases:
+            for case in (each.of(config.peers) for each in cases):
                 print(f"\n{row}: {case.name}", flush=True)
-                measured["cases"].append(results.as_record(case, *_played(case, config)))
-                print(results.table(measured["cases"][-1]), flush=True)
+                record = results.as_record(case, *_played(case, config), **how)
+                print(results.table(record), flush=True)
+                found[row] = results.replaced(found.get(row, []), record)
                 results.save(found, folder)
     print(f"\nsee: {folder / results.TABLE}")
 

@@ -6,9 +6,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Contestant:
         script: Its file in `contestants/`, without `.py`.
         options: What it is started with.
         peer: Whose environment it runs in; None for this one.
+        gib: Memory that it takes.
     """
 
     name: str
     script: str
     options: Mapping[str, Any]
     peer: str | None = None
+    gib: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,6 @@ class Case:
         contestants: Those who play; ratios are taken to the first.
         rounds: Rounds that count.
         warm: Rounds before them.
-        gib: Memory that they take together.
         check: Says what is wrong with what was found in each one's first round, by name; empty
             for nothing.
     """
@@ -56,8 +57,17 @@ class Case:
     contestants: Sequence[Contestant]
     rounds: int
     warm: int = 1
-    gib: float = 1.0
     check: Callable[[Mapping[str, Mapping[str, Any]]], list[str]] = lambda found: []
+
+    @property
+    def gib(self) -> float:
+        """Memory that they take together: none gives back what it had until the last round."""
+        return sum(one.gib for one in self.contestants)
+
+    def of(self, peers: Container[str]) -> "Case":
+        """The case without the contestants of other peers than these."""
+        playing = [one for one in self.contestants if one.peer is None or one.peer in peers]
+        return replace(self, contestants=playing)
 
 
 @dataclass

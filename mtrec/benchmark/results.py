@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,36 @@ def sentence(found: Mapping[str, Any]) -> str:
     )
 
 
-def as_record(case: Case, played: Mapping[str, Played], said: Sequence[str]) -> Record:
-    """A case as it is kept."""
+def as_record(
+    case: Case,
+    played: Mapping[str, Played],
+    said: Sequence[str],
+    *,
+    machine: Record,
+    size: Mapping[str, Any],
+) -> Record:
+    """A case as it is kept, with the machine and the sizes of its row."""
     first = case.contestants[0].name
     return {
         "name": case.name,
+        "machine": machine,
+        "size": dict(size),
         "unit": case.unit,
         "contestants": {name: vars(one) for name, one in played.items()},
         # Without the first there is nothing to compare with.
         "ratios": ratios(played) if first in played else {},
         "said": list(said),
     }
+
+
+def replaced(cases: Sequence[Record], record: Record) -> list[Record]:
+    """The cases of a row with this one at the end, in place of what fewer or as many played."""
+
+    def stays(case: Record) -> bool:
+        others = case["contestants"].keys() - record["contestants"].keys()
+        return case["name"] != record["name"] or bool(others)
+
+    return [*filter(stays, cases), record]
 
 
 def table(record: Mapping[str, Any]) -> str:
@@ -96,20 +116,21 @@ def time_of(microseconds: float) -> str:
 
 
 def load(folder: Path) -> Record:
-    """The rows that were measured before."""
+    """The cases that were measured before, by row."""
     path = folder / JSON
     found: Record = json.loads(path.read_text()) if path.is_file() else {}
     return found
 
 
 def save(found: Record, folder: Path) -> None:
-    """Writes all rows as JSON, as a table and as a picture."""
+    """Writes the cases of all rows as JSON, as tables and as a picture."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JSON).write_text(json.dumps(found, indent=1) + "\n")
     pages = []
-    for row, measured in found.items():
-        pages.append(f"## {row}\n\n{sentence(measured['machine'])}")
-        pages += [table(record) for record in measured["cases"]]
+    for row, cases in found.items():
+        pages.append(f"## {row}")
+        for where, records in groupby(cases, key=lambda case: sentence(case["machine"])):
+            pages += [where, *map(table, records)]
     said = "Medians over rounds in which all take their turn, lowest and highest in brackets."
     (folder / TABLE).write_text("\n\n".join(["# Benchmark", said, *pages]) + "\n")
     _draw(found, folder / PICTURE)
@@ -124,8 +145,8 @@ def _draw(found: Record, path: Path) -> None:
 
     bars = [
         (f"{row}: {record['name']}: {name}", values)
-        for row, measured in found.items()
-        for record in measured["cases"]
+        for row, cases in found.items()
+        for record in cases
         for name, values in record["ratios"].items()
     ]
     if not bars:

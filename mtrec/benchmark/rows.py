@@ -11,8 +11,8 @@ from mtrec.benchmark.contestants.rounds import DIM
 
 # Largest difference of what two contestants find who compute the same thing, as a share.
 TOLERANCE = 1e-4
-# A table of so many rows, in GiB.
-_GIB_A_ROW = DIM * 4 / 2**30
+# A process without what it computes on; a row of each of two tables; a score.
+_GIB, _GIB_A_ROW, _GIB_A_SCORE = 1.0, 2 * DIM * 4 / 2**30, 4 / 2**30
 
 Found = Mapping[str, Mapping[str, Any]]
 
@@ -28,18 +28,29 @@ def step(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Itera
         for task in size["tasks"]:
             given = {"arrays": str(where), "joint": task == "joint"}
             ours = _steps(given, batch, steps, what="resident")
+            # Weights and slots, and copies while they are made; all scores of a batch, as often as
+            # a library keeps them.
+            tables, scores = _GIB_A_ROW * rows, _GIB_A_SCORE * batch**2
             yield Case(
                 f"{task}, batch {batch:,}",
                 "example",
                 [
-                    Contestant("mtrec", "mtrec_step", ours),
-                    Contestant("PyTorch", "torch_step", given, "torch"),
-                    Contestant("TFRS", "tfrs_step", given, "tfrs"),
-                    Contestant("Keras Recommenders", "keras_rs_step", given, "keras_rs"),
+                    Contestant("mtrec", "mtrec_step", ours, gib=_GIB + 3.5 * tables),
+                    Contestant(
+                        "PyTorch", "torch_step", given, "torch", _GIB + 3.5 * tables + 4 * scores
+                    ),
+                    Contestant(
+                        "TFRS", "tfrs_step", given, "tfrs", _GIB + 2.5 * tables + 16 * scores
+                    ),
+                    Contestant(
+                        "Keras Recommenders",
+                        "keras_rs_step",
+                        given,
+                        "keras_rs",
+                        _GIB + 2.5 * tables + 4 * scores,
+                    ),
                 ],
                 rounds,
-                # Two tables, and slots: 3 + 3 + 2 + 2 times; copies while they are made.
-                gib=4 + 24 * _GIB_A_ROW * rows,
                 check=partial(wrong_losses, expected),
             )
 
@@ -72,14 +83,9 @@ def tables(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Ite
             )
             given = {"arrays": str(where), "joint": False, "optimizer": size["optimizer"]}
             ours = _steps(given, batch, steps, what="resident")
-            contestants.append(Contestant(f"{rows:,} rows", "mtrec_step", ours))
-        yield Case(
-            f"{ids} ids, batch {batch:,}",
-            "example",
-            contestants,
-            rounds,
-            gib=2 + 5 * _GIB_A_ROW * sum(size["rows"]),
-        )
+            gib = _GIB + 3 * _GIB_A_ROW * rows
+            contestants.append(Contestant(f"{rows:,} rows", "mtrec_step", ours, gib=gib))
+        yield Case(f"{ids} ids, batch {batch:,}", "example", contestants, rounds)
 
 
 def input(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Iterator[Case]:
@@ -90,17 +96,18 @@ def input(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Iter
             folder, batch=batch, rows=rows, ids="zipf", steps=steps, seed=seed
         )
         given = {"arrays": str(where), "joint": True}
+        there, made = (_steps(given, batch, steps, what=what) for what in ("resident", "loop"))
+        gib = _GIB + 3.5 * _GIB_A_ROW * rows
         yield Case(
             f"joint, batch {batch:,}",
             "example",
             [
-                Contestant("batches there", "mtrec_step", _steps(given, batch, steps)),
-                Contestant("batches made", "mtrec_step", _steps(given, batch, steps, what="loop")),
+                Contestant("batches there", "mtrec_step", there, gib=gib),
+                Contestant("batches made", "mtrec_step", made, gib=gib),
                 Contestant("input alone", "mtrec_step", _steps(given, batch, steps, what="input")),
                 Contestant("tf.data alone", "tf_data_input", _steps(given, batch, steps)),
             ],
             rounds,
-            gib=3 + 14 * _GIB_A_ROW * rows,
         )
 
 
@@ -116,7 +123,6 @@ def evaluation(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) ->
             Contestant("mtrec", "mtrec_ranking", given),
         ],
         rounds,
-        gib=2,
         check=unequal_recalls,
     )
 
@@ -134,8 +140,8 @@ def job(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Iterat
     folder.mkdir(parents=True, exist_ok=True)
     given = {"arrays": str(folder), "overrides": [*size["overrides"], f"seed={seed}"]}
     name = " ".join(size["overrides"]) or "as it is"
-    ours = Contestant("mtrec", "mtrec_job", given)
-    yield Case(name, "job", [ours], size["rounds"], warm=0, gib=3)
+    ours = Contestant("mtrec", "mtrec_job", given, gib=3)
+    yield Case(name, "job", [ours], size["rounds"], warm=0)
 
 
 def index(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Iterator[Case]:
@@ -143,17 +149,17 @@ def index(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Iter
     vectors, recall = size["vectors"], size["recall"]
     where = arrays.write_search(folder, vectors=vectors, queries=size["queries"], seed=seed)
     given = {"arrays": str(where), "recall": recall}
+    gib = 0.25 + 2 * _GIB_A_ROW * vectors
     yield Case(
         f"{vectors:,} vectors, recall@10 of at least {recall}",
         "query",
         [
-            Contestant("mtrec", "mtrec_index", given),
-            Contestant("exact, NumPy", "numpy_index", given),
-            Contestant("faiss IVF", "faiss_index", {**given, "kind": "ivf"}, "faiss"),
-            Contestant("faiss HNSW", "faiss_index", {**given, "kind": "hnsw"}, "faiss"),
+            Contestant("mtrec", "mtrec_index", given, gib=gib),
+            Contestant("exact, NumPy", "numpy_index", given, gib=gib),
+            Contestant("faiss IVF", "faiss_index", {**given, "kind": "ivf"}, "faiss", gib),
+            Contestant("faiss HNSW", "faiss_index", {**given, "kind": "hnsw"}, "faiss", gib),
         ],
         rounds,
-        gib=1 + 16 * _GIB_A_ROW * vectors,
         check=lambda found: low_recall(found, recall),
     )
 
@@ -177,11 +183,15 @@ def replicas(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> I
         f"joint, batch {batch:,}",
         "example",
         [
-            Contestant(f"{n} replicas", "mtrec_step", _steps(given, batch, steps, replicas=n))
+            Contestant(
+                f"{n} replicas",
+                "mtrec_step",
+                _steps(given, batch, steps, replicas=n),
+                gib=_GIB + 3.5 * _GIB_A_ROW * rows * n,
+            )
             for n in (1, *size["replicas"])
         ],
         rounds,
-        gib=3 + 7 * _GIB_A_ROW * rows * (1 + sum(size["replicas"])),
         check=lambda found: [
             f"{name}: the first loss must be {expected['pool']:.6f}; got {told['retrieval']:.6f}."
             for name, told in found.items()

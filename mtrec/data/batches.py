@@ -25,7 +25,7 @@ from mtrec.data.inputs import (
     Views,
     pad,
 )
-from mtrec.data.marks import Marks, Places
+from mtrec.data.marks import Marks, Places, is_among
 from mtrec.data.negatives import Negatives, Pool
 from mtrec.data.units import Brings, Queries, Units
 from mtrec.errors import UserError
@@ -357,7 +357,7 @@ class Batches:
         owner, brought = self._brought(queries, mined=True)
         if len(brought):
             pair, had_pair = self._pair(owner, brought), self._pair(had_owner, had)
-            new = first_of_each(pair) & ~np.isin(pair, np.concatenate([target_pair, had_pair]))
+            new = first_of_each(pair) & ~is_among(pair, np.concatenate([target_pair, had_pair]))
             owner, brought = owner[new], brought[new]
         in_order = not len(brought)
         weight = np.repeat(np.array([0, 1], np.float32), [len(had), len(brought)])
@@ -382,7 +382,7 @@ class Batches:
         counts = end - first
         owner = np.repeat(np.arange(len(counts)), counts)
         place = np.arange(len(owner)) + np.repeat(end - np.cumsum(counts), counts)
-        free = ~np.isin(self._pair(owner, self._uncertain.item[place]), taken)
+        free = ~is_among(self._pair(owner, self._uncertain.item[place]), taken)
         return owner[free], self._uncertain.of(place[free])
 
     def _pair(self, owner: np.ndarray, item: np.ndarray) -> np.ndarray:

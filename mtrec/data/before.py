@@ -10,6 +10,7 @@ import numpy as np
 
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import Again
+from mtrec.data.marks import is_among
 from mtrec.data.units import Queries
 
 # The numbers of a pair, in their order.
@@ -99,7 +100,7 @@ class Before:
         moment = np.where(queries.first < 0, moment, times[queries.first])
         owner, item = queries.shown_owner[chosen], items[queries.shown[chosen]]
         target = queries.row_owner.astype(np.int64) * self._width + items[queries.row]
-        taken = np.isin(owner.astype(np.int64) * self._width + item, target)
+        taken = is_among(owner.astype(np.int64) * self._width + item, target)
         return Again(
             query=owner,
             item=places[chosen],

@@ -10,6 +10,7 @@ from mtrec.data.columns import Bags, Texts
 from mtrec.data.copies import first_copies
 from mtrec.data.dataset import Dataset
 from mtrec.data.leaks import leak
+from mtrec.data.marks import ascending, is_among
 from mtrec.data.requests import CONTEXT, numbers
 from mtrec.data.split import Split
 
@@ -94,7 +95,7 @@ def facts_of(dataset: Dataset, parts: Split) -> Facts:
     """Counts what the data is like; every column is looked at once."""
     log = {name: np.asarray(column) for name, column in dataset.interactions.items()}
     pairs = log["user"].astype(np.int64) * (dataset.num_items + 1) + log["item"]
-    distinct = len(np.unique(pairs))
+    distinct = len(ascending(pairs))
     counts = np.bincount(log["item"], minlength=dataset.num_items + 1)[1:]
     users, items = len(np.unique(log["user"])), int(np.count_nonzero(counts))
     rows, times = len(pairs), log["timestamp"]
@@ -131,7 +132,7 @@ def _held_out(
             rows=len(rows),
             cold_users=float(np.mean(~np.isin(log["user"][rows], log["user"][before]))),
             cold_items=float(np.mean(~np.isin(log["item"][rows], log["item"][before]))),
-            repeats=float(np.mean(np.isin(pairs[rows], pairs[before]))),
+            repeats=float(np.mean(is_among(pairs[rows], pairs[before]))),
             earlier=float(np.mean(log["timestamp"][rows] < last)) if timed else float("nan"),
         )
 

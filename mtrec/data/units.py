@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from mtrec.data.histories import Histories, first_of_each
+from mtrec.data.marks import is_among
 from mtrec.data.requests import numbers
 
 # Entries that are looked at together.
@@ -262,7 +263,7 @@ class Units:
         items = self._histories.items
         width = max(brings.item.max(initial=0), items.max(initial=0)) + 1
         had = (self._user.astype(np.int64) * width + items)[self._has]
-        lacking = ~np.isin(brings.unit * width + brings.item, had)
+        lacking = ~is_among(brings.unit * width + brings.item, had)
         return brings.of(np.flatnonzero(lacking & (brings.share < 1)))
 
     def _target_share(self) -> np.ndarray:

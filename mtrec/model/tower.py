@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.columns import Column, Ragged, entries_of, held
+from mtrec.data.marks import ascending
 from mtrec.data.requests import CONTEXT
 from mtrec.errors import UserError, require
 from mtrec.heads.head import Head
@@ -146,7 +147,7 @@ class Tower(keras.layers.Layer):
             encoded = feature.encode(values)
         found = entries_of(encoded, np.flatnonzero(times))
         if found.dtype.kind == "i":
-            self.trained_rows[path] = np.unique(found)
+            self.trained_rows[path] = ascending(found)
         self.encoded[path] = on_device(self._as_trained(encoded, path))
 
     def _as_trained(self, encoded: np.ndarray | Ragged, path: str) -> np.ndarray | Ragged:

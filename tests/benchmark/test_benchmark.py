@@ -85,18 +85,51 @@ answer(play, device="CPU")
     ]
 
 
-def test_what_was_found_is_a_table_and_stays_when_other_rows_are_measured(tmp_path):
+def test_a_peer_that_is_left_out_does_not_play_and_takes_no_memory():
+    ours = Contestant("mtrec", "x", {}, gib=2)
+    case = Case("some", "step", [ours, Contestant("TFRS", "x", {}, "tfrs", 3)], rounds=1)
+    config = composed("~peers.tfrs", name="benchmark", folder="benchmark")
+    assert "torch" in config.peers
+    assert case.gib == case.of(["tfrs"]).gib == 5
+    left = case.of(config.peers)
+    assert [one.name for one in left.contestants] == ["mtrec"]
+    assert left.gib == 2
+
+
+def test_a_step_says_that_all_scores_of_a_large_batch_take_memory(tmp_path):
+    size = {"batches": [64, 256], "tasks": ["softmax"], "rows": 100, "ids": "zipf", "steps": 1}
+    small, large = (
+        {one.name: one.gib for one in case.contestants} for case in rows.step(size, tmp_path, 1, 1)
+    )
+    # TFRS was seen to take more than 15 GiB with 16,384 rows, whose scores are one.
+    scores = 4 * (256**2 - 64**2) / 2**30
+    assert large["TFRS"] - small["TFRS"] == pytest.approx(16 * scores)
+    assert large["mtrec"] == small["mtrec"]
+
+
+def test_what_was_found_is_a_table_and_stays_when_other_cases_are_measured(tmp_path):
     case = Case("some", "query", [Contestant("mtrec", "x", {}), Contestant("NumPy", "x", {})], 3)
     about = {"device": "CPU"}
     played = {
         "mtrec": Played([1.0, 2.0, 4.0], [2.0, 2.0, 2.0], {}, about),
         "NumPy": Played([3.0, 4.0, 8.0], [4000.0, 4000.0, 4000.0], {}, about),
     }
-    record = results.as_record(case, played, ["A sentence."])
-    found = {"index": {"machine": results.machine(), "size": {}, "cases": [record]}}
-    results.save(found, tmp_path)
-    assert results.load(tmp_path)["index"]["cases"] == [record]
+    how = {"machine": results.machine() | {"load": 1.5}, "size": {"queries": 2}}
+    record = results.as_record(case, played, ["A sentence."], **how)
+    results.save({"index": [record]}, tmp_path)
+    assert results.load(tmp_path) == {"index": [record]}
+    later = record | {"name": "other", "machine": how["machine"] | {"load": 2.5}}
+    cases = results.replaced(results.replaced([record], later), later)
+    assert cases == [record, later]
+    alone = record | {"contestants": {"mtrec": {}}}
+    assert results.replaced([record], alone) == [record, alone]
+    assert results.replaced([alone, later], record) == [later, record]
+    results.save({"index": cases}, tmp_path)
     text = (tmp_path / results.TABLE).read_text()
+    # Each machine is told before the cases that it ran.
+    marks = ("load 1.5 ", "| some |", "load 2.5 ", "| other |")
+    places = [text.index(mark) for mark in marks]
+    assert places == sorted(places)
     # Ratios round by round: 3, 2 and 2.
     assert "| NumPy | CPU | 4 µs (3 µs to 8 µs) | 4 ms (4 ms to 4 ms) | 2 (2 to 3) |" in text
     assert "A sentence." in text

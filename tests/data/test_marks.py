@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtrec.data.marks import Marks, Places, ascending
+from mtrec.data.marks import Marks, Places, ascending, is_among
 
 
 def test_items_are_numbered_as_by_numpy_however_often_marks_were_used():
@@ -24,3 +24,13 @@ def test_places_are_those_of_the_pool_that_is_asked_about():
     assert places.of(one, np.array([9, 3, 2])).tolist() == [2, -1, 0]
     assert places.of(other, np.array([9, 5, 2])).tolist() == [-1, 0, -1]
     assert places.of(one, np.array([5, 5])).tolist() == [1, 1]
+
+
+def test_values_are_among_others_as_by_numpy():
+    rng = np.random.default_rng(0)
+    for many, others in ((0, 5), (5, 0), (50, 300), (300, 50)):
+        values, known = (rng.integers(0, 1 << 40, 60)[rng.integers(0, 60, n)] for n in (many, 60))
+        known = known[:others]
+        np.testing.assert_array_equal(is_among(values, known), np.isin(values, known))
+        mixed = np.concatenate([values, known])
+        np.testing.assert_array_equal(is_among(mixed, known), np.isin(mixed, known))
