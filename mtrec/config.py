@@ -101,8 +101,10 @@ class TrainConfig(Schedule, Batching):
             Batching.__post_init__(self)
         except UserError as error:
             raise UserError(re.sub(r"`(\w+)`", r"train.\1", str(error))) from error
-        if self.precision not in ("float32", "tf32"):
-            raise UserError(f"train.precision must be float32 or tf32; got {self.precision}.")
+        if self.precision not in ("float32", "tf32", "bfloat16"):
+            raise UserError(
+                f"train.precision must be float32, tf32 or bfloat16; got {self.precision}."
+            )
 
 
 @dataclass

@@ -106,21 +106,6 @@ def _several_workers(names: list[str]) -> tf.distribute.Strategy:
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Multiplies matrices on GPUs in `float32` or `tf32`, until the end; CPUs know float32 alone.
-
-    TF32 keeps 10 of the 23 bits of a factor's mantissa: several times as fast, and neither equal
-    to the CPU's results nor to those of another number of replicas to 1e-5.
-    """
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(name == "tf32")
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
-
-
-@contextmanager
 def determinism(*, deterministic: bool) -> Iterator[None]:
     """Has GPUs add in one order where `deterministic`, until the end; CPUs do in any case.
 

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from mtrec.distributed.precision import Dense
+
 _Layer = TypeVar("_Layer", bound=keras.layers.Layer)
 
 
@@ -43,6 +45,6 @@ def dense(
 ) -> keras.layers.Dense:
     """A layer from `width` to `units`, whose weights depend on the job's seed and its name."""
     kernel = keras.initializers.GlorotUniform(seed=seed_for(seed, name))
-    layer = keras.layers.Dense(units, activation, kernel_initializer=kernel, name=name)
+    layer = Dense(units, activation, kernel_initializer=kernel, name=name)
     layer.build((None, width))
     return layer

@@ -77,7 +77,7 @@ def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
 
     Args:
         strategy: Where the replicas are.
-        precision: Of the training's matrix products; see `mtrec.distributed.strategy.precision`.
+        precision: Of the training's matrix products; see `mtrec.distributed.precision`.
     """
     # The default strategy names none: it leaves the choice to TensorFlow, as this does.
     alone = strategy.num_replicas_in_sync == 1
@@ -87,7 +87,8 @@ def placement(strategy: tf.distribute.Strategy, precision: str) -> str:
         f"replica {replica} on {_device(device)}"
         for replica, device in zip(local_replicas(strategy), found, strict=True)
     ]
-    kind = precision if any(device.device_type == "GPU" for device in found) else "float32"
+    on_gpu = any(device.device_type == "GPU" for device in found)
+    kind = "float32" if precision == "tf32" and not on_gpu else precision
     return f"worker {worker_number(strategy)}: {', '.join(places)}; matrix products in {kind}"
 
 

@@ -19,7 +19,8 @@ from mtrec.config import ClusterConfig, Config
 from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
-from mtrec.distributed.strategy import make_strategy, precision
+from mtrec.distributed.precision import precision
+from mtrec.distributed.strategy import make_strategy
 from mtrec.distributed.tables import tables_of
 from mtrec.jobs import build, footprint
 from mtrec.jobs.load import load

@@ -14,6 +14,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.progress import Follower
 from mtrec.data.split import Split
+from mtrec.distributed.precision import precision
 from mtrec.distributed.sharded_tables import readable
 from mtrec.distributed.strategy import (
     determinism,
@@ -22,7 +23,6 @@ from mtrec.distributed.strategy import (
     is_chief,
     make_strategy,
     num_workers,
-    precision,
     worker_number,
 )
 from mtrec.distributed.tables import tables_of

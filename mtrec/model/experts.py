@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mtrec.distributed.precision import Dense
 from mtrec.distributed.weights import seed_for
 
 # The group of experts that belongs to no head, and the scope of features that every head has.
@@ -176,6 +177,6 @@ def dense(
     kernel = keras.initializers.get(initializer)
     if hasattr(kernel, "seed"):
         kernel = type(kernel)(seed=seed_for(seed, name))
-    return keras.layers.Dense(
+    return Dense(
         units, activation=activation, kernel_initializer=kernel, use_bias=use_bias, name=name
     )

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtrec.data.inputs import Batch
+from mtrec.distributed.precision import training_step
 from mtrec.distributed.sharded_tables import ShardedVariable
 from mtrec.distributed.strategy import all_sum
 from mtrec.distributed.tables import TABLE, tables_of
@@ -226,7 +227,10 @@ class Step:
     def _step(
         self, numbers: tf.Tensor, sizes: tf.Tensor, k: tf.Tensor, like: Batch, observe: bool = False
     ) -> dict[str, tf.Tensor]:
-        batch = unpack(numbers[k], sizes, like)
+        with training_step():
+            return self._taken(unpack(numbers[k], sizes, like), observe)
+
+    def _taken(self, batch: Batch, observe: bool) -> dict[str, tf.Tensor]:
         if self.log_q:
             batch = self.log_q.estimate(batch, self._clock.value)
         balancer, configured = self.balancer, self.balancer.configured

@@ -10,6 +10,7 @@ from small_config import SMALL, config_of
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from mtrec.distributed import devices, strategy
+from mtrec.distributed.precision import precision
 from mtrec.errors import UserError
 from mtrec.jobs import footprint, main_job, worker
 from mtrec.jobs.cluster import driver, settings
@@ -152,14 +153,14 @@ def test_tf32_is_off_unless_training_asks_for_it():
     tf.config.experimental.enable_tensor_float_32_execution(True)
     import_tensorflow()
     assert not tf32()
-    with strategy.precision("tf32"):
+    with precision("tf32"):
         assert tf32()
     assert not tf32()
-    with strategy.precision("float32"):
+    with precision("float32"):
         assert not tf32()
 
 
-@pytest.mark.parametrize("name", ["float32", "tf32"])
+@pytest.mark.parametrize("name", ["float32", "tf32", "bfloat16"])
 def test_a_job_trains_in_the_precision_of_its_config(monkeypatch, tmp_path, name):
     found = []
 
@@ -171,7 +172,7 @@ def test_a_job_trains_in_the_precision_of_its_config(monkeypatch, tmp_path, name
     config = config_of(*SMALL, f"train.precision={name}")
     with pytest.raises(UserError, match="enough"):
         worker.train(config, *load(config.data), tmp_path, Silent())
-    assert found == [name == "tf32"]
+    assert found == [name != "float32"]
     assert not tf32()
 
 
@@ -197,7 +198,9 @@ def test_a_job_trains_in_one_order_of_addition_if_its_config_says_so(
 
 
 def test_another_precision_is_refused():
-    with pytest.raises(UserError, match=r"train\.precision must be float32 or tf32; got half"):
+    with pytest.raises(
+        UserError, match=r"train\.precision must be float32, tf32 or bfloat16; got half"
+    ):
         config_of("train.precision=half")
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from small_config import SMALL, config_of
 from tensorflow.python.framework import kernels, op_def_registry
 
+from mtrec.distributed.precision import precision
 from mtrec.jobs import build
 from mtrec.jobs.load import load
 from mtrec.training.packed import pack
@@ -48,7 +49,8 @@ def graph_of(*overrides):
     strategy = tf.distribute.get_strategy()
     step = Step(model, balancer, optimizers, strategy, log_q=log_q, encode_at_once=at_once)
     traced = step._traced_once(False, {0: pack(batches.step(1, 0))})
-    return traced.get_concrete_function().graph
+    with precision(config.train.precision):
+        return traced.get_concrete_function().graph
 
 
 def operations(graph):
@@ -143,6 +145,7 @@ IN_BATCH = "head@task.heads.retrieval=softmax"
     "overrides",
     [
         ("balance=gradnorm", "model/sharing=ple"),
+        ("train.precision=bfloat16", "model/sharing=ple", "model/pooling=transformer"),
         ("model/sharing=stem", "model/pooling=attention", "optimizer=rowwise_adagrad"),
         ("model/sharing=mmoe", "model/pooling=transformer", "balance=cagrad"),
         (IN_BATCH, "task.heads.retrieval.negatives.log_q_rate=0.1", "balance=uncertainty"),
