@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtrec.config import CompareConfig
-from mtrec.errors import UserError
 from mtrec.jobs.command import command
-from mtrec.reports.groups import Group, Section, best, find, sections
+from mtrec.reports.groups import Group, Section, best, check_metrics, find, sections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,22 +44,6 @@ def main(config: CompareConfig) -> None:
         pages[part.name] = found
     for path in write(pages, config):
         console.print(f"report: {path}")
-
-
-def check_metrics(groups: Sequence[Group], metrics: Sequence[str]) -> None:
-    """Refuses metrics of which no run has any.
-
-    Raises:
-        UserError: Naming those of the test part that there are.
-    """
-    if any(group.mean(metric) is not None for group in groups for metric in metrics):
-        return
-    there = {name for group in groups for run in group.runs for name in run.metrics}
-    named = ", ".join(sorted(name for name in there if name.startswith("test/")))
-    raise UserError(
-        f"metrics must name one at least that a run has ({named or 'none of the test part'}); got "
-        f"{', '.join(metrics) or 'none'}. Correct it."
-    )
 
 
 def baselines(parts: Sequence[Section], name: str | None) -> list[Group]:
@@ -162,16 +145,10 @@ def write(found: "Mapping[str, Tradeoff]", config: CompareConfig) -> list[Path]:
         return []
     from mtrec.reports.tradeoff_figure import tradeoff_figure
     from mtrec.reports.tradeoff_page import page
-    from mtrec.tracking import mlflow_run, ui
+    from mtrec.tracking import mlflow_run, run_dir, ui
 
     directory = Path(config.output)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"output must be a directory that can be made; {directory} cannot ({error.strerror}). "
-            "Set output to another."
-        ) from error
+    run_dir.make(directory, option="output")
     tracker = mlflow_run.tracker(uri=config.tracking.uri, run_dir=directory, run_id=None)
     tracker.begin(
         experiment=config.experiment,

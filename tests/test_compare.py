@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mtrec.compare import baselines, cell, check_metrics, write
+from mtrec.compare import baselines, cell, write
 from mtrec.errors import UserError
-from mtrec.reports.groups import find, grouped, sections
+from mtrec.reports.groups import check_metrics, find, grouped, sections
 from mtrec.tracking.finished import TrackedRun
 
 RMSE = "test/rating/rmse"

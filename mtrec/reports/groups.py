@@ -120,6 +120,22 @@ def find(groups: Sequence[Group], name: str | None) -> Group:
     raise UserError(f"baseline must be one of: {names}. Got {name}.")
 
 
+def check_metrics(groups: Sequence[Group], metrics: Sequence[str]) -> None:
+    """Refuses metrics of which no run has any.
+
+    Raises:
+        UserError: Naming those of the test part that there are.
+    """
+    if any(group.mean(metric) is not None for group in groups for metric in metrics):
+        return
+    there = {name for group in groups for run in group.runs for name in run.metrics}
+    named = ", ".join(sorted(name for name in there if name.startswith("test/")))
+    raise UserError(
+        f"metrics must name one at least that a run has ({named or 'none of the test part'}); got "
+        f"{', '.join(metrics) or 'none'}. Correct it."
+    )
+
+
 def best(groups: Sequence[Group], metric: str) -> Group | None:
     """The group that validation would choose for a metric of the test part.
 

@@ -104,6 +104,21 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
+def make(directory: Path, *, option: str) -> None:
+    """Makes a directory, unless it is there.
+
+    Raises:
+        UserError: If it cannot be made; the message names the option.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{option} must be a directory that can be made; {directory} cannot "
+            f"({error.strerror}). Set {option} to another."
+        ) from error
+
+
 def load_config(directory: Path, *, trusted: Sequence[str] = ()) -> Config:
     """Reads the config of a run directory.
 
