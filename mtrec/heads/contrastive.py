@@ -8,7 +8,8 @@ from mtrec.data.inputs import Batch
 from mtrec.distributed.strategy import all_gather
 from mtrec.distributed.traffic import Sent, gathered
 from mtrec.errors import UserError, require
-from mtrec.heads.head import Examples, Head, unit
+from mtrec.heads.head import Examples, Head
+from mtrec.heads.row_products import unit
 
 
 class Contrastive(Head):

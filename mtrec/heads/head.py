@@ -126,14 +126,6 @@ class Report:
     per_user: PerUser | None = None
 
 
-def unit(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors `[B, D]` scaled to length 1."""
-    # A query that nothing is known of is a vector of zeros and stays one. Its gradient must
-    # not be divided by an epsilon: a single one of 1e6 spoils Adam's moments for the whole job.
-    squared = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
-    return vectors * tf.math.rsqrt(tf.where(squared > 0, squared, 1.0))
-
-
 class Head(keras.layers.Layer, ABC):
     """An objective over the two towers' outputs, which says of itself what others ask of it.
 

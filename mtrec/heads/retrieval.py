@@ -14,9 +14,10 @@ from mtrec.data.negatives import Negatives
 from mtrec.distributed.traffic import Sent
 from mtrec.errors import UserError, require
 from mtrec.heads import metrics, slices
-from mtrec.heads.head import Examples, Head, HeldOut, Report, unit
+from mtrec.heads.head import Examples, Head, HeldOut, Report
 from mtrec.heads.ranks import ByModel, ByOwn, ByPopularity, rank_all
 from mtrec.heads.retrieval_losses import RetrievalLoss, kinds_of_rows, once_a_pair
+from mtrec.heads.row_products import unit
 from mtrec.heads.tally import PerUser, Tally
 
 # Before the names of what the baselines were measured to do.

@@ -244,8 +244,8 @@ class Softmax(RetrievalLoss):
 
         rows = batch.rows.query
         positive = _dots(query, examples.item, rows, batch.rows.item)
-        positive -= batch.rows.log_q if self.log_q_correction == "all" else 0.0
-        return tf.gather(log_sum_exp(query, candidate, bias, changed), rows) - positive
+        terms = [tf.gather(log_sum_exp(query, candidate, bias, changed), rows), -positive]
+        return tf.add_n(terms + [batch.rows.log_q] * (self.log_q_correction == "all"))
 
 
 def _check_hardest(hardest: int | None) -> None:

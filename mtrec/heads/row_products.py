@@ -75,3 +75,22 @@ def squared_error(output: tf.Tensor, truth: tf.Tensor) -> Differentiable:
         return tf.convert_to_tensor(upstream) * (2.0 * error), None
 
     return tf.square(error), gradients
+
+
+@tf.custom_gradient
+def unit(vectors: tf.Tensor) -> Differentiable:
+    """Vectors `[..., D]` scaled to length 1.
+
+    A query that nothing is known of is a vector of zeros and stays one. Its gradient must not be
+    divided by an epsilon: a single one of 1e6 spoils Adam's moments for the whole job.
+    """
+    squared = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
+    factor = tf.math.rsqrt(tf.where(squared > 0, squared, 1.0))
+    scaled = vectors * factor
+
+    def gradient(upstream: Any) -> tf.Tensor:
+        upstream = tf.convert_to_tensor(upstream)
+        along = tf.reduce_sum(upstream * scaled, axis=-1, keepdims=True)
+        return factor * (upstream - scaled * along)
+
+    return scaled, gradient

@@ -13,9 +13,9 @@ import tensorflow as tf
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import PairInputs, QueryInputs
 from mtrec.errors import UserError
-from mtrec.heads.head import unit
 from mtrec.heads.max_similarity import score_pairs
 from mtrec.heads.membership import is_in
+from mtrec.heads.row_products import unit
 from mtrec.serving.answers.candidates import Asked, ForAll, Known
 from mtrec.serving.index import Index
 from mtrec.serving.run import Run

@@ -12,6 +12,10 @@ COLUMN = np.float32([[1], [0], [2], [0], [3]])
 OURS = {
     "product": (lambda one, other: one * other, ROWS, MORE),
     "dot": (lambda one, other: tf.reduce_sum(one * other, axis=-1), ROWS, MORE),
+    "unit": (
+        lambda v: v * tf.math.rsqrt(tf.reduce_sum(tf.square(v), axis=-1, keepdims=True)),
+        ROWS,
+    ),
     "row_sum": (lambda values: tf.reduce_sum(values, axis=-1), ROWS),
     "weighted": (lambda values, weight: values * weight, ROWS, COLUMN),
     "squared_error": (lambda output, truth: tf.square(output - truth), ROWS, COLUMN),
@@ -68,3 +72,13 @@ def test_no_gradient_asks_a_shape_when_it_runs(name):
 
     graph = gradients.get_concrete_function().graph
     assert "BroadcastGradientArgs" not in {op.type for op in graph.get_operations()}
+
+
+def test_a_vector_of_zeros_stays_one_and_takes_its_gradient_as_it_comes():
+    vectors = tf.zeros([1, 3])
+    with tf.GradientTape() as tape:
+        tape.watch(vectors)
+        scaled = row_products.unit(vectors)
+    np.testing.assert_array_equal(scaled, [[0, 0, 0]])
+    upstream = tf.constant([[1.0, 2.0, 3.0]])
+    np.testing.assert_array_equal(tape.gradient(scaled, vectors, upstream), upstream)

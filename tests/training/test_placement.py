@@ -7,6 +7,7 @@ as wheels for Linux are.
 """
 
 import functools
+from collections import Counter
 
 import pytest
 import tensorflow as tf
@@ -199,3 +200,13 @@ def test_whole_numbers_of_four_bytes_and_operations_for_cpus_alone_are_found():
         "input of Identity",  # what the function returns
         "output of Identity",
     }
+
+
+@pytest.mark.parametrize("overrides", [(), (IN_BATCH,)])
+def test_dense_weights_and_gradients_take_few_kernels(overrides):
+    kinds = Counter(op.type for op in operations(graph_of(*overrides)))
+    # Where a factor was repeated is known but of a pooled history and of the prediction's start.
+    assert kinds["BroadcastGradientArgs"] <= 8
+    # Each in one kernel, and no chain of them.
+    assert kinds["ResourceApplyAdam"] == 8
+    assert kinds["AssignSubVariableOp"] == 0
