@@ -230,7 +230,8 @@ class Config:
     tracking: TrackingConfig
 
     def __post_init__(self) -> None:
-        require("seed", self.seed, least=0)
+        if not 0 <= self.seed < 2**32:  # as NumPy takes it
+            raise UserError(f"seed must be from 0 to {2**32 - 1}; got {self.seed}. Set seed=42.")
         self._check_batch()
         self.data = _typed_data(self.data)
         _check_repeats(self.data)

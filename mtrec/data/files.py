@@ -149,9 +149,9 @@ def _found(path: str, option: str) -> list[_Place]:
             f"({_reason(error)}). Correct it, or install or start what it needs."
         ) from error
     if not found:
+        where = f"{path} holds none" if system.isdir(place) else f"nothing is at {path}"
         raise UserError(
-            f"`{option}` must be CSV, Parquet or Arrow files; nothing is at {path}. "
-            f"Correct `{option}`."
+            f"`{option}` must be CSV, Parquet or Arrow files; {where}. Correct `{option}`."
         )
     return [_Place.of(system, each) for each in found]
 

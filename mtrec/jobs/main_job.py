@@ -126,7 +126,7 @@ def _run(found: "Job", terminal: "Terminal", inferred: str | None) -> None:
             interrupts.hold(False)
     print(f"see: {see}")
     if (directory / run_dir.INDEX).is_dir():
-        print(f"ask: {called('recommend')} run=latest user_id=...")
+        print(f"ask: {called('recommend')} run={directory} user_id=...")
     terminal.total()
 
 

@@ -22,7 +22,8 @@ def resolve_uri(uri: str | None) -> str:
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     scheme = re.match(r"(\w+)(\+\w+)?(:|$)", uri)
-    if scheme is None or scheme[1] not in _SCHEMES:
+    nowhere = re.fullmatch(r"https?:/*", uri)
+    if scheme is None or scheme[1] not in _SCHEMES or nowhere:
         raise UserError(
             f"tracking.uri must start with one of {', '.join(_SCHEMES)}; got {uri}. "
             "Set tracking.uri=null for mlflow.db in the current directory, "

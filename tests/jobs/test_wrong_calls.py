@@ -173,7 +173,7 @@ VALUES = [
     ("launch model.sharing=mmoe", "Write model/sharing=mmoe"),
     ("launch model.pooling=mean", "Write model/pooling=mean"),
     ("launch model.table_placement=split", "model.table_placement must be"),
-    ("launch seed=-1", "seed must be at least 0"),
+    ("launch seed=-1", "seed must be from 0 to"),
     ("launch optimizer.tables.learning_rate=0", "optimizer.tables.learning_rate must be a finite"),
     ("launch optimizer.dense.learning_rate=nan", "optimizer.dense.learning_rate must be a finite"),
     ("compare experiment=", "experiment must be a name; got nothing"),
@@ -199,6 +199,8 @@ VALUES = [
     ),
     ("launch task=rating index=scann", "index must be left out where no head retrieves"),
     ("launch tracking.uri=folder", "tracking.uri must start with one of sqlite"),
+    ("launch tracking.uri=http://", "tracking.uri must start with one of sqlite"),
+    ("launch seed=99999999999999999999", "seed must be from 0 to 4294967295"),
     ("launch tracking.experiment=", "tracking.experiment must be a name; got nothing."),
     (
         "launch cluster=ray_local cluster.schedule_timeout_s=-1",
@@ -282,7 +284,7 @@ PARTS = [
 ]
 DATA = [
     ("data.interactions=nowhere.csv", "nothing is at nowhere.csv"),
-    ("data.interactions=empty", "nothing is at empty"),
+    ("data.interactions=empty", "empty holds none"),
     ("data.interactions=null", "data.interactions must be of the type str | list[str]; got None"),
     ("data.interactions=[]", "data.interactions must name a file at least; got none"),
     ("data.interactions=[log.csv,./log.csv]", "data.interactions must name each file once; got"),
