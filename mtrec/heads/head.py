@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import Batch, PairInputs, QueryInputs
+from mtrec.data.marks import ascending
 from mtrec.data.negatives import Negatives
 from mtrec.distributed.traffic import Sent
 from mtrec.distributed.weights import unnumbered
@@ -87,6 +89,14 @@ class HeldOut:
         """Item rows of what they have by then, oldest first, and the owner of each from 0 on."""
         entries, owners = self.histories.entries(self.users[users], self.counts[users])
         return self.histories.items[entries], owners
+
+    @cached_property
+    def own_items(self) -> tuple[np.ndarray, np.ndarray]:
+        """What users have by then, each item once: owners, ascending, and item rows, `[M]` each."""
+        items, owners = self.own(slice(0, len(self.users)))
+        width = self.dataset.num_items + 1
+        pairs = ascending(owners.astype(np.int64) * width + items)
+        return (pairs // width).astype(np.int32), (pairs % width).astype(np.int32)
 
     def of(self, users: slice) -> "HeldOut":
         """Those of some users alone, given by their positions `start:stop` in `users`."""

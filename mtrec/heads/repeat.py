@@ -9,7 +9,6 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.inputs import Batch, PairInputs
-from mtrec.data.marks import ascending
 from mtrec.data.units import strictly_earlier
 from mtrec.errors import UserError
 from mtrec.heads.binary import Binary
@@ -90,16 +89,14 @@ class Repeat(Binary):
     def judged(self, held_out: HeldOut) -> Judged:
         """Each query with each item that it may take again."""
         width = held_out.dataset.num_items + 1
-        items, owners = held_out.own(slice(0, len(held_out.users)))
-        pairs = ascending(owners.astype(np.int64) * width + items)
+        owner, items = held_out.own_items
+        pairs = owner.astype(np.int64) * width + items
         taken = held_out.owner[held_out.asked].astype(np.int64) * width
         taken += held_out.item[held_out.asked]
         label = np.zeros(len(pairs))
         at = np.searchsorted(pairs, taken)
         label[at[np.append(pairs, -1)[at] == taken]] = 1
-        owner = (pairs // width).astype(np.int32)
         times, requests = held_out.times[owner], held_out.requests[owner]
-        items = (pairs % width).astype(np.int32)
         return Judged(owner, items, label.astype(np.float32), times, requests)
 
     def score_pairs(
