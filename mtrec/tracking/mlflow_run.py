@@ -99,8 +99,6 @@ class _Run:
         # The steps at which a metric is known to have a value.
         self._steps: dict[str, set[int]] = {}
         self._is_new = False
-        # The experiment in which a run was asked for, and when; it is there even if no answer came.
-        self._asked: tuple[str, int] | None = None
         self._kinds: dict[str, Callable[[Record], Any]] = {
             "run": self._create,
             "resume": self._resume,
@@ -158,27 +156,16 @@ class _Run:
             raise
 
     def _create(self, record: Record) -> None:
-        if self._made():
+        if self.run_id is not None:
             return
-        experiment = experiment_id(self._client, self.uri, record["experiment"])
-        self._asked = experiment, record["time"]
         created = self._client.create_run(
-            experiment,
+            experiment_id(self._client, self.uri, record["experiment"]),
             run_name=record["name"],
             tags={**origin(), **record["tags"], RUN_DIR_TAG: str(self._id_file.parent)},
             start_time=record["time"],
         )
         self.run_id = created.info.run_id
         self._is_new = True
-
-    def _made(self) -> bool:
-        """Whether there is a run, such as one whose making was cut off after it was made."""
-        if self.run_id is None and self._asked:
-            experiment, time = self._asked
-            for run in self._client.search_runs([experiment], f"attributes.start_time = {time}"):
-                if run.data.tags.get(RUN_DIR_TAG) == str(self._id_file.parent):
-                    self.run_id = run.info.run_id
-        return self.run_id is not None
 
     def _resume(self, record: Record) -> None:
         self._client.update_run(self._id, status="RUNNING")
@@ -314,7 +301,8 @@ class _Run:
             with suppress(Exception):
                 self._monitor.finish()
             self._monitor = None
-        if self._made():
+        # A job may be stopped before it has asked for a run.
+        if self.run_id is not None:
             self._client.set_terminated(self._id, record["status"], record["time"])
 
 

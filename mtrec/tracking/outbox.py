@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
@@ -25,6 +26,9 @@ class Outbox:
 
     A record may be delivered a second time when an answer got lost or the process died, so that
     delivering twice must change nothing.
+
+    A thread of its own delivers, while the caller waits: what interrupts the caller, as Ctrl+C,
+    cuts off nothing, and leaves no database locked for what is still to be told.
 
     Attributes:
         path: The file of waiting records, one JSON object a line; it exists while any wait.
@@ -57,6 +61,9 @@ class Outbox:
         self._retry_at = 0.0
         self._pause = _FIRST_PAUSE_SECONDS
         self._warned = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
+        # It begins here, since an interrupted beginning would leave two of them.
+        self._thread.submit(int).result()
 
     def send(self, record: Record) -> Any:
         """Delivers a record, or keeps it; returns the answer, or None if there was none.
@@ -64,8 +71,19 @@ class Outbox:
         Raises:
             UserError: If `deliver` raises it: the record will be wrong however often it is tried.
         """
+        return self._thread.submit(self._send, record).result()
+
+    def finish(self, record: Record) -> None:
+        """Puts the last record behind those that wait, and tries all of them, in order, at once."""
+        self._thread.submit(self._finish, record).result()
+
+    def _finish(self, record: Record) -> None:
+        self._keep(record)
+        self.flush()
+
+    def _send(self, record: Record) -> Any:
         if not self._reached:
-            self.keep(record)
+            self._keep(record)
             if time.monotonic() >= self._retry_at:
                 self.flush()
             return None
@@ -74,11 +92,11 @@ class Outbox:
         except UserError:
             raise
         except Exception as error:
-            self.keep(record)
+            self._keep(record)
             self._note(error)
             return None
 
-    def keep(self, record: Record) -> None:
+    def _keep(self, record: Record) -> None:
         """Puts a record behind those that wait, without trying to deliver it."""
         self.records.append(record)
         with self.path.open("a", encoding="utf-8") as file:

@@ -124,5 +124,4 @@ class Tracker:
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Ends the run, with one more try to send everything that waits."""
-        self._outbox.keep({"kind": "status", "status": status, "time": milliseconds()})
-        self._outbox.flush()
+        self._outbox.finish({"kind": "status", "status": status, "time": milliseconds()})

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -528,29 +530,35 @@ def test_latest_is_the_last_finished_run_whose_directory_is_there(
     assert finished.find_run("latest", uri=store) == newest
 
 
-@pytest.mark.parametrize("moment", ["before", "making", "after"])
-def test_a_run_whose_making_is_interrupted_is_killed_if_it_was_made(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+@pytest.mark.parametrize("name", ["get_experiment_by_name", "create_run", "log_batch"])
+def test_a_run_whose_making_is_interrupted_is_made_and_killed(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     client = mlflow_client.connect(store)
-    create = type(client).create_run
+    original = getattr(type(client), name)
     tracker = mlflow_run.tracker(uri=store, run_dir=tmp_path, run_id=None)
 
     def interrupted(*args, **kwargs):
-        if moment == "making":
-            create(*args, **kwargs)
-        raise KeyboardInterrupt
+        patch.undo()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)  # the caller is gone
+        return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        name = {"before": "get_experiment_by_name", "making": "create_run", "after": "get_run"}
-        patch.setattr(type(client), name[moment], interrupted)
+        patch.setattr(type(client), name, interrupted)
         with pytest.raises(KeyboardInterrupt):
             tracker.begin(experiment="films", run_name="joint", params={"a": 1}, tags={})
-    tracker.finish("KILLED")
-    experiment = client.get_experiment_by_name("films")
-    runs = client.search_runs([experiment.experiment_id]) if experiment else []
-    assert [run.info.status for run in runs] == ([] if moment == "before" else ["KILLED"])
+        tracker.finish("KILLED")
+    assert run_of(tmp_path, store).info.status == "KILLED"
     assert tracker.unsent == 0
+
+
+def test_a_job_that_is_stopped_before_it_has_a_run_says_nothing_to_mlflow(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = mlflow_run.tracker(uri=store, run_dir=tmp_path, run_id=None)
+    tracker.finish("KILLED")
+    assert (tracker.unsent, capsys.readouterr().err) == (0, "")
 
 
 def test_finished_runs_have_their_choices_and_files_and_reports_are_none_of_them(
