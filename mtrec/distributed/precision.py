@@ -10,8 +10,6 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
-
 # What dense layers multiply in within a training step, and whether one is being traced.
 _of_steps: tf.DType = tf.float32
 _in_step = False
@@ -19,7 +17,7 @@ _in_step = False
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Multiplies matrices in one of `PRECISIONS` until the end.
+    """Multiplies matrices in `float32`, `tf32` or `bfloat16` until the end.
 
     `tf32` is for all products on GPUs, CPUs having no such thing; `bfloat16` besides for the dense
     layers of training steps, on CPUs too. What is judged and served then has layers in float32.
