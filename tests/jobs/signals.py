@@ -229,6 +229,8 @@ def main(moments, overrides):
         tried.of("start", time.time() - start)
         for stage in _IMPORTING:
             tried.of(stage, cold[stage])
+        # As a job has it before it imports MLflow.
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         _import_all(whole)
         shutil.rmtree(whole)
         whole.mkdir()
