@@ -67,7 +67,7 @@ def build_all(data, *overrides):
             r"balance\.decay must be .* below 1; got 1",
         ),
         ("balance=uncertainty balance.rate=0", r"balance\.rate must be above 0"),
-        ("seed=-1", "seed must be at least 0; got -1"),
+        ("seed=-1", "seed must be from 0 to 4294967295; got -1"),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(data, overrides, rule):
