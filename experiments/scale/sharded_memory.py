@@ -3,9 +3,9 @@
 `python experiments/scale/sharded_memory.py --rows 2_000_000 --dim 64 --workers 4`
 
 Each worker makes its rows, trains with lazy Adam on all replicas' ids, saves, validates from
-files and reads the checkpoint back. Then one process reads every row, as an index does. Anonymous
-memory, beyond what the process held before the table was made, is set against the whole: the table
-and both moments.
+files and reads the checkpoint back. Then one process reads every row, as an index does, and writes
+a SavedModel of the table. Anonymous memory, beyond what the process held before the table was made,
+is set against the whole: the table and both moments.
 """
 
 import argparse
@@ -108,11 +108,11 @@ def work(rows, dim, directory):
     print(json.dumps(found))
 
 
-def index(rows, dim, directory):
-    """Reads every row out of the checkpoint, some at a time."""
+def serve(rows, dim, directory):
+    """Reads every row out of the checkpoint, some at a time; then writes a SavedModel."""
     import tensorflow as tf
 
-    from mtrec.distributed.sharded_tables import left_on_disk, make_table, sharded_above
+    from mtrec.distributed.sharded_tables import left_on_disk, make_table, mapped, sharded_above
     from mtrec.distributed.tables import NormalRows
     from mtrec.training.checkpoint import Checkpoints
 
@@ -129,7 +129,13 @@ def index(rows, dim, directory):
     for start in range(0, rows, 65_536):
         ids = np.arange(start, min(start + 65_536, rows), dtype=np.int32)
         total += float(tf.reduce_sum(table(tf.constant(ids))))
-    print(json.dumps({"index": peak.taken() - before}))
+    found = {"index": peak.taken() - before}
+    with mapped(table.weights, directory):
+        root = tf.Module()
+        root.table = table.embeddings.value
+        root.look_up = tf.function(table.call, [tf.TensorSpec([None], tf.int32)], autograph=False)
+        tf.saved_model.save(root, str(directory / "model"))
+    print(json.dumps(found | {"export": peak.taken() - before}))
 
 
 def main():
@@ -141,7 +147,7 @@ def main():
     parser.add_argument("--directory", type=Path)
     asked = parser.parse_args()
     if asked.role:
-        {"worker": work, "index": index}[asked.role](asked.rows, asked.dim, asked.directory)
+        {"worker": work, "serve": serve}[asked.role](asked.rows, asked.dim, asked.directory)
         return
     whole = 3 * 4 * asked.rows * asked.dim
     print(f"whole: {whole / 2**20:,.0f} MiB")
@@ -169,9 +175,9 @@ def main():
         for name in found[0]:
             most = max(each[name] for each in found)
             print(f"{name}: {most / 2**20:,.0f} MiB, {most / whole:.2f} of the whole")
-        printed = subprocess.run([*command, "index"], stdout=subprocess.PIPE, check=True).stdout
-        most = json.loads(printed.splitlines()[-1])["index"]
-        print(f"index: {most / 2**20:,.0f} MiB, {most / whole:.2f} of the whole")
+        printed = subprocess.run([*command, "serve"], stdout=subprocess.PIPE, check=True).stdout
+        for name, most in json.loads(printed.splitlines()[-1]).items():
+            print(f"{name}: {most / 2**20:,.0f} MiB, {most / whole:.2f} of the whole")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,19 @@ def read(variable: tf.Variable, files: RowFiles, *, replica: int, replicas: int)
         put(variable, places, files[places.astype(np.int64) * replicas + replica])
 
 
+def mapped(files: RowFiles, path: Path) -> tf.Tensor:
+    """All rows in their order: a tensor that is the file `path`, which is written, in memory.
+
+    Memory that maps a file is the system's to drop and to read again.
+    """
+    with path.open("wb") as file:
+        for rows in _some(files.shape[0]):
+            file.write(files[rows].tobytes())
+    # A tensor shares memory that can be written to, which here would leave the file as it is.
+    whole = np.memmap(path, np.float32, "c", shape=files.shape)
+    return tf.experimental.dlpack.from_dlpack(whole.__dlpack__())
+
+
 def put(variable: tf.Variable, places: np.ndarray, values: np.ndarray) -> None:
     """Writes `values [n, ...]` at places of a variable, without a copy of it."""
     with tf.device(variable.device):

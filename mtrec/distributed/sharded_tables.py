@@ -50,7 +50,7 @@ def sharded_above(mib: float) -> Iterator[None]:
 def left_on_disk() -> Iterator[None]:
     """Tables that `sharded_above` shards hold no rows if they are made inside, in one process.
 
-    They read what is asked for from the checkpoint that is read into them, until `hold`.
+    They read what is asked for from the checkpoint that is read into them; see `mapped`.
     """
     token = _left_on_disk.set(True)
     try:
@@ -163,15 +163,6 @@ class ShardedVariable(keras.Variable):
         for replica, shard in self.shards.items():
             row_files.read(shard, files, replica=replica, replicas=self.num_replicas)
 
-    def hold(self) -> None:
-        """Reads all rows, if they were left on disk."""
-        if self._on_disk:
-            assert self._files is not None
-            self._on_disk, files = False, self._files
-            self._value = tf.Variable(tf.zeros(self.shape), trainable=False, name=self.name)
-            self._local = [self._value]
-            self.read(files)
-
     @property
     def everywhere(self) -> bool:
         """Whether this process has all rows as variables."""
@@ -241,6 +232,34 @@ def readable(variables: Sequence[keras.Variable], directory: Path) -> Iterator[N
     from_workers(strategy, dict)  # until nobody reads
     if is_chief(strategy):
         shutil.rmtree(directory)
+
+
+@contextmanager
+def mapped(variables: Sequence[keras.Variable], directory: Path) -> Iterator[None]:
+    """Inside, those of `variables` that were left on disk are TensorFlow variables `[rows, ...]`.
+
+    Their rows are in files that are mapped into memory, which need not hold them.
+
+    Args:
+        variables: The variables.
+        directory: Where to write those files, which are no longer needed at the end.
+    """
+    on_disk = [v for v in variables if isinstance(v, ShardedVariable) and v._on_disk]
+    before = [(v._files, v._local) for v in on_disk]
+    try:
+        for place, variable in enumerate(on_disk):
+            assert variable._files is not None
+            # On a GPU it would be a copy.
+            with tf.device("CPU:0"):
+                rows = row_files.mapped(variable._files, directory / f"table-{place:03d}")
+                value = tf.Variable(rows, trainable=False, name=variable.name)
+            variable._on_disk, variable._files = False, None
+            variable._value, variable._local = value, [value]
+        yield
+    finally:
+        for variable, (files, local) in zip(on_disk, before, strict=True):
+            variable._on_disk, variable._files = True, files
+            variable._value, variable._local = local[0], local
 
 
 class ShardedTable(keras.layers.Layer):

@@ -154,7 +154,7 @@ class Sample:
         at_once = config.train.encode_at_once
         seconds: dict[int, float] = {}
         peaks: dict[int, float] = {}
-        with _peak() as peak, strategy.scope(), precision(config.train.precision):
+        with peak_of_memory() as peak, strategy.scope(), precision(config.train.precision):
             model = build.model(config, dataset, parts.fit)
             for batch in [whole] if replicas == 1 else [part, whole]:
                 how = replace(config, train=replace(config.train, global_batch=batch))
@@ -325,7 +325,7 @@ def _arrays(roots: Iterable[Any]) -> Iterator[np.ndarray | tf.Tensor]:
 
 
 @contextmanager
-def _peak() -> Iterator[Callable[[], int]]:
+def peak_of_memory() -> Iterator[Callable[[], int]]:
     """Inside, tells the most anonymous memory of this process since it was last asked, in bytes."""
     most, over = 0, threading.Event()
 

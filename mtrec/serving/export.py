@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from mtrec.distributed.sharded_tables import ShardedVariable
+from mtrec.distributed.sharded_tables import mapped
 from mtrec.model.bags import row_of_unknown
 from mtrec.model.recommender import Recommender
 from mtrec.serving.answer import variable
@@ -45,9 +45,9 @@ def save(run: Run, index: Index | None) -> list[str]:
     """Writes the run's SavedModel to `model/` and returns the names of its signatures.
 
     The SavedModel needs TensorFlow alone, and `import scann` before it is loaded if the index is a
-    ScaNN tree. It holds every table, and so does this process while it is written. Its signatures
-    are methods of `Served` and `ServedSearch`; the latter are there if the run has a retrieval
-    head.
+    ScaNN tree. It holds every table; this process need not hold those that were left on disk,
+    which it writes to disk once more meanwhile. Its signatures are methods of `Served` and
+    `ServedSearch`; the latter are there if the run has a retrieval head.
 
     Args:
         run: The trained run.
@@ -58,12 +58,11 @@ def save(run: Run, index: Index | None) -> list[str]:
             `model/` holds what no job wrote.
     """
     directory = run.directory / MODEL
-    for weight in run.model.weights:
-        if isinstance(weight, ShardedVariable):
-            weight.hold()
     with (
         replacing(directory, OURS[MODEL]) as aside,
         tempfile.TemporaryDirectory() as vocabularies,
+        tempfile.TemporaryDirectory(dir=aside) as tables,
+        mapped(run.model.weights, Path(tables)),
         _encoded_as_variables(run.model),
     ):
         root, signatures = _module(run, index, vocabularies=Path(vocabularies))

@@ -45,6 +45,15 @@ def test_any_rows_are_had_in_the_order_asked_for(tmp_path):
     np.testing.assert_array_equal(written(tmp_path, table, 4)[rows], table[rows])
 
 
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_all_rows_are_mapped_in_their_order(tmp_path, at_once, replicas):
+    table = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
+    mapped = row_files.mapped(written(tmp_path, table, replicas), tmp_path / "whole")
+    assert (tmp_path / "whole").read_bytes() == table.tobytes()
+    (tmp_path / "whole").unlink()
+    np.testing.assert_array_equal(mapped, table)
+
+
 def test_what_is_missing_is_not_taken_for_there(tmp_path):
     written(tmp_path, np.arange(11), 3)
     (tmp_path / "t.00001-of-00003.npy").unlink()
