@@ -61,7 +61,9 @@ def missing(cluster: ClusterConfig, there: dict[str, float]) -> str:
 def _remedy(cluster: ClusterConfig, there: dict[str, float]) -> str:
     """What helps against what is short; where nothing is in all, a node's share is."""
     wanted = resources(cluster)
-    short = {n for n in wanted if there.get(n, 0) < wanted[n] * cluster.least_workers} or set(wanted)
+    short = {n for n in wanted if there.get(n, 0) < wanted[n] * cluster.least_workers} or set(
+        wanted
+    )
     if "GPU" in short and not there.get("GPU"):
         return (
             "Ray knows of no GPU: start nodes that have some (or `ray start --num-gpus`), or set "
