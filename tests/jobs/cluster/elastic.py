@@ -13,8 +13,8 @@ from pathlib import Path
 
 from jobs import Job
 
-HERE = Path(__file__).parent
-sys.path.append(str(HERE.parents[1] / "distributed"))
+TESTS = Path(__file__).parents[2]
+sys.path += [str(TESTS), str(TESTS / "distributed")]
 MOST = 3
 ELASTIC = ("cluster=ray_address", f"cluster.num_workers=[1,{MOST}]", "cluster.resize_check_s=1")
 
