@@ -1,6 +1,5 @@
 """Exact search of a catalogue, and how near another search comes to it."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,10 @@ from mtrec.heads.max_similarity import score_all_in_numpy
 
 # Scores held at a time, 128 MB.
 SCORES_AT_ONCE = 2**25
+# Scores that are passed over several times while they are in a processor's cache.
+SCORES_IN_CACHE = 2**20
+
+_EIGHT_TRUE = np.ones(8, bool).view(np.uint64)
 
 
 def rows_at_once(candidates: int) -> int:
@@ -43,19 +46,26 @@ def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     Ties go to the lower column. NaN counts as higher than all others, and comes last.
     """
     total, width = scores.shape
-    # Columns that are the same modulo G make a group. The k-th highest of the groups' maxima has at
-    # least k scores from it up, which are in few groups: of the rest one pass is all.
-    groups = min(max(32 * k, math.isqrt(4 * k * width)), width)
+    each = max(1, SCORES_IN_CACHE // width)
+    if total > each:
+        parts = [top_k(scores[start : start + each], k) for start in range(0, total, each)]
+        values, columns = zip(*parts, strict=True)
+        return np.concatenate(values), np.concatenate(columns)
+    # Columns that are the same modulo G make a group. At least k scores reach the k-th highest of
+    # the groups' maxima, and of the rest two passes are all.
+    groups = min(max(32 * k, 512, width // 256), width)
     whole = width - width % groups
     maxima = scores[:, :whole].reshape(total, -1, groups).max(axis=1)
     np.maximum(maxima[:, : width - whole], scores[:, whole:], out=maxima[:, : width - whole])
     bound = np.partition(maxima, groups - k, axis=1)[:, [groups - k]]
-    row, group = np.nonzero(~(maxima < bound))
-    column = group[:, np.newaxis] + np.arange(0, width, groups)
-    inside = column < width
-    found = scores[row[:, np.newaxis], np.where(inside, column, 0)]
-    kept = inside & ~(found < bound[row])
-    row, column, found = row[np.nonzero(kept)[0]], column[kept], found[kept]
+    below = np.empty(-(-scores.size // 8) * 8, bool)
+    below[scores.size :] = True
+    np.less(scores, bound, out=below[: scores.size].reshape(scores.shape))
+    # Eight at a time, since few are not below.
+    eights = np.flatnonzero(below.view(np.uint64) != _EIGHT_TRUE)
+    found = np.flatnonzero(~below.reshape(-1, 8)[eights])
+    row, column = np.divmod(8 * eights[found // 8] + found % 8, width)
+    found = scores[row, column]
     best_first = np.lexsort((column, -found, row))
     first = np.searchsorted(row, np.arange(total))
     best = best_first[first[:, np.newaxis] + np.arange(k)]

@@ -85,7 +85,7 @@ class HeldOut:
         own = self.counts[users], self.requests[users], self.times[users]
         return QueryInputs.of(self.users[users], self.histories, *own)
 
-    def own(self, users: slice) -> tuple[np.ndarray, np.ndarray]:
+    def own(self, users: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Item rows of what they have by then, oldest first, and the owner of each from 0 on."""
         entries, owners = self.histories.entries(self.users[users], self.counts[users])
         return self.histories.items[entries], owners

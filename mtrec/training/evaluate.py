@@ -31,8 +31,9 @@ from mtrec.training.measured import Measured, of_head
 SPLITS = ("val", "test")
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
-# Users whose vectors are held, and who are measured before the sums are added to.
-USERS_AT_ONCE = 2048
+# Users whose vectors are held, and who are measured before the sums are added to: enough for the
+# room of their scores to be taken once, as it is filled with zeros first.
+USERS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)

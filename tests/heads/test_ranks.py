@@ -1,14 +1,16 @@
 """Ranks against plain counting, and the top k against sorting."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mtrec.heads import metrics
+from mtrec.heads import exact_search, metrics
 from mtrec.heads.exact_search import top_k
-from mtrec.heads.ranks import ByOwn, places, standing
+from mtrec.heads.ranks import ByOwn, Known
+from mtrec.heads.standing import places, places_of_each, standing, standing_among
 
 
 def rng():
@@ -17,11 +19,11 @@ def rng():
 
 def ranks(scores, items, seeds):
     """Ranks of each row's items, row after row."""
-    found = []
-    for row, columns, seed in zip(scores, items, seeds, strict=True):
-        higher, equal = standing(row, row[columns])
-        found.append(higher + places(columns, row[columns], equal, seed))
-    return np.concatenate(found)
+    place = np.repeat(np.arange(len(scores)), [len(columns) for columns in items])
+    columns = np.concatenate(items)
+    targets = scores[place, columns]
+    higher, equal = standing(scores, place, targets)
+    return higher + places_of_each(place, columns, targets, equal, np.array(seeds))
 
 
 def test_the_rank_is_the_number_of_candidates_that_score_higher():
@@ -107,25 +109,56 @@ def test_a_constant_model_finds_as_many_as_chance():
     assert recall == pytest.approx(100 / items, rel=0.05)
 
 
+def plain(values, targets):
+    """How many of the values are above each target, and how many equal it, as `standing` says."""
+    above = [sum(not value <= target for value in values) for target in targets]
+    return above, [sum(value == target for value in values) for target in targets]
+
+
 @pytest.mark.parametrize("size", [40, 5000])
-@pytest.mark.parametrize("asked", [0, 3, 20])
+@pytest.mark.parametrize("asked", [[0], [3], [30], [30, 8, 8, 3, 1, 0], [1, 30, 0, 3, 2]])
 def test_counts_of_what_is_above_and_level_are_plain_ones(size, asked):
-    values = rng().integers(0, 30, size).astype(np.float32)
-    targets = values[:asked]
-    higher, equal = standing(values, targets)
+    scores = rng().integers(0, 30, (len(asked), size)).astype(np.float32)
+    place = np.repeat(np.arange(len(asked)), asked)
+    targets = rng().integers(-1, 31, len(place)).astype(np.float32)
+    higher, equal = standing(scores, place, targets)
+    expected = [plain(scores[n], [target]) for n, target in zip(place, targets, strict=True)]
 
-    assert higher.tolist() == [int((values > target).sum()) for target in targets]
-    assert equal.tolist() == [int((values == target).sum()) for target in targets]
+    assert higher.tolist() == [above[0] for above, _ in expected]
+    assert equal.tolist() == [level[0] for _, level in expected]
+
+
+def test_all_of_a_row_are_counted_where_all_are_level():
+    higher, equal = standing(np.ones((2, 20_000), np.float32), np.array([0]), np.ones(1))
+
+    assert (higher.tolist(), equal.tolist()) == ([0], [20_000])
 
 
 @pytest.mark.parametrize("size", [40, 5000])
-def test_a_score_that_is_no_number_is_behind_all_and_ahead_of_any(size):
+@pytest.mark.parametrize("asked", [1, 30])
+def test_a_score_that_is_no_number_is_behind_all_and_ahead_of_any(size, asked):
     values = np.arange(size, dtype=np.float32)
     values[[3, 4]] = np.nan
-    higher, equal = standing(values, values[[3, size - 1]])
+    targets = np.repeat(values[[3, size - 1]], asked)
+    higher, equal = standing(values[np.newaxis], np.zeros(2 * asked, int), targets)
 
-    assert higher.tolist() == [size, 2]
-    assert equal.tolist() == [0, 1]
+    assert higher.tolist() == [size] * asked + [2] * asked
+    assert equal.tolist() == [0] * asked + [1] * asked
+
+
+def test_what_stands_among_what_users_have_is_counted_for_each_of_them():
+    owner = np.sort(rng().integers(2, 9, 300))
+    owner = owner[owner != 5]  # and user 5 has nothing
+    values = rng().integers(0, 12, len(owner)).astype(np.float32)
+    values[rng().integers(0, len(owner), 30)] = np.nan
+    place = np.sort(rng().integers(2, 9, 80))
+    targets = rng().integers(-1, 13, 80).astype(np.float32)
+    targets[::7] = np.nan
+    higher, equal = standing_among(values, owner, targets, place)
+    expected = [plain(values[owner == n], [t]) for n, t in zip(place, targets, strict=True)]
+
+    assert higher.tolist() == [above[0] for above, _ in expected]
+    assert equal.tolist() == [level[0] for _, level in expected]
 
 
 def test_a_place_among_many_ties_is_drawn_evenly():
@@ -150,6 +183,16 @@ def test_top_k_equals_a_stable_sort(width, k, levels):
     np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
 
 
+def test_the_top_of_many_rows_is_found_some_at_a_time(monkeypatch):
+    monkeypatch.setattr(exact_search, "SCORES_IN_CACHE", 250)
+    scores = rng().integers(0, 50, size=(7, 100)).astype(np.float32)
+    values, columns = top_k(scores, 4)
+
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :4]
+    np.testing.assert_array_equal(columns, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, axis=1))
+
+
 def test_a_score_that_is_no_number_comes_last_in_the_top():
     scores = np.array([[1.0, np.nan, 3.0]] * 2, np.float32)
 
@@ -162,8 +205,15 @@ def owned(items, owners, num_items):
     dataset = SimpleNamespace(num_items=num_items)
     held_out = SimpleNamespace(dataset=dataset, own=lambda users: (items, owners))
     scored = ByOwn(held_out)
-    scored.score(slice(0, int(owners.max(initial=0)) + 1))
+    with ThreadPoolExecutor(1) as threads:
+        scored.score(np.arange(owners.max(initial=0) + 1), threads)
     return scored
+
+
+def nothing_known(users):
+    """So many users who may be recommended what they have again."""
+    dataset = SimpleNamespace(num_items=1, repeats=True)
+    return Known(SimpleNamespace(dataset=dataset), np.arange(users))
 
 
 def test_own_items_stand_as_counting_all_items_has_them():
@@ -175,26 +225,37 @@ def test_own_items_stand_as_counting_all_items_has_them():
         own = (items[owners == place] - 1).tolist()
         last = {item: number for number, item in enumerate(own, start=1)}
         whole = [own.count(item) + last.get(item, 0) / (len(own) + 1) for item in every]
-        higher, equal = scored.standing(place, every)
+        user = np.full(30, place)
+        higher, equal = scored.standing(slice(place, place + 1), user, every)
 
-        assert scored.of(place, every).tolist() == whole
+        assert scored.of(user, every).tolist() == whole
         assert higher.tolist() == [sum(other > mine for other in whole) for mine in whole]
         assert equal.tolist() == [whole.count(mine) for mine in whole]
         best = sorted(set(own), key=lambda item: -whole[item])
-        found = scored.top(slice(0, 9), np.array([place]), [], 5).tolist()[0]
+        found = scored.top(slice(place, 9), nothing_known(9), 5).tolist()[0]
         assert found == [*best, -1, -1, -1, -1, -1][:5]
 
 
 def test_own_items_of_a_huge_catalogue_are_ranked_without_its_scores():
     """A row of scores would be 8 TB."""
     scored = owned([5, 7, 5], [0, 0, 0], 10**12)
-    higher, equal = scored.standing(0, np.array([4, 6, 10**11]))
+    higher, equal = scored.standing(slice(0, 1), np.zeros(3, int), np.array([4, 6, 10**11]))
 
     assert higher.tolist() == [0, 1, 2]
     assert equal.tolist() == [1, 1, 10**12 - 2]
 
 
-def test_where_no_user_is_asked_anything_their_own_items_have_no_top():
+def test_own_items_are_recommended_to_users_who_have_some():
     scored = owned([2], [0], 3)
-    assert scored.top(slice(0, 1), np.zeros(0, np.int64), [], 2).shape == (0, 2)
-    assert scored.top(slice(0, 1), np.zeros(1, np.int64), [], 2).tolist() == [[1, -1]]
+    assert scored.top(slice(0, 0), nothing_known(1), 2).shape == (0, 2)
+    assert scored.top(slice(0, 1), nothing_known(1), 2).tolist() == [[1, -1]]
+
+
+def test_what_users_know_is_told_of_each_once():
+    items, owners = np.array([3, 1, 3, 2, 5]), np.array([0, 0, 0, 2, 2])
+    dataset = SimpleNamespace(num_items=5, repeats=False)
+    held_out = SimpleNamespace(dataset=dataset, own=lambda users: (items, owners))
+    known = Known(held_out, np.arange(3))
+
+    assert [each.tolist() for each in known.of(slice(0, 1))] == [[0, 0], [0, 2]]
+    assert [each.tolist() for each in known.of(slice(1, 3))] == [[2, 2], [1, 4]]

@@ -1,6 +1,7 @@
 """Evaluation on held-out rows against plain loops over users and items."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,8 @@ from mtrec.data import progress
 from mtrec.data.histories import Histories
 from mtrec.data.negatives import Catalogue
 from mtrec.errors import PreemptedError
-from mtrec.heads import metrics
-from mtrec.heads.ranks import ByOwn
+from mtrec.heads import metrics, ranks
+from mtrec.heads.ranks import ByOwn, Known
 from mtrec.heads.retrieval import Retrieval
 from mtrec.heads.retrieval_losses import ImplicitSquared
 from mtrec.heads.tally import packed
@@ -250,6 +251,17 @@ def test_ties_are_broken_alike_in_chunks_of_any_size(split, monkeypatch, size):
     whole = retrieval_of(*split, few, full=True)
     real = metrics.chunks
     monkeypatch.setattr(metrics, "chunks", lambda total, _, *what: real(total, size, *what))
+    found = retrieval_of(*split, few, full=True)
+
+    assert found.metrics == whole.metrics
+    assert found.baseline == whole.baseline
+
+
+@pytest.mark.parametrize("together", [1, 7])
+def test_parts_of_any_size_are_counted_alike(split, monkeypatch, together):
+    few = np.random.default_rng(2).integers(0, 4, size=(41, 81))
+    whole = retrieval_of(*split, few, full=True)
+    monkeypatch.setattr(ranks, "USERS_AT_ONCE", together)
     found = retrieval_of(*split, few, full=True)
 
     assert found.metrics == whole.metrics
@@ -519,10 +531,13 @@ def test_of_own_items_taken_equally_often_the_latest_comes_first():
     data = replace(written_out(rows, num_items=30), repeats=True)
     held_out = Evaluator(data, known=np.arange(5), held_out=np.array([5])).held_out
     own = ByOwn(held_out)
-    own.score(slice(0, 1))
+    with ThreadPoolExecutor(1) as threads:
+        own.score(np.array([0]), threads)
+    known = Known(held_out, np.array([0]))
 
-    assert own.top(slice(0, 1), np.array([0]), [np.zeros(0, int)], 4).tolist() == [[0, 1, 2, -1]]
-    assert own.standing(0, np.array([0, 2])) == pytest.approx(np.array([[0, 2], [1, 1]]))
+    assert own.top(slice(0, 1), known, 4).tolist() == [[0, 1, 2, -1]]
+    found = own.standing(slice(0, 1), np.zeros(2, int), np.array([0, 2]))
+    assert found == pytest.approx(np.array([[0, 2], [1, 1]]))
 
 
 def test_a_request_is_judged_with_what_was_known_before_it():
