@@ -8,6 +8,7 @@ import random
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from jobs import Job
 TESTS = Path(__file__).parents[2]
 sys.path += [str(TESTS), str(TESTS / "distributed")]
 MOST = 3
+NOBODY_SECONDS = 5
 ELASTIC = ("cluster=ray_address", f"cluster.num_workers=[1,{MOST}]", "cluster.resize_check_s=1")
 
 
@@ -36,12 +38,15 @@ def disturbed(cwd: Path, events: int, *overrides: str, seed: int = 0) -> Iterato
     try:
         for number in range(1, events + 1):
             assert job.follow(until=r"epoch +\d+/"), job.text
-            kinds = ["a node joins"] * (len(nodes) < MOST) + ["a node is lost"] * (len(nodes) > 1)
-            kind = rng.choice([*kinds, "a worker is killed"])
+            kinds = ["a node joins"] * (len(nodes) < MOST)
+            kind = rng.choice([*kinds, "a node is lost", "a worker is killed"])
             if kind == "a node joins":
                 nodes.append(cluster.add_node(num_cpus=1))
             elif kind == "a node is lost":
                 cluster.remove_node(nodes.pop(rng.randrange(len(nodes))), allow_graceful=False)
+                if not nodes:  # the job waits
+                    time.sleep(NOBODY_SECONDS)
+                    nodes.append(cluster.add_node(num_cpus=1))
             else:
                 job.kill(f"worker {rng.randrange(len(nodes))}")
             before = len(job.text)
