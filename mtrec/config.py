@@ -132,13 +132,15 @@ class ClusterConfig:
     Attributes:
         kind: `local` for this process, `ray` for workers of a Ray cluster.
         address: Address of a running Ray cluster; `local` starts one on this machine.
-        num_workers: Processes that train together.
+        num_workers: Processes that train together; of an elastic job `[least, most]` of them, as
+            many as there is room for.
         devices_per_worker: GPUs of each, or logical CPU devices; null for one, or in this process
             for all GPUs there are.
         use_gpu: Whether to train on GPUs, and on nothing else; without, they are hidden. Ray
             reserves them for each worker.
         cpus_per_worker: CPUs that Ray reserves for each worker.
-        schedule_timeout_s: Seconds to wait for the cluster to have room for all workers.
+        schedule_timeout_s: Seconds to wait for the cluster to have room for the (least) workers.
+        resize_check_s: Seconds between looks of an elastic job at whether there is room for more.
         health_timeout_s: Seconds without an answer or without progress after which a worker is
             given up, to be replaced; see `mtrec.distributed.heartbeat`.
         max_failures: Times that workers may die before the job gives up.
@@ -146,19 +148,29 @@ class ClusterConfig:
 
     kind: str
     address: str | None
-    num_workers: int
+    num_workers: Any
     devices_per_worker: int | None
     use_gpu: bool
     cpus_per_worker: float
     schedule_timeout_s: float
+    resize_check_s: float
     health_timeout_s: float
     max_failures: int
 
     def __post_init__(self) -> None:
         if self.kind not in ("local", "ray"):
             raise UserError(f"cluster.kind must be local or ray; got {self.kind}.")
-        require("cluster.num_workers", self.num_workers, least=1)
+        between = self.num_workers if isinstance(self.num_workers, list) else [self.num_workers] * 2
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in between)
+        if not (whole and len(between) == 2 and 1 <= between[0] <= between[1]):
+            raise UserError(
+                "cluster.num_workers must be at least 1, one number or the least and the most of "
+                f"them; got {self.num_workers}. Set cluster.num_workers=2, or [1,4]."
+            )
+        self.least_workers, self.most_workers = between
+        self.elastic = self.least_workers < self.most_workers
         require("cluster.schedule_timeout_s", self.schedule_timeout_s, least=0)
+        require("cluster.resize_check_s", self.resize_check_s, above=0)
         require("cluster.health_timeout_s", self.health_timeout_s, above=0)
         require("cluster.cpus_per_worker", self.cpus_per_worker, above=0)
         require("cluster.max_failures", self.max_failures, least=0)
@@ -170,13 +182,25 @@ class ClusterConfig:
                 "cluster.address must be host:port of a running Ray cluster, auto, or local to "
                 f"start one here; got {self.address}. Set cluster.address=127.0.0.1:6379."
             )
-        if self.kind == "local" and self.num_workers > 1:
+        if self.kind == "local" and self.most_workers > 1:
             raise UserError(
                 f"cluster.num_workers must be 1 with cluster=local; got {self.num_workers}. "
                 f"Add cluster=ray_local for workers on this machine."
             )
         if self.devices_per_worker is not None:
             require("cluster.devices_per_worker", self.devices_per_worker, least=1)
+
+    def check_batch(self, batch: int, replicas: int) -> None:
+        """Refuses a batch that replicas could not share evenly, where their number is fixed.
+
+        Raises:
+            UserError: If `train.global_batch` does not divide by the number of replicas.
+        """
+        if batch % replicas and not self.elastic:
+            raise UserError(
+                f"train.global_batch must divide by the number of replicas ({replicas}); got "
+                f"{batch}. Set train.global_batch={batch // replicas * replicas or replicas}."
+            )
 
 
 @dataclass
@@ -232,7 +256,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:  # as NumPy takes it
             raise UserError(f"seed must be from 0 to {2**32 - 1}; got {self.seed}. Set seed=42.")
-        self._check_batch()
+        if self.cluster.kind == "ray" or self.cluster.devices_per_worker is not None:
+            replicas = self.cluster.most_workers * (self.cluster.devices_per_worker or 1)
+            self.cluster.check_batch(self.train.global_batch, replicas)
         self.data = _typed_data(self.data)
         _check_repeats(self.data)
         for which in ("tables", "dense"):
@@ -242,18 +268,6 @@ class Config:
                     f"optimizer.{which}.learning_rate must be a finite number above 0; got {rate}. "
                     f"Set optimizer.{which}.learning_rate=0.01."
                 )
-
-    def _check_batch(self) -> None:
-        """Refuses a batch that its replicas could not share, as far as they are known."""
-        cluster, batch = self.cluster, self.train.global_batch
-        if cluster.kind == "local" and cluster.devices_per_worker is None:
-            return
-        replicas = cluster.num_workers * (cluster.devices_per_worker or 1)
-        if batch % replicas:
-            raise UserError(
-                f"train.global_batch must divide by the number of replicas ({replicas}); got "
-                f"{batch}. Set train.global_batch={batch // replicas * replicas or replicas}."
-            )
 
 
 @dataclass

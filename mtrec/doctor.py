@@ -226,7 +226,7 @@ def cluster(config: ClusterConfig, directory: Path) -> Finding:
     directory.mkdir(parents=True, exist_ok=True)
     found = driver.check(config, directory.resolve())
     hosts = [f"{node['host']} ({'; '.join(node['gpus']) or 'no GPU'})" for node in found]
-    return Finding("ok", f"room for {config.num_workers} workers on {', '.join(hosts)}")
+    return Finding("ok", f"room for {config.least_workers} workers on {', '.join(hosts)}")
 
 
 if __name__ == "__main__":

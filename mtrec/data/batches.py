@@ -83,7 +83,7 @@ class Batches:
         fit: Row numbers of the interactions to train on.
         batching: What a batch is made of.
         negatives: What the pool is made of; null if no head needs one.
-        num_replicas: Replicas that share a batch.
+        num_replicas: Replicas that share a batch; where it does not divide, the last have less.
         seed: Seed of all random choices.
         views: Items drawn evenly from the catalogue in each step for heads that compare views of
             them; all items if there are fewer, and 0 if no head does.
@@ -98,8 +98,8 @@ class Batches:
         steps_per_epoch: Steps that show every query once.
 
     Raises:
-        UserError: If the batch does not divide by the replicas, the data has repeats and is not
-            shown in time order, or lacks the negatives that are asked for.
+        UserError: If the data has repeats and is not shown in time order, or lacks the negatives
+            that are asked for.
     """
 
     def __init__(
@@ -114,13 +114,6 @@ class Batches:
         views: int = 0,
         before: bool = False,
     ) -> None:
-        global_batch = batching.global_batch
-        if global_batch % num_replicas:
-            down = global_batch // num_replicas * num_replicas
-            raise UserError(
-                f"`global_batch` must divide by the number of replicas ({num_replicas}); got "
-                f"{global_batch}. Set `global_batch`={down or num_replicas}."
-            )
         if dataset.repeats and not batching.chronological and batching.batch_of != "requests":
             raise UserError(
                 "`chronological` must be true with `repeats`, or what a user takes again would be "
@@ -129,7 +122,7 @@ class Batches:
         self.histories = Histories.of_all(dataset, fit)
         self.known = self.histories if dataset.taken is None else Histories.of(dataset, fit)
         self.batching = batching
-        self.global_batch = global_batch
+        self.global_batch = batching.global_batch
         self.num_replicas = num_replicas
         self.seed = seed
         self.views = views
@@ -158,7 +151,7 @@ class Batches:
         self._made: dict[int, _Global] = {}
         self._marks, self._places = Marks(self.num_items + 1), Places(self.num_items + 1)
         self.queries_per_epoch = len(self._units.ids)
-        self.steps_per_epoch = -(-self.queries_per_epoch // global_batch)
+        self.steps_per_epoch = -(-self.queries_per_epoch // self.global_batch)
 
     def mine(self, lists: np.ndarray) -> None:
         """Takes the items that each user brings into the pool beside, from the next step on.
@@ -203,7 +196,7 @@ class Batches:
         wanted = range(place, max(place - past, 0) - 1, -1)
         self._made = {p: self._made.get(p) or self._make(p) for p in wanted}
         batches = list(self._made.values())
-        size = self.global_batch // self.num_replicas
+        size = -(-self.global_batch // self.num_replicas)
         asked = range(self.num_replicas) if replicas is None else replicas
         shares = self._shares(batches, size, place, asked)
         counts = [self._counted(share) for share in shares]

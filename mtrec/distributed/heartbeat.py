@@ -81,18 +81,19 @@ class Vigil:
     still elsewhere is to blame; where all of them stand still there, the exchange itself is.
 
     Args:
-        workers: Number of workers.
         timeout: Seconds without progress after which a worker has stalled.
     """
 
-    def __init__(self, workers: int, timeout: float) -> None:
-        self._workers = workers
+    def __init__(self, timeout: float) -> None:
+        self._workers = 0
         self._timeout = timeout
         self._pulses: dict[int, Pulse] = {}
         self._finished: set[int] = set()
 
-    def enter(self, worker: int) -> None:
-        """Takes note that a worker begins, perhaps in place of one that ended."""
+    def enter(self, worker: int, workers: int) -> None:
+        """Takes note that a worker of so many begins, perhaps in place of one that ended."""
+        if workers != self._workers:
+            self._workers, self._pulses, self._finished = workers, {}, set()
         self.leave(worker)
         self._finished.discard(worker)
 

@@ -272,7 +272,9 @@ class PairHead(Head):
             candidate: Candidate representations, likewise.
             pairs: The pairs; without a time, at the end of training.
         """
-        p, q = query[:, : self.dim], candidate[:, : self.dim]
+        p, q = query, candidate
+        if self.given:
+            p, q = p[:, : self.dim], q[:, : self.dim]
         users = tf.gather(pairs.queries.users, pairs.query)
         timeless = self.moving is None or isinstance(pairs.time, tuple)
         biases = self.biases(users, pairs.items, None if timeless else pairs.time)
@@ -282,7 +284,8 @@ class PairHead(Head):
         if self.pair:
             pair = self.pair(pairs)
             size += row_sum(tf.square(pair)) / self.members
-        own = Told(self.output(p, q, *biases[:2], pair), p * q, self.l2 * size)
+        cost = self.l2 * size if self.l2 else tf.zeros_like(biases[2][:, 0])
+        own = Told(self.output(p, q, *biases[:2], pair), p * q, cost)
         if not self.given:
             return own
         others = query[:, self.dim :], candidate[:, self.dim :]

@@ -251,7 +251,7 @@ class Sample:
 
 
 def _replicas(cluster: ClusterConfig) -> int:
-    return cluster.num_workers * (cluster.devices_per_worker or 1)
+    return int(cluster.least_workers) * (cluster.devices_per_worker or 1)
 
 
 def _look(config: Config, dataset: Dataset, parts: Split, step: Step, batches: Batches) -> None:

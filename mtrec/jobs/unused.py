@@ -31,7 +31,8 @@ def _of_split(split: Mapping[str, Any]) -> set[str]:
 def _of_cluster(cluster: Mapping[str, Any]) -> set[str]:
     if cluster["kind"] == "local":
         return {"kind", "num_workers", "devices_per_worker", "use_gpu"}
-    return set(cluster)
+    elastic = isinstance(cluster["num_workers"], list)
+    return set(cluster) - (set() if elastic else {"resize_check_s"})
 
 
 def _of_model(model: Mapping[str, Any]) -> set[str]:

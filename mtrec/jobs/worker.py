@@ -93,6 +93,7 @@ def _fit(
 ) -> tuple[list[Metrics], Run, Histories]:
     """Trains; returns the epochs' metrics, the run, and what users have by the rows of `fit`."""
     replicas = strategy.num_replicas_in_sync
+    config.cluster.check_batch(config.train.global_batch, replicas)
     with progress.stage("build"), strategy.scope():
         dataset = build.data(config, dataset)
         model = build.model(config, dataset, parts.fit)

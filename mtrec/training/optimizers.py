@@ -45,6 +45,11 @@ class TableOptimizer(keras.optimizers.Optimizer, ABC):
         """What `update_step` is given as the learning rate, once for all tables."""
         return learning_rate
 
+    def subtract(self, variable: tf.Variable, rows: tf.Tensor, delta: tf.Tensor) -> None:
+        """Takes `delta [n, ...]` from distinct rows of a table or shard, `[n]`."""
+        # Where subtracted in place, each row waits for the one before to come from memory.
+        self.assign(variable, tf.IndexedSlices(tf.gather(variable, rows) - delta, rows))
+
     def add_slot(
         self, table: keras.Variable, name: str, *, shape: Sequence[int], start: float
     ) -> keras.Variable:
@@ -134,7 +139,7 @@ class RowWiseAdagrad(TableOptimizer):
         rates = tf.cast(learning_rate, variable.dtype) / (tf.sqrt(sums) + self.epsilon)
         rates = tf.reshape(rates, [-1] + [1] * len(width_axes))
         self.assign(accumulator, tf.IndexedSlices(sums, rows))
-        self.assign_sub(variable, tf.IndexedSlices(rates * gradients, rows))
+        self.subtract(variable, rows, rates * gradients)
 
 
 class LazyAdam(TableOptimizer):
@@ -189,7 +194,7 @@ class LazyAdam(TableOptimizer):
         first = self._decayed(self._first[index], rows, gradients, self.beta_1)
         second = self._decayed(self._second[index], rows, gradients**2, self.beta_2)
         delta = learning_rate * first / (tf.sqrt(second) + self.epsilon)
-        self.assign_sub(variable, tf.IndexedSlices(delta, rows))
+        self.subtract(variable, rows, delta)
 
     def _decayed(
         self, moment: keras.Variable, rows: tf.Tensor, values: tf.Tensor, beta: float

@@ -628,8 +628,12 @@ def test_the_first_row_of_a_repeated_target_is_marked(repeats):
     assert len(marked) < len(rows_of(batch))
 
 
-def test_a_global_batch_that_does_not_divide_is_refused(data):
-    with pytest.raises(UserError, match=r"must divide .*\(3\); got 16\. Set `global_batch`=15"):
-        batches(data, num_replicas=3)
-    with pytest.raises(UserError, match=r"\(32\); got 16\. Set `global_batch`=32"):
-        batches(data, num_replicas=32)
+@pytest.mark.parametrize("replicas", [3, 5, 32])
+def test_of_a_batch_that_does_not_divide_the_last_replicas_have_less(data, replicas):
+    size = -(-16 // replicas)
+    made = batches(data, num_replicas=replicas).step(1, 0)
+    assert [np.count_nonzero(batch.query.users) for batch in made] == [
+        max(min(size, 16 - first), 0) for first in range(0, replicas * size, size)
+    ]
+    (whole,) = batches(data).step(1, 0)
+    assert joined(made, size) == joined([whole], 16)

@@ -20,7 +20,9 @@ WAITING = replace(ASLEEP, in_tensorflow=True, place="all (strategy.py:3)")
 
 def vigil(**pulses: Pulse) -> Vigil:
     """The vigil over two workers, 10 s each, that has heard some of them move, and is to hear."""
-    watched = Vigil(2, 10.0)
+    watched = Vigil(10.0)
+    for worker in (0, 1):
+        watched.enter(worker, 2)
     for name, pulse in pulses.items():
         assert watched.verdict(int(name[-1]), pulse) == ""
     return watched
@@ -64,7 +66,7 @@ def test_a_worker_that_begins_in_place_of_another_is_judged_by_its_own_pulse() -
     watched = vigil(of_0=WAITING)
     assert watched.verdict(1, ASLEEP) != ""
     for worker in (0, 1):
-        watched.enter(worker)
+        watched.enter(worker, 2)
     assert watched.verdict(0, WAITING) == ""
     assert watched.verdict(1, MOVING) == ""
     assert watched.verdict(0, WAITING) == ""
@@ -164,9 +166,9 @@ def test_a_thread_within_tensorflow_may_be_waiting_for_another() -> None:
 
 
 def test_the_mailbox_tells_of_a_stall_once_and_forgets_it_with_the_next_workers() -> None:
-    mailbox = Mailbox(2, 10.0)
+    mailbox = Mailbox(10.0)
     for worker in (0, 1):
-        mailbox.enter(worker)
+        mailbox.enter(worker, 2)
         assert not mailbox.is_to_end(worker, MOVING)
     assert (mailbox.take(), mailbox.stalled()) == ([], "")
     assert mailbox.is_to_end(1, ASLEEP)
@@ -174,5 +176,26 @@ def test_the_mailbox_tells_of_a_stall_once_and_forgets_it_with_the_next_workers(
     assert kind == "line"
     assert line.startswith("worker 1 has made no progress")
     assert line.startswith(mailbox.stalled())
-    mailbox.enter(0)
+    mailbox.enter(0, 2)
     assert mailbox.stalled() == ""
+
+
+def test_of_another_number_of_workers_none_waits_for_one_that_is_no_longer_there() -> None:
+    watched = vigil(of_0=MOVING, of_1=MOVING)
+    for worker in (0, 1, 2):
+        watched.enter(worker, 3)
+        assert watched.verdict(worker, MOVING) == ""
+    assert watched.verdict(0, WAITING) == watched.verdict(1, WAITING) == ""  # 2 still moves
+    for worker in (0, 1):
+        watched.enter(worker, 2)
+        assert watched.verdict(worker, MOVING) == ""
+    assert watched.verdict(0, WAITING) == ""
+    assert "exchange has not ended" in watched.verdict(1, WAITING)
+
+
+def test_the_mailbox_tells_of_another_number_of_workers_once() -> None:
+    mailbox = Mailbox(10.0)
+    for workers in (2, 2, 3):
+        for worker in range(workers):
+            mailbox.enter(worker, workers)
+    assert mailbox.take() == [("line", "workers: 3, where there were 2")]

@@ -182,6 +182,17 @@ VALUES = [
     ("launch data.split.fold=2", "data.split.fold must be left out with data.split.kind=random"),
     ("launch cluster.num_workers=2", "Add cluster=ray_local"),
     ("launch cluster.num_workers=0", "cluster.num_workers must be at least 1"),
+    ("launch cluster=ray_local cluster.num_workers=many", "Set cluster.num_workers=2, or [1,4]"),
+    ("launch cluster=ray_local cluster.num_workers=[4,1]", "got [4, 1]. Set cluster.num_workers=2"),
+    ("launch cluster=ray_local cluster.num_workers=[2]", "one number or the least and the most"),
+    ("launch cluster=ray_local cluster.num_workers=[1,2,3]", "got [1, 2, 3]"),
+    ("launch cluster=ray_local cluster.num_workers=[1,2.5]", "got [1, 2.5]"),
+    ("launch cluster.num_workers=[1,2]", "Add cluster=ray_local"),
+    ("launch cluster=ray_local cluster.resize_check_s=0", "cluster.resize_check_s must be above 0"),
+    (
+        "launch cluster=ray_local cluster.num_workers=[1,4096] train.global_batch=4096",
+        "cluster.num_workers must be at most",
+    ),
     ("launch cluster.devices_per_worker=0", "cluster.devices_per_worker must be at least 1"),
     (
         "launch cluster.devices_per_worker=3",

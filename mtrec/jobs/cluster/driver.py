@@ -45,6 +45,7 @@ from mtrec.jobs.cluster import nodes, settings
 from mtrec.jobs.cluster.letters import Correspondent, Delivery
 from mtrec.jobs.cluster.mailbox import Mailbox
 from mtrec.libraries import import_tensorflow, quiet_libraries
+from mtrec.tracking.run_dir import CONFIG
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset
@@ -78,7 +79,7 @@ def train(
         # On this node: elsewhere it would die with a node whose workers can be replaced.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         post_office = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here)
-        mailbox = post_office.remote(config.cluster.num_workers, config.cluster.health_timeout_s)
+        mailbox = post_office.remote(config.cluster.health_timeout_s)
         with _relayed(mailbox, listener):
             outcome = _fit(config, ray.put((dataset, parts)), directory, mailbox)
     return _history(outcome)
@@ -115,7 +116,7 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     try:
         ray.init(
             address=cluster.address,
-            num_cpus=math.ceil(cluster.num_workers * cluster.cpus_per_worker) if local else None,
+            num_cpus=math.ceil(cluster.most_workers * cluster.cpus_per_worker) if local else None,
             include_dashboard=False if local else None,
             logging_config=ray.LoggingConfig(log_level="ERROR"),
             log_to_driver=False,
@@ -140,9 +141,9 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
 
 @contextmanager
 def _room(cluster: ClusterConfig) -> Iterator[None]:
-    """Waits until the cluster has room for all workers, and keeps it until the end."""
+    """Waits until the cluster has room for the least workers, and keeps it until the end."""
     # A placement group tells an autoscaler what is wanted, and whether it fits node by node.
-    group = placement_group([settings.resources(cluster)] * cluster.num_workers)
+    group = placement_group([settings.resources(cluster)] * cluster.least_workers)
     try:
         if not group.wait(cluster.schedule_timeout_s):
             raise UserError(settings.missing(cluster, ray.cluster_resources()))
@@ -211,10 +212,12 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
             "data": data,
             "directory": directory.resolve(),
             "mailbox": mailbox,
+            "versions": nodes.versions(),
         },
         backend_config=_TfConfig(),
         scaling_config=ScalingConfig(
-            num_workers=cluster.num_workers,
+            num_workers=settings.workers(cluster),  # type: ignore[arg-type]  # Ray annotates another
+            elastic_resize_monitor_interval_s=cluster.resize_check_s,  # type: ignore[call-arg]
             use_gpu=cluster.use_gpu,
             resources_per_worker=settings.resources(cluster),
         ),
@@ -242,6 +245,9 @@ def _fit(config: Config, data: Any, directory: Path, mailbox: Any) -> dict[str, 
 
 def _loop(job: dict[str, Any]) -> dict[str, Any]:
     """Trains in one worker. Returns once all are done; what one raises ends the others."""
+    # This node may be another one than was there when the job began.
+    if wrong := list(nodes.misfits_here(job["directory"] / CONFIG, job["versions"])):
+        raise UserError(" ".join(wrong))
     quiet_libraries()
     cluster = job["config"].cluster
     # Ray leaves a worker for which it reserves no GPU all of the node's.
@@ -250,10 +256,11 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
     from mtrec.jobs import worker
 
     dataset, parts = ray.get(job["data"])
-    rank = ray.train.get_context().get_world_rank()
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
     listener = _correspondent(job["mailbox"], rank)
     listener.say(f"worker {rank} on {socket.gethostname()}, process {os.getpid()}")
-    with _watched(job["mailbox"], rank), followed_by(listener):
+    with _watched(job["mailbox"], rank, workers), followed_by(listener):
         try:
             history = worker.train(job["config"], dataset, parts, job["directory"], listener)
         except PreemptedError as error:
@@ -268,7 +275,7 @@ def _loop(job: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _watched(mailbox: Any, rank: int) -> Iterator[None]:
+def _watched(mailbox: Any, rank: int, workers: int) -> Iterator[None]:
     """Ends this process once its training, within, has stalled: Ray only asks whether it answers.
 
     A thread that does not go on cannot be ended alone.
@@ -279,7 +286,7 @@ def _watched(mailbox: Any, rank: int) -> Iterator[None]:
         if ray.get(mailbox.is_to_end.remote(rank, heart.pulse())):
             os._exit(1)
 
-    ray.get(mailbox.enter.remote(rank))
+    ray.get(mailbox.enter.remote(rank, workers))
     try:
         with _every(_PULSE_SECONDS, watch):
             yield

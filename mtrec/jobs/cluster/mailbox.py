@@ -12,14 +12,14 @@ class Mailbox:
     """Letters from the workers, in order, the wish that they stop, and who of them has stalled.
 
     Args:
-        workers: Number of workers.
         health_timeout_s: Seconds without progress after which one has stalled.
     """
 
-    def __init__(self, workers: int, health_timeout_s: float) -> None:
+    def __init__(self, health_timeout_s: float) -> None:
         self._letters: list[tuple[str, Any]] = []
         self._stop = False
-        self._vigil = Vigil(workers, health_timeout_s)
+        self._workers = 0
+        self._vigil = Vigil(health_timeout_s)
         self._stalled = ""
 
     def put(self, kind: str, content: Any) -> None:
@@ -39,9 +39,12 @@ class Mailbox:
         """Whether it was asked."""
         return self._stop
 
-    def enter(self, worker: int) -> None:
-        """Takes note that a worker begins."""
-        self._vigil.enter(worker)
+    def enter(self, worker: int, workers: int) -> None:
+        """Takes note that a worker of so many begins; a line tells of another number of them."""
+        if self._workers not in (0, workers):
+            self.put("line", f"workers: {workers}, where there were {self._workers}")
+        self._workers = workers
+        self._vigil.enter(worker, workers)
         self._stalled = ""
 
     def leave(self, worker: int) -> None:

@@ -124,21 +124,43 @@ def misfits(
                 f"{file.parent} does not come here ({node['problem'] or 'it is another directory'})"
                 ". Set it to a shared path."
             )
-        different = [
-            f"{name} {node['versions'][name]} instead of {wanted}"
-            for name, wanted in expected.items()
-            if node["versions"][name] != wanted
-        ]
-        if different:
-            yield (
-                f"All nodes must have this machine's versions; {host} has {', '.join(different)}. "
-                "Install the same there."
-            )
+        yield from _other_versions(host, node["versions"], expected)
         if len(hosts) > 1 and node["address"].startswith("127."):
             yield (
                 f"Nodes must be known by addresses that others reach; {host} is known as "
                 f"{node['address']}. Start Ray there with --node-ip-address."
             )
+
+
+def misfits_here(file: Path, expected: Mapping[str, str]) -> Iterator[str]:
+    """The same sentences on this node, which may have joined the cluster since.
+
+    Args:
+        file: One of the run directory that the driver has written.
+        expected: The driver's versions.
+    """
+    host = socket.gethostname()
+    if not file.exists():
+        yield (
+            f"hydra.run.dir must be on storage that all nodes share; {host} does not find {file}. "
+            "Set it to a shared path."
+        )
+    yield from _other_versions(host, versions(), expected)
+
+
+def _other_versions(
+    host: str, there: Mapping[str, str], expected: Mapping[str, str]
+) -> Iterator[str]:
+    different = [
+        f"{name} {there[name]} instead of {wanted}"
+        for name, wanted in expected.items()
+        if there[name] != wanted
+    ]
+    if different:
+        yield (
+            f"All nodes must have this machine's versions; {host} has {', '.join(different)}. "
+            "Install the same there."
+        )
 
 
 def _holds(file: Path, token: str) -> bool:

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 
+import elastic
 import psutil
 import pytest
 from jobs import Job, ended, logged, mlflow_runs, weights
@@ -172,3 +173,19 @@ def test_an_address_where_nobody_answers_is_refused(tmp_path):
     job = Job(tmp_path, "cluster=ray_address", "cluster.address=127.0.0.1:9")
     assert job.end() == 1
     assert "got 127.0.0.1:9, where none answers" in job.text
+
+
+@pytest.mark.slow
+def test_joins_losses_and_kills_of_workers_leave_the_weights_as_they_are(tmp_path):
+    events = list(elastic.disturbed(tmp_path, 5, f"train.epochs={EPOCHS * 20}", seed=6))
+    assert {line.split(". ")[1].split(":")[0] for line in events} == {
+        "a node joins",
+        "a node is lost",
+        "a worker is killed",
+    }
+    (tmp_path / "alone").mkdir()
+    status, text = ended(tmp_path / "alone", f"train.epochs={EPOCHS * 20}")
+    assert status == 0, text
+    difference, name = elastic.largest_difference(tmp_path / "run", tmp_path / "alone" / "run")
+    assert difference <= 1e-5, name
+    assert set(logged(tmp_path).values()) == {1}

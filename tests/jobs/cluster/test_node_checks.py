@@ -90,3 +90,14 @@ def test_a_machine_without_the_drivers_tool_has_no_gpus(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["tensorflow", "keras", "numpy", "scann", "ray", "mtrec"])
 def test_each_library_of_the_contract_is_compared(name):
     assert nodes.versions()[name] != "none"
+
+
+def test_a_node_that_joined_since_is_compared_with_the_driver_from_within(tmp_path):
+    file = tmp_path / "config.yaml"
+    (sentence,) = nodes.misfits_here(file, nodes.versions())
+    host = socket.gethostname()
+    assert f"storage that all nodes share; {host} does not find {file}" in sentence
+    file.touch()
+    assert list(nodes.misfits_here(file, nodes.versions())) == []
+    (sentence,) = nodes.misfits_here(file, nodes.versions() | {"numpy": "1.0"})
+    assert f"{host} has numpy {nodes.versions()['numpy']} instead of 1.0. Install" in sentence
