@@ -54,6 +54,13 @@ def test_tables_and_slots_grow_with_users_and_items(sample):
     assert sample.plan(**HERE).tables == 4 * (64 * (3 * 51 + 61) + 61 + 51)
 
 
+def test_of_an_elastic_job_the_least_workers_are_planned_for(sample):
+    elastic = replace(sample, config=shared("cluster.num_workers=[2,4]"))
+    two = replace(sample, config=shared("cluster.num_workers=2"))
+    assert elastic.plan(**LARGER) == two.plan(**LARGER)
+    assert elastic.plan(**LARGER) != sample.plan(**LARGER)
+
+
 def test_a_replica_holds_its_share_of_tables_above_the_size_alone(sample):
     # 701 rows of 64 numbers are 0.171 MiB, 601 are 0.147.
     plan = replace(sample, config=shared("model.shard_above_mib=0.16")).plan(**LARGER)
