@@ -42,15 +42,10 @@ class _Open:
     began: float
     own: float = 0.0  # seconds, those of stages within it aside
     parts: dict[Stage, _Took] = field(default_factory=dict)
+    done: float = 0.0  # the most of its unit, if it does several things one after the other
     now: tuple[float, float, str] | None = None  # done, total and unit of what it does now
     now_began: float = 0.0
     now_at: float = 0.0
-
-    @property
-    def done(self) -> float:
-        """What its rate is of: its total, or what it has done of its unit."""
-        done, _, unit = self.now or (0.0, 0.0, self.stage.unit)
-        return self.stage.total or (done if unit == self.stage.unit else 0.0)
 
     def progress(self) -> str:
         """How far it has come, at what rate, and the time that is left of what it does now."""
@@ -134,6 +129,8 @@ class Terminal:
             innermost.now_began = innermost.began
         elif innermost.now[0] >= done:  # what it does next began when that was over
             innermost.now_began = innermost.now_at
+        if unit == innermost.stage.unit:
+            innermost.done = max(innermost.done, done)
         innermost.now, innermost.now_at = (done, total, unit), time.monotonic()
         self._bar.update(
             self._bar.task_ids[-1], completed=done, total=total, progress=innermost.progress()
@@ -150,7 +147,7 @@ class Terminal:
             took = parents[-1].parts.setdefault(over.stage, took)
         took.rounds += 1
         took.seconds += over.own
-        took.total += over.done
+        took.total += over.stage.total or over.done
         took.peak = max(took.peak, peak)
         if not (over.stage.part and parents):
             for stage, each in [(over.stage, took), *over.parts.items()]:

@@ -31,9 +31,10 @@ from mtrec.training.measured import Measured, of_head
 SPLITS = ("val", "test")
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
-# Users whose vectors are held, and who are measured before the sums are added to: enough for the
-# room of their scores to be taken once, as it is filled with zeros first.
-USERS_AT_ONCE = 8192
+# Scores of the users whose vectors are held, and who are measured before the sums are added to, some
+# seconds of work: many, since the room for scores is filled with zeros each time.
+SCORES_AT_ONCE = 2**28
+LEAST_USERS, MOST_USERS = 256, 8192
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ class Evaluator:
             return
         candidate = embed_items(model, self.held_out.dataset.num_items)
         _check_finite(candidate)
-        for part in metrics.chunks(total, USERS_AT_ONCE):
+        at_once = SCORES_AT_ONCE // self.held_out.dataset.num_items
+        for part in metrics.chunks(total, min(max(at_once, LEAST_USERS), MOST_USERS)):
             mine = self.held_out.of(slice(users.start + part.start, users.start + part.stop))
             with progress.quietly():
                 query = embed_queries(model, mine.inputs, len(mine.users))

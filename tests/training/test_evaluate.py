@@ -602,7 +602,7 @@ def test_blocks_of_any_size_give_the_figures_of_one(split, scores, monkeypatch, 
     model = recommender(data, heads, fit=known)
     judge = Evaluator(data, known=known, held_out=held_out)
     expected = [judge(model, full=full) for full in (False, True)]
-    monkeypatch.setattr(evaluate, "USERS_AT_ONCE", at_once)
+    monkeypatch.setattr(evaluate, "MOST_USERS", at_once)
     found = [judge(model, full=full) for full in (False, True)]
 
     for name in heads:
@@ -662,7 +662,8 @@ def test_the_users_are_counted_once_however_much_is_done_for_them(split, scores,
         def advance(self, done, total, unit):
             told.append((done, total, unit))
 
-    monkeypatch.setattr(evaluate, "USERS_AT_ONCE", 30)
+    monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", 30 * 80)
+    monkeypatch.setattr(evaluate, "LEAST_USERS", 1)
     judge = Evaluator(data, known=known, held_out=held_out)
     with progress.followed_by(Notes()), progress.stage("it"):
         judge(Scores(scores), full=False)
