@@ -31,7 +31,7 @@ from mtrec.training.measured import Measured, of_head
 SPLITS = ("val", "test")
 # Users, and items, that gates are averaged over.
 GATES_OVER = 1024
-# Scores of the users whose vectors are held, and who are measured before the sums are added to: some
+# Scores of the users whose vectors are held, and who are measured before sums are added to: some
 # seconds of work, and no less, since the room for scores is filled with zeros each time.
 SCORES_AT_ONCE = 2**28
 LEAST_USERS, MOST_USERS = 256, 8192
