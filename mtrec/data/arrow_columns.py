@@ -104,6 +104,11 @@ def in_schema(rows: Any, schema: Any) -> Any:
     return pa.table(columns, schema=schema)
 
 
+# Texts that stand for 1 and 0, and those of them that stand for 1.
+YES = r"(?i)^\s*(true|yes)\s*$"
+YES_OR_NO = r"(?i)^\s*(true|yes|false|no)\s*$"
+
+
 def is_list(kind: Any) -> bool:
     """Whether an Arrow type is one of lists."""
     import pyarrow as pa

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtrec.data.arrow_columns import NUMBER, iso, iso_type, names_alone
+from mtrec.data.arrow_columns import (
+    NUMBER,
+    YES,
+    YES_OR_NO,
+    all_match,
+    iso,
+    iso_type,
+    names_alone,
+)
 
 # Forms of dates and times in text beside ISO 8601, which needs no `data.timestamp_format`.
 _DATES = (
@@ -96,9 +104,9 @@ def _numbers(values: Any) -> tuple[np.ndarray] | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    lower = pc.utf8_lower(values)
-    if len(values) and pc.all(pc.is_in(lower, pa.array(["true", "false"], lower.type))).as_py():
-        return (pc.equal(lower, "true").cast(pa.float64()).to_numpy(zero_copy_only=False),)
+    if all_match(values, YES_OR_NO):
+        yes = pc.match_substring_regex(values, YES)
+        return (yes.cast(pa.float64()).to_numpy(zero_copy_only=False),)
     if not len(values) or not pc.all(pc.match_substring_regex(values, NUMBER)).as_py():
         return None
     # A leading zero marks a code.

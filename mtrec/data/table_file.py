@@ -13,6 +13,8 @@ import numpy as np
 from mtrec.data.arrow_columns import (
     EXACT,
     NUMBER,
+    YES,
+    YES_OR_NO,
     all_match,
     is_list,
     is_number,
@@ -121,8 +123,10 @@ class TableFile:
         import pyarrow.compute as pc
 
         column = without_blanks(self.column(name, named_by=named_by))
-        kind = pa.bool_() if all_match(column, r"(?i)^(true|false)$") else pa.float64()
-        numbers = self._cast(column, kind, name, "a number or empty").cast(pa.float64())
+        if all_match(column, YES_OR_NO):
+            numbers = pc.match_substring_regex(column, YES).cast(pa.float64())
+        else:
+            numbers = self._cast(column, pa.float64(), name, "a number or empty")
         # A missing rating is an empty cell; a NaN is a slip of whatever wrote the file. What is too
         # large for a float32 would be infinite too.
         odd = pc.fill_null(pc.invert(pc.is_finite(numbers.cast(pa.float32(), safe=False))), False)

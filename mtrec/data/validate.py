@@ -9,7 +9,7 @@ from mtrec.data.dataset import Dataset
 from mtrec.errors import UserError
 
 # Seconds since 1970 of 1900 and of 2100: what lies beyond was counted in another unit.
-_EARLIEST, _LATEST = -2_208_988_800, 4_102_444_800
+EARLIEST, LATEST = -2_208_988_800, 4_102_444_800
 
 
 def check(dataset: Dataset) -> None:
@@ -114,12 +114,12 @@ def check_times(times: np.ndarray, *, before: int = 0, path: str = "") -> None:
         before: How many rows of the file come before them.
         path: The file, if they are of one.
     """
-    outside = np.flatnonzero((times < _EARLIEST) | (times > _LATEST))
+    outside = np.flatnonzero((times < EARLIEST) | (times > LATEST))
     if not len(outside):
         return
     received = int(times[outside[0]])
     units = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-    likely = [unit for unit, part in units.items() if 0 < received // part < _LATEST]
+    likely = [unit for unit, part in units.items() if 0 < received // part < LATEST]
     remedy = f"Divide them, if they are {likely[0]}" if likely else "Correct it"
     raise UserError(
         "column 'timestamp' of `interactions` must hold seconds since 1970, from the year 1900 "

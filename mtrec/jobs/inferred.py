@@ -89,7 +89,8 @@ def inferred(config: DictConfig, *, asked: Collection[str], task_chosen: bool) -
     if again:
         part["data"]["split"] = _without({"kind": "temporal"}, asked, "data.split.")
     if again or part["data"].get("features", {}).get("query", {}).get("shared"):
-        part["train"] = _without({"batch_of": "requests"}, asked, "train.")
+        batch_of = "requests" if found.options["timestamp"] else "rows"
+        part["train"] = _without({"batch_of": batch_of}, asked, "train.")
     heads: dict[str, str] = {}
     if not task_chosen:
         part["task"] = _without(_task(found), asked, "task.")

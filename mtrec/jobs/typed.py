@@ -67,6 +67,7 @@ def _option(key: str, kind: Any, value: Any) -> Any:
         return as_kind(GenericAlias(list, inner), value, key)  # what OmegaConf has of that kind
     if kind in _PLAIN or (outer in (Union, UnionType) and set(inner) <= {*_PLAIN}):
         return as_kind(kind, value, key)
-    if isinstance(kind, type) and kind is not Parameter.empty and isinstance(value, _PLAIN):
+    anything = kind in (Any, Parameter.empty)
+    if isinstance(kind, type) and not anything and isinstance(value, _PLAIN):
         raise UserError(f"{key} must be a {kind.__name__}; got {value}. Write {key}._target_=...")
     return value

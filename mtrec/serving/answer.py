@@ -152,6 +152,7 @@ class Answerer:
             scores = fuse(told, items > 0) if fuse else told[self._retrieval]
             # What a formula leaves undefined, such as the logarithm of a number below 0, is worst.
             scores = tf.where(tf.math.is_nan(scores), scores.dtype.min, scores)
+            scores = tf.clip_by_value(scores, scores.dtype.min, scores.dtype.max)
         scores = tf.where(items > 0, scores, float("-inf"))
         k = tf.minimum(k, tf.shape(items)[1])
         best = tf.math.top_k(scores, k)
@@ -267,8 +268,9 @@ def _for_all(run: Run) -> dict[str, ForAll]:
 def _of_heads(run: Run) -> set[str]:
     """What an answer's fusion reads of heads."""
     names = run.answer.fuse.names if run.answer.fuse else set()
-    heads = run.model.heads
-    return {n for n in names if any(f"{n}_".startswith(f"{head}_") for head in heads)}
+    heads, columns = run.model.heads, run.dataset.items.keys()
+    told = {n for n in names - columns if any(n.startswith(f"{head}_") for head in heads)}
+    return told | names & heads.keys()
 
 
 def _again(items: tf.Tensor) -> tf.Tensor:

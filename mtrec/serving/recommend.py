@@ -8,6 +8,7 @@ import numpy as np
 
 from mtrec.data.inputs import QueryInputs
 from mtrec.data.requests import CONTEXT, TIME
+from mtrec.data.validate import EARLIEST, LATEST
 from mtrec.errors import UserError
 from mtrec.serving.answer import Answerer
 from mtrec.serving.index import Index
@@ -52,7 +53,8 @@ def recommend(
         features: Columns of the users' table with an unknown user's values; what is missing counts
             as unknown.
         context: What is known of the request: columns of requests with their values, likewise; with
-            a head that asks what was before, `time`, in seconds since 1970, or the latest known.
+            a head that asks what was before, `time`, in seconds since 1970; 0 or nothing for the
+            latest known.
 
     Raises:
         UserError: If k exceeds the items left, or `history`, `features` or `context` name what is
@@ -61,7 +63,7 @@ def recommend(
     assert run.retrieval, "the run has no retrieval head"
     row = run.user_row(user_id)
     told = {f"{CONTEXT}{name}": value for name, value in (context or {}).items()}
-    asked = told.pop(TIME, run.now) if run.model.reads_time else run.now
+    asked = _moment(told.pop(TIME, None), run.now) if run.model.reads_time else run.now
     of_rows = run.model.of_rows
     replaced = {path: of.encode(told.get(of.feature.column)) for path, of in of_rows.items()}
     of_queries = {f.column for group in run.model.query.features.values() for f in group.values()}
@@ -87,3 +89,17 @@ def recommend(
         Recommendation(item_id=str(run.item_ids[i - 1]), title=t, score=s, rating=r)
         for i, t, s, r in zip(items, titles, scores, ratings, strict=True)
     ]
+
+
+def _moment(given: Any, now: int) -> int:
+    """When is asked, in seconds since 1970; without a time, or with 0, the latest known."""
+    try:
+        seconds = int(float(given or 0))
+    except (TypeError, ValueError, OverflowError):
+        seconds = LATEST + 1
+    if not EARLIEST <= seconds <= LATEST:
+        raise UserError(
+            "`context.time` must be seconds since 1970, from the year 1900 to 2100, or nothing for "
+            f"the latest known; got {given}. Write context.time=1717200000."
+        )
+    return seconds or now

@@ -163,3 +163,40 @@ def test_what_is_known_of_a_request_is_context_that_a_model_reads(file, tmp_path
     config = OmegaConf.to_object(found_in(path, "train.batch_of=users").config)
     assert config.data["context"] == []
     assert "device" not in config.data["features"]["query"]["shared"]
+
+
+def test_a_label_may_say_yes_and_no(file, tmp_path):
+    header, *rows = file.read_text("utf-8-sig").splitlines()
+    place = header.split(",").index("LIKED")
+    cells = [row.split(",") for row in rows]
+    said = [{"0": "no", "1": "Yes"}[row[place]] for row in cells]
+    path = tmp_path / "said.csv"
+    lines = [
+        ",".join([*row[:place], yes, *row[place + 1 :]])
+        for row, yes in zip(cells, said, strict=True)
+    ]
+    path.write_text("\n".join([header, *lines]))
+    config = OmegaConf.to_object(found_in(path).config)
+    assert "LIKED" in config.data["labels"]
+    assert config.task.heads["liked"]["_target_"] == "mtrec.Binary"
+    dataset, _ = load(config.data)
+    expected, _ = load(OmegaConf.to_object(found_in(file).config).data)
+    for name in ("user", "item", "LIKED"):
+        np.testing.assert_array_equal(dataset.interactions[name], expected.interactions[name])
+
+
+def test_without_times_a_batch_is_of_rows_where_requests_have_context(file, tmp_path):
+    header, *rows = file.read_text("utf-8-sig").splitlines()
+    names, rng = header.split(","), np.random.default_rng(2)
+    baskets, lines = {}, []
+    for row in rows:
+        date, *rest = row.split(",")
+        device = "phone" if rng.random() < 0.5 else "web"
+        basket, device = baskets.setdefault((date, rest[0]), (len(baskets), device))
+        lines.append(",".join([*rest, f"b{basket}", device]))
+    path = tmp_path / "baskets.csv"
+    path.write_text("\n".join([",".join([*names[1:], "BASKET_ID", "DEVICE"]), *lines]))
+    config = OmegaConf.to_object(found_in(path).config)
+    assert config.data["timestamp"] is None
+    assert config.data["context"] == ["DEVICE"]
+    assert config.train.batch_of == "rows"

@@ -14,6 +14,7 @@ from mtrec.errors import UserError
 from mtrec.jobs import build
 from mtrec.jobs.keys import in_keys
 from mtrec.jobs.load import load
+from mtrec.jobs.typed import typed
 
 LIBRARY = ("data", "distributed", "heads", "model", "training", "serving")
 CONFIG = {
@@ -70,7 +71,6 @@ def test_an_error_that_is_no_mistake_of_the_user_passes():
         ("data.split.kind=fold data.split.fold=9", "data.split.fold must be from 1 to 5; got 9."),
         ("data.split.seed=-1", "data.split.seed must be from 0"),
         ("data.noise=-1", "data.noise must not be negative; got -1.0. Set data.noise=0.5."),
-        ("train.global_batch=21", "train.global_batch must divide by the number of replicas (2)"),
         ("balance=metabalance balance.main=x", "balance.main must be one of retrieval, rating"),
         (
             "task.heads.rating.label=stars",
@@ -134,3 +134,9 @@ def test_no_text_of_the_library_names_a_key():
     for text in ("set train.epochs=1", "data.rating must", "set task.heads.{}"):
         assert named.search(text), text
     assert [(place, text) for place, text in texts() if named.search(text)] == []
+
+
+def test_an_option_that_takes_any_value_takes_a_number():
+    feature = {"_target_": "mtrec.Categorical", "column": "context.position"}
+    node = {"_target_": "mtrec.OfRow", "feature": feature, "serve_as": 1}
+    assert typed("task.heads.click.features.position", node)["serve_as"] == 1

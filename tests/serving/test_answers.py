@@ -263,11 +263,14 @@ def test_of_data_with_repeats_answers_are_judged_by_new_and_by_repeated_items_to
         np.testing.assert_allclose(report.per_user.totals["recall_at_10"][asked], shares[asked])
 
 
+ANY = tf.constant([[True]])
 COLUMNS = {
     "price": np.array([5.0, 25.0, np.nan, 12.0]),
     "in_stock": np.array([1, 1, 1, 0]),
     "brand": held(["a", "b", "a", ""]),
     "kinds": held([["x", "y"], ["y"], [], ["x"]]),
+    # As Parquet's booleans and a CSV file's come to be read.
+    "fresh": held(["true", "false", "", "True"]),
 }
 
 
@@ -286,6 +289,12 @@ COLUMNS = {
         ("'z' not in kinds", [1, 1, 1, 1]),
         ("kinds", [1, 1, 0, 1]),
         ("price * 2 - 1 > -in_stock + 20", [0, 1, 0, 1]),
+        ("fresh", [1, 0, 0, 1]),
+        ("not fresh", [0, 1, 1, 0]),
+        ("fresh == True", [1, 0, 0, 1]),
+        ("fresh == False", [0, 1, 0, 0]),
+        ("fresh != True and price", [0, 1, 0, 0]),
+        ("fresh == 'True'", [0, 0, 0, 1]),
     ],
 )
 def test_a_condition_holds_where_its_columns_say(condition, expected):
@@ -319,6 +328,26 @@ def test_a_formula_computes_with_functions_of_what_it_names():
     np.testing.assert_allclose(found, 2 * np.exp(a) / np.maximum(b, 1) + b)
 
 
+def test_a_formula_may_hold_whole_numbers_where_functions_take_fractions():
+    found = Formula(formula="a * exp(2) + maximum(a, 3)")({"a": tf.constant([[1.0]])}, ANY)
+    np.testing.assert_allclose(found, [[np.exp(2) + 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "formula", ["a * (1 / 0)", "a + log()", "maximum(a)", "maximum(a, b, c)", "exp(a, b)"]
+)
+def test_a_formula_that_cannot_be_computed_is_refused_before_anything_is_trained(formula):
+    with pytest.raises(UserError, match="`formula` must be what can be computed; got"):
+        Formula(formula=formula)
+
+
+def test_a_head_that_tells_nothing_of_a_candidate_gives_it_the_last_place():
+    told = {"a": tf.constant([[np.nan, 1.0, np.nan, 2.0, 9.0]])}
+    valid = tf.constant([[True, True, True, True, False]])
+    found = RankSum(weights={"a": 1.0}, tuned_by="ndcg_at_10")(told, valid)
+    np.testing.assert_allclose(found[0, :4], [0.5, 0.75, 0.25, 1.0])
+
+
 def test_ranks_are_summed_by_weight_among_what_is_there():
     valid = tf.constant([[True, True, True, False]])
     told = {
@@ -345,6 +374,43 @@ def test_places_go_to_what_is_unlike_the_places_before_and_of_a_category_that_is
     assert arranged(0.5, None, 4) == [0, 3, 2, 1]
     assert arranged(1.0, 1, 4) == [0, 3, -1, -1]
     assert arranged(1.0, 2, 3) == [0, 1, 3]
+
+
+def test_scores_that_are_undefined_or_without_bound_leave_the_others_in_their_order():
+    low, high = np.finfo(np.float32).min, np.finfo(np.float32).max
+    scores = tf.constant([[0.2, low, 0.9, 0.5, high, -np.inf]])
+    vectors, categories = tf.ones([1, 6, 1]), tf.zeros([1, 6, 1], tf.int32)
+    by_score = Arrange(trade_off=1.0, at_most=None, of=None)
+    found = by_score(scores, vectors, categories, tf.constant(6)).numpy()[0].tolist()
+    assert found == [4, 2, 3, 0, 1, -1]
+
+
+@pytest.mark.parametrize("arrange", [None, Arrange(trade_off=1.0, at_most=None, of=None)])
+def test_what_a_formula_leaves_undefined_is_last_whether_arranged_or_not(run, index, arrange):
+    told, inputs = [], QueryInputs.of(np.array([3]), run.known)
+    for formula in ("retrieval", "log(retrieval) * 0 + retrieval", "1 / (retrieval - retrieval)"):
+        best = {"best": Best(count=ITEMS)}
+        answer = replace(PLAIN, candidates=best, fuse=Formula(formula=formula), arrange=arrange)
+        found = Answerer(replace(run, answer=answer), index, traced=False)
+        told.append({n: v.numpy()[0] for n, v in found.up_to(inputs, ITEMS).items()})
+    plain, undefined, unbound = told
+    positive = plain["score"] > 0
+    assert 0 < positive.sum() < len(positive)
+    assert undefined["item"][: positive.sum()].tolist() == plain["item"][positive].tolist()
+    assert sorted(undefined["item"]) == sorted(unbound["item"]) == sorted(plain["item"])
+    assert np.isfinite(unbound["score"][unbound["item"] > 0]).all()
+
+
+def test_a_column_whose_name_begins_like_a_heads_is_read_as_a_column(run, index):
+    items = run.dataset.items | {"retrieval_rate": run.dataset.items["price"]}
+    asked = replace(run, dataset=replace(run.dataset, items=items))
+    told = []
+    for name in ("price", "retrieval_rate"):
+        fuse = Formula(formula=f"retrieval + {name}")
+        answer = replace(PLAIN, candidates={"best": Best(count=ITEMS)}, fuse=fuse)
+        found = Answerer(replace(asked, answer=answer), index, traced=False)
+        told.append(found.up_to(QueryInputs.of(np.array([3]), run.known), 5)["item"].numpy())
+    assert told[0].tolist() == told[1].tolist()
 
 
 def test_a_users_own_items_come_by_how_often_and_then_by_how_lately_they_took_them():

@@ -152,3 +152,16 @@ def test_a_model_that_asks_for_no_time_takes_none(run, index):
     plain = replace(plain, answer=PLAIN)
     with pytest.raises(UserError, match=r"'context.time' must be a column that a feature"):
         recommend(plain, index, "u3", k=3, context={"time": 5})
+
+
+def test_without_a_time_and_with_0_one_asks_as_of_the_latest_known(run, index):
+    expected = recommend(run, index, "u3", k=6)
+    for nothing in (None, "", 0, "0"):
+        assert recommend(run, index, "u3", k=6, context={"time": nothing}) == expected
+    assert recommend(run, index, "u3", k=6, context={"time": run.now + 900 * DAY}) != expected
+
+
+@pytest.mark.parametrize("time", ["2024-06-28", "1e30", 1_717_000_000_000, "nan", [1]])
+def test_a_time_that_is_no_number_of_seconds_is_refused(run, index, time):
+    with pytest.raises(UserError, match=r"`context\.time` must be seconds since 1970, from the"):
+        recommend(run, index, "u3", k=6, context={"time": time})

@@ -20,7 +20,8 @@ class Arrange:
 
     Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): a candidate counts as
     `trade_off` times its score, from 0 for the worst candidate to 1 for the best, less
-    `1 - trade_off` times its highest cosine with an item that stands there already.
+    `1 - trade_off` times its highest cosine with an item that stands there already. A score that is
+    undefined counts -1, one without bound 2.
 
     Args:
         trade_off: 1 for the order of the scores, lower ones for items unlike each other.
@@ -75,9 +76,12 @@ class Arrange:
             k: How many places, at most N.
         """
         valid = tf.math.is_finite(scores)
-        highest = tf.reduce_max(tf.where(valid, scores, -np.inf), axis=1, keepdims=True)
-        lowest = tf.reduce_min(tf.where(valid, scores, np.inf), axis=1, keepdims=True)
+        # What is undefined, and without bound, is as far below and above as what is not is apart.
+        within = valid & (tf.abs(scores) < scores.dtype.max)
+        highest = tf.reduce_max(tf.where(within, scores, -np.inf), axis=1, keepdims=True)
+        lowest = tf.reduce_min(tf.where(within, scores, np.inf), axis=1, keepdims=True)
         relevance = tf.math.divide_no_nan(scores - lowest, highest - lowest)
+        relevance = tf.where(within, relevance, tf.where(scores > 0, 2.0, -1.0))
         # An item of two categories is one of each: [Q, N, L] against [Q, L] of the item placed.
         labelled = categories > 0
 

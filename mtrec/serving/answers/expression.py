@@ -83,6 +83,15 @@ class Expression:
         """Its value, given arrays or tensors that can be computed with."""
         return self._value(self._tree, values)
 
+    def try_out(self, values: Values) -> None:
+        """Raises a `UserError` where its value cannot be computed."""
+        try:
+            with np.errstate(all="ignore"):  # as tensors are divided
+                self.value(values)
+        except (TypeError, ValueError, ArithmeticError) as error:  # NumPy's and Python's
+            flaw = str(error).replace("<lambda>()", "a function")
+            raise self._error("must be what can be computed", f"where {flaw}") from error
+
     def _check(self) -> None:
         allowed: tuple[type, ...] = (ast.Name, ast.Constant, ast.BinOp, ast.UnaryOp, ast.USub)
         allowed += (ast.Load, *_ARITHMETIC)
@@ -115,6 +124,8 @@ class Expression:
         match node:
             case ast.Name():
                 return values[node.id]
+            case ast.Constant(value=int() as whole) if self._functions is not None:
+                return float(whole)  # TensorFlow's functions take no whole numbers
             case ast.Constant():
                 return node.value
             case ast.List() | ast.Tuple():
@@ -146,7 +157,7 @@ class Expression:
 
 def _compared(how: ast.cmpop, left: Any, right: Any) -> Any:
     if not isinstance(how, ast.In | ast.NotIn):
-        return _COMPARED[type(how)](_plain(left), _plain(right))
+        return _COMPARED[type(how)](*_comparable(left, right))
     if isinstance(right, Bags):
         code = np.flatnonzero(np.asarray(right.labels) == left)
         owners = np.repeat(np.arange(len(right)), np.diff(right.offsets))
@@ -156,16 +167,27 @@ def _compared(how: ast.cmpop, left: Any, right: Any) -> Any:
     return ~found if isinstance(how, ast.NotIn) else found
 
 
+def _comparable(left: Any, right: Any) -> tuple[Any, Any]:
+    """Two sides as arrays; beside True or False, texts are read as such."""
+    sides = _plain(left), _plain(right)
+    if sorted("O" if side.dtype.kind == "U" else side.dtype.kind for side in sides) == ["O", "b"]:
+        read = [np.char.lower(side.astype(str)) for side in sides]
+        return read[0], read[1]
+    return sides
+
+
 def _plain(values: Any) -> Any:
     """A column as an array."""
     return np.asarray(values)
 
 
 def _truth(values: Any) -> Any:
-    """Where values are not 0, missing or empty."""
+    """Where values are not 0, missing, empty or the text of false."""
     array = _plain(values)
     if isinstance(values, Bags):
         return np.diff(values.offsets) > 0
     if array.dtype.kind == "f":
         return np.isfinite(array) & (array != 0)
+    if array.dtype.kind in "UO":
+        return ~np.isin(np.char.lower(array.astype(str)), ["", "false"])
     return array.astype(bool)

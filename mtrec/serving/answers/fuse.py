@@ -4,7 +4,7 @@ Shapes: `Q` queries, `N` candidates of each.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,19 @@ from mtrec.errors import UserError, require
 from mtrec.heads import metrics
 from mtrec.serving.answers.expression import Expression
 
-FUNCTIONS = {
-    "exp": tf.exp,
-    "log": tf.math.log,
-    "sqrt": tf.sqrt,
-    "sigmoid": tf.sigmoid,
-    "maximum": tf.maximum,
-    "minimum": tf.minimum,
+# Each takes as many arguments as it says, and no options.
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "exp": lambda x: tf.exp(x),
+    "log": lambda x: tf.math.log(x),
+    "sqrt": lambda x: tf.sqrt(x),
+    "sigmoid": lambda x: tf.sigmoid(x),
+    "maximum": lambda x, y: tf.maximum(x, y),
+    "minimum": lambda x, y: tf.minimum(x, y),
+}
+# The same for a first try, when TensorFlow must not have begun.
+_TRIED: Mapping[str, Callable[..., Any]] = {
+    **{name: lambda x: np.abs(x) for name in ("exp", "log", "sqrt", "sigmoid")},
+    **{name: lambda x, y: np.maximum(x, y) for name in ("maximum", "minimum")},
 }
 RANKING = tuple(metrics.ranking(np.zeros(1), np.zeros(1, int), 1))
 # Weights that are tried for a head, relative to those of others.
@@ -101,6 +107,8 @@ class Formula(Fusion):
             raise UserError(
                 f"`formula` must name a head; got {self.formula!r}, which names none. Name one."
             )
+        tried = Expression(self.formula, argument="formula", functions=_TRIED)
+        tried.try_out(dict.fromkeys(tried.names, np.ones(1)))
         if unread := sorted(set(self.weights) - self._expression.names):
             raise UserError(
                 f"`weights` must be named by the `formula`; {unread[0]} is not. Leave it out."
@@ -152,8 +160,10 @@ class RankSum(Fusion):
         count = tf.reduce_sum(tf.cast(valid, tf.float32), axis=1, keepdims=True)
         shares = {}
         for name in self.weights:
+            told = outputs[name]
+            told = tf.where(tf.math.is_nan(told), told.dtype.min, told)  # last of the candidates
             best_first = tf.argsort(
-                tf.where(valid, outputs[name], -np.inf), direction="DESCENDING", stable=True
+                tf.where(valid, told, -np.inf), direction="DESCENDING", stable=True
             )
             place = tf.cast(tf.argsort(best_first, stable=True), tf.float32)
             shares[name] = 1 - place / tf.maximum(count, 1.0)

@@ -39,3 +39,10 @@ def test_the_room_that_an_elastic_job_needs_is_that_of_its_least_workers():
     sentence = settings.missing(cluster, {"CPU": 1})
     assert "room for cluster.num_workers=[2, 4] workers of 1 CPU each" in sentence
     assert "has 1 of 2 CPU" in sentence
+
+
+def test_a_job_of_this_process_is_refused_a_batch_that_its_devices_do_not_share_evenly():
+    cluster = config_of("train.global_batch=21").cluster  # takes all GPUs that there are
+    cluster.check_batch(21, replicas=3)
+    with pytest.raises(UserError, match=r"number of replicas \(2\); got 21\. Set .*=20\."):
+        cluster.check_batch(21, replicas=2)
