@@ -19,7 +19,7 @@ BUSY = 0.05
 # What uses the CPU may last so many timeouts without a beat.
 BUSY_PATIENCE = 10
 # Where a frame says nothing of what training does.
-_LIBRARIES = ("tensorflow", "keras", "numpy")
+_LIBRARIES = ("tensorflow", "keras", "numpy", "concurrent")
 
 _beaten_at = 0.0
 

@@ -174,7 +174,7 @@ def test_the_mailbox_tells_of_a_stall_once_and_forgets_it_with_the_next_workers(
     assert mailbox.is_to_end(1, ASLEEP)
     ((kind, line),) = mailbox.take()
     assert kind == "line"
-    assert line.startswith("worker 1 has made no progress")
+    assert line.startswith("worker 1 has made no progress for 11 s (cluster.health_timeout_s=10)")
     assert line.startswith(mailbox.stalled())
     mailbox.enter(0, 2)
     assert mailbox.stalled() == ""

@@ -54,6 +54,7 @@ class Mailbox:
     def is_to_end(self, worker: int, pulse: Pulse) -> bool:
         """Takes a worker's pulse; whether it has stalled, of which a line tells."""
         verdict = self._vigil.verdict(worker, pulse)
+        verdict = verdict.replace("`health_timeout_s`", "cluster.health_timeout_s")
         if verdict:
             self._stalled = verdict
             self.put("line", f"{verdict}; the workers are replaced")

@@ -8,7 +8,12 @@ from jobs import logged, mlflow_runs
 from stalls import HEALTH_TIMEOUT_S, PLACES, WAYS, tripped_at, tripping_job
 from tripping import FAILURE
 
-NAMED = f"(cluster.health_timeout_s={HEALTH_TIMEOUT_S}) at stall (tripping.py:"
+# A batch is made in a thread, for which training waits.
+AT = {
+    place: "made_ahead (ahead.py:" if place == "epoch" else "stall (tripping.py:"
+    for place in PLACES
+}
+NAMED = f"(cluster.health_timeout_s={HEALTH_TIMEOUT_S}) at {{}}"
 
 
 @pytest.mark.slow
@@ -32,7 +37,7 @@ def test_a_worker_that_stalls_or_fails_alone_ends_the_job_with_a_sentence(tmp_pa
     else:
         assert last.startswith("error: Workers failed more than cluster.max_failures=0 times")
         assert "worker 1 has made no progress for " in last
-        assert NAMED in last
+        assert NAMED.format(AT[place]) in last
 
 
 @pytest.mark.slow
@@ -40,7 +45,7 @@ def test_a_worker_that_stalls_or_fails_alone_ends_the_job_with_a_sentence(tmp_pa
 def test_a_worker_that_stalls_once_is_replaced(tmp_path, place):
     job = tripping_job(tmp_path, place, "stall", once=True)
     assert job.end() == 0, job.text
-    assert job.text.count(NAMED) == 1
+    assert job.text.count(NAMED.format(AT[place])) == 1
     assert job.text.count("worker 1 on ") == 2
     assert mlflow_runs(tmp_path) == ["FINISHED"]
     assert set(logged(tmp_path).values()) == {1}
