@@ -138,12 +138,12 @@ def grouped_auc(scores: np.ndarray, positive: np.ndarray, owner: np.ndarray) -> 
 def grouped_auc_totals(scores: np.ndarray, positive: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """AUC of the users with rows of both kinds, each times their rows, and those rows, summed.
 
-    Zhu et al., Optimized Cost per Click, KDD 2017.
+    Zhu et al., Optimized Cost per Click, KDD 2017. Where requests are judged, each is an owner.
 
     Args:
         scores: Of each row, `[N]`.
         positive: Whether it is positive, `[N]`.
-        owner: Number of its user, `[N]`.
+        owner: Number of its user or request, `[N]`.
     """
     order = np.lexsort((scores, owner))
     owner, scores, positive = owner[order], scores[order], positive[order]
