@@ -13,9 +13,10 @@ from mtrec.distributed import devices, strategy
 from mtrec.distributed.precision import precision
 from mtrec.errors import UserError
 from mtrec.jobs import footprint, main_job, worker
-from mtrec.jobs.cluster import driver, settings
+from mtrec.jobs.cluster import driver, nodes, settings
 from mtrec.jobs.load import load
 from mtrec.libraries import import_tensorflow
+from mtrec.tracking import run_dir
 
 
 @pytest.fixture
@@ -81,18 +82,21 @@ def test_a_ray_worker_sees_the_gpus_that_ray_gave_it_if_they_were_asked_for(
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     monkeypatch.setattr(driver, "ray", FakeRay())
     monkeypatch.setattr(driver, "_correspondent", lambda mailbox, rank: Silent())
-    if hasattr(driver, "_watched"):
-        monkeypatch.setattr(driver, "_watched", lambda mailbox, rank: devices.visible(None))
+    monkeypatch.setattr(driver, "_watched", lambda mailbox, rank, of: devices.visible(None))
     monkeypatch.setattr(worker, "train", lambda *_: found.update(os.environ) or [])
     config = config_of(*SMALL, "cluster=ray_local", f"cluster.use_gpu={use_gpu}")
-    driver._loop({"config": config, "data": None, "directory": tmp_path, "mailbox": None})
+    run_dir.save_config(config, tmp_path)
+    job = {"config": config, "directory": tmp_path, "versions": nodes.versions()}
+    driver._loop(job | {"data": None, "mailbox": None})
     assert found["CUDA_VISIBLE_DEVICES"] == seen
 
 
 class FakeRay:
     """A Ray whose objects are two things, and whose worker is the first."""
 
-    train = SimpleNamespace(get_context=lambda: SimpleNamespace(get_world_rank=lambda: 0))
+    train = SimpleNamespace(
+        get_context=lambda: SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    )
 
     def get(self, _):
         return None, None
