@@ -10,6 +10,7 @@ from small_batch import batches_of
 from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch, negatives
 
+from mtrec.data.drawn import Drawn
 from mtrec.data.inputs import ROUND_TO
 from mtrec.errors import UserError
 
@@ -310,6 +311,34 @@ def test_a_worker_s_own_slices_are_those_that_all_are_made_with(
         for first, second in zip((made[3], made[1]), own, strict=True):
             for one, other in zip(*map(tf.nest.flatten, (first, second)), strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@settings
+@pytest.mark.parametrize("vain", [False, True])
+def test_slices_of_others_are_counted_right_where_items_come_again(
+    repeats, batch_of, chronological, vain
+):
+    taken = np.random.default_rng(1).random(240) < 0.7 if vain else None
+    data = replace(repeats, taken=taken)
+    how = {"batch_of": batch_of, "chronological": chronological, "num_replicas": 3}
+    for step in range(3):
+        source = batches(data, global_batch=4, **how)
+        for replica, made in enumerate(source.step(1, step)):
+            (own,) = batches(data, global_batch=4, **how).step(1, step, replicas=[replica])
+            for one, other in zip(*map(tf.nest.flatten, (made, own)), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_a_worker_makes_the_queries_of_its_own_slices_alone(data, monkeypatch):
+    made, plain = [], Drawn.queries
+
+    def queries(drawn, first, size):
+        made.append(first)
+        return plain(drawn, first, size)
+
+    monkeypatch.setattr(Drawn, "queries", queries)
+    batches(data, num_replicas=4).step(1, 0, replicas=[2])
+    assert made == [8]  # of 16 users, replica 2 has those from the ninth on
 
 
 @variants
