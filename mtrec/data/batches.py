@@ -27,6 +27,7 @@ from mtrec.data.inputs import (
 )
 from mtrec.data.marks import Marks, Places, is_among
 from mtrec.data.negatives import Negatives, Pool
+from mtrec.data.room import Room, of_rows
 from mtrec.data.share import Share
 from mtrec.data.units import Brings, Units
 from mtrec.errors import UserError
@@ -93,7 +94,7 @@ class Batches:
             history_share=batching.history_share,
             chronological=batching.chronological,
             repeats=dataset.repeats,
-            request=requests[rows]
+            request=of_rows(requests, rows)
             if (requests := dataset.interactions.get("request")) is not None
             else None,
         )
@@ -102,7 +103,7 @@ class Batches:
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
         asked = negatives is not None and negatives.given
-        self._given = _given(dataset.interactions)[rows] if asked else None
+        self._given = of_rows(_given(dataset.interactions), rows) if asked else None
         if negatives:
             negatives.adapt(lambda: self._units.brings(self._given), num_items=self.num_items)
             sampled = negatives.sampled
@@ -141,7 +142,11 @@ class Batches:
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled is None or self._shuffled[0] != epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self._units.ids)
+            ids = self._units.ids
+            room = Room(ids.dtype, like=self.histories.items)
+            room.append(ids)
+            order = room.array()
+            np.random.default_rng([self.seed, epoch]).shuffle(order)
             self._shuffled = (epoch, order)
         return self._shuffled[1]
 

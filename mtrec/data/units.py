@@ -11,13 +11,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from mtrec.data import room
 from mtrec.data.drawn import Again, Drawn
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.marks import is_among
 from mtrec.data.requests import numbers
-
-# Entries that are looked at together.
-_AT_ONCE = 1 << 20
+from mtrec.data.room import Room, parts
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,12 @@ class Units:
         self._taken = None if histories.taken.all() else histories.taken
         self._find_again()
         if batch_of == "users":
-            self.ids = np.flatnonzero(counts)
+            self.ids = np.flatnonzero(counts).astype(np.int32)
         elif batch_of == "rows":
-            self.ids = np.arange(counts.sum())
+            ids = self._room()
+            for part in parts(len(histories.items)):
+                ids.append(np.arange(part.start, part.stop))
+            self.ids = ids.array()
         else:
             user = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
             self._request = numbers(user, histories.times, request)
@@ -97,21 +99,24 @@ class Units:
             self._asks = until >= moment[self._request]
             self.ids = np.unique(self._request[self._asks])
 
+    def _room(self) -> Room:
+        """Room for numbers of entries, of four bytes where they do."""
+        items = self._histories.items
+        return Room(np.int32 if len(items) < 2**31 else np.int64, like=items)
+
     def _find_again(self) -> None:
         """Finds what users do again: few entries of most data, and none of ratings."""
         offsets = self._histories.offsets
-        # Four bytes a number where they do, and a few users at a time: there may be 10^8 entries.
-        kind = np.int32 if offsets[-1] < 2**31 else np.int64
-        found: list[tuple[np.ndarray, ...]] = [(np.zeros(0, kind),) * 3]
+        columns = [self._room() for _ in range(3)]
         for part in _whole_users(offsets):
             user, items = self._users(part), self._histories.items[part]
             first, until = _of_pairs(user, items, self._gives(part))
             again = np.flatnonzero(first != np.arange(len(first)))
-            columns = again, first[again], until[again]
-            found.append(tuple((column + part.start).astype(kind) for column in columns))
-        self._again = Again(*map(np.concatenate, zip(*found, strict=True)))
+            for column, places in zip(columns, (again, first[again], until[again]), strict=True):
+                column.append(places + part.start)
+        self._again = Again(*(column.array() for column in columns))
         # Where those of each user begin.
-        self._again_offsets = np.searchsorted(self._again.entry, offsets).astype(kind)
+        self._again_offsets = np.searchsorted(self._again.entry, offsets)
 
     def _users(self, entries: slice | np.ndarray) -> np.ndarray:
         """The user row of each of some entries, or of a slice of whole users."""
@@ -310,8 +315,8 @@ class Units:
 
 
 def _whole_users(offsets: np.ndarray) -> Iterator[slice]:
-    """All entries in consecutive parts of `_AT_ONCE` or more, each of whole users."""
-    edges = np.arange(0, offsets[-1], _AT_ONCE)
+    """All entries in consecutive parts of `room.AT_ONCE` or more, each of whole users."""
+    edges = np.arange(0, offsets[-1], room.AT_ONCE)
     edges = np.unique(np.append(offsets[np.searchsorted(offsets, edges)], offsets[-1]))
     for start, stop in pairwise(edges.tolist()):
         yield slice(start, stop)
