@@ -6,13 +6,13 @@ job can start again at any step, given what was mined for its epoch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mtrec.data.batching import Batching
 from mtrec.data.before import Before
 from mtrec.data.dataset import Dataset
+from mtrec.data.drawn import Drawn, Queries
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.inputs import (
     Batch,
@@ -27,52 +27,13 @@ from mtrec.data.inputs import (
 )
 from mtrec.data.marks import Marks, Places, is_among
 from mtrec.data.negatives import Negatives, Pool
-from mtrec.data.units import Brings, Queries, Units
+from mtrec.data.room import Room, of_rows
+from mtrec.data.share import Share
+from mtrec.data.units import Brings, Units
 from mtrec.errors import UserError
 
 # Tell the random streams of pools, of draws for each row and query, and of views, from the batch's.
 _POOL, _DRAW, _QUERY_DRAW, _VIEW = 1, 2, 3, 4
-
-
-@dataclass(frozen=True)
-class _Global:
-    """The batch of a step before it is cut."""
-
-    queries: Queries
-    draw: np.ndarray  # a number from 0 to 1 for each row
-    query_draw: np.ndarray  # the same for each query
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What a replica has of a batch, as far as it must be known to cut what all of them have.
-
-    Attributes:
-        first: The number of its first query.
-        queries: Its queries.
-        mine: Which targets of the batch are theirs.
-        target_pair: The pair of query and item that each of their targets is.
-        pool: The whole pool that they are told from.
-        embeds: What the replica embeds of it.
-        own: Their own items of the pool, by item row.
-        views: Its items to compare views of.
-        again: The place in what is shown of each item that a query may take again.
-        items: The item rows that it names, repeated.
-        named: Each of them once, ascending, and the position there of all of them; None for a
-            replica that is only counted.
-    """
-
-    first: int
-    queries: Queries
-    mine: slice
-    target_pair: np.ndarray
-    pool: Pool
-    embeds: slice
-    own: Own
-    views: Views
-    again: np.ndarray
-    items: np.ndarray
-    named: tuple[np.ndarray, np.ndarray] | None
 
 
 class Batches:
@@ -133,7 +94,7 @@ class Batches:
             history_share=batching.history_share,
             chronological=batching.chronological,
             repeats=dataset.repeats,
-            request=requests[rows]
+            request=of_rows(requests, rows)
             if (requests := dataset.interactions.get("request")) is not None
             else None,
         )
@@ -142,13 +103,13 @@ class Batches:
         self._shuffled: tuple[int, np.ndarray] | None = None
         self.negatives = negatives
         asked = negatives is not None and negatives.given
-        self._given = _given(dataset.interactions)[rows] if asked else None
+        self._given = of_rows(_given(dataset.interactions), rows) if asked else None
         if negatives:
-            brings = self._units.brings(self._given) if negatives.sampled else Brings.none()
-            negatives.adapt(brings.item, num_items=self.num_items, target_share=brings.share)
-            self._uncertain = self._units.uncertain(brings)
+            negatives.adapt(lambda: self._units.brings(self._given), num_items=self.num_items)
+            sampled = negatives.sampled
+            self._uncertain = self._units.uncertain(self._given) if sampled else Brings.none()
         self._mined = np.zeros((dataset.num_users + 1, 0), np.int32)
-        self._made: dict[int, _Global] = {}
+        self._made: dict[int, Drawn] = {}
         self._marks, self._places = Marks(self.num_items + 1), Places(self.num_items + 1)
         self.queries_per_epoch = len(self._units.ids)
         self.steps_per_epoch = -(-self.queries_per_epoch // self.global_batch)
@@ -181,7 +142,11 @@ class Batches:
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled is None or self._shuffled[0] != epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self._units.ids)
+            ids = self._units.ids
+            room = Room(ids.dtype, like=self.histories.items)
+            room.append(ids)
+            order = room.array()
+            np.random.default_rng([self.seed, epoch]).shuffle(order)
             self._shuffled = (epoch, order)
         return self._shuffled[1]
 
@@ -194,89 +159,93 @@ class Batches:
         past = self.negatives.past_batches if self.negatives else 0
         # This batch, then those before it that the pool asks for.
         wanted = range(place, max(place - past, 0) - 1, -1)
-        self._made = {p: self._made.get(p) or self._make(p) for p in wanted}
-        batches = list(self._made.values())
-        size = -(-self.global_batch // self.num_replicas)
+        self._made = {p: self._made.get(p) or self._draw(p) for p in wanted}
         asked = range(self.num_replicas) if replicas is None else replicas
-        shares = self._shares(batches, size, place, asked)
-        counts = [self._counted(share) for share in shares]
-        lengths = Lengths(*map(max, zip(*counts, strict=True)))
-        return [
-            pad(self._slice(batches[0], shares[replica], size), lengths, queries=size)
-            for replica in asked
-        ]
-
-    def _shares(
-        self, batches: Sequence[_Global], size: int, place: int, asked: Sequence[int]
-    ) -> list[_Share]:
-        """What every replica has of the first of the batches, those `asked` for to be made."""
+        size = -(-self.global_batch // self.num_replicas)
         local = self.negatives is not None and self.negatives.local
-        shares = []
+        drawn, shares, lengths = self._made[place], {}, []
         for replica, views in enumerate(self._views(place)):
             first = replica * size
             if not replica or local:
-                pool = self._pool(batches, first, size if local else self.global_batch, place)
-            queries, mine = batches[0].queries.part(first, size)
-            items = self.histories.items
-            target = items[queries.row]
-            target_pair = self._pair(queries.row_owner, target)
-            own = self._own(queries, target_pair, pool)
-            named = np.concatenate([target, items[queries.shown], own.item])
-            shown = self._pair(queries.shown_owner, items[queries.shown])
-            again = first_of_each(shown) if self._before else np.zeros(0, bool)
-            shares.append(
-                _Share(
-                    first=first,
-                    queries=queries,
-                    mine=mine,
-                    target_pair=target_pair,
-                    pool=pool,
-                    embeds=slice(None) if local else slice(replica, None, self.num_replicas),
-                    own=own,
-                    views=views,
-                    again=np.flatnonzero(again),
-                    items=named,
-                    named=self._marks.numbered(named) if replica in asked else None,
-                )
-            )
-        return shares
+                pool = self._pool(first, size if local else self.global_batch, place)
+            embeds = slice(None) if local else slice(replica, None, self.num_replicas)
+            if replica in asked or self._beside(pool):
+                share = self._share(drawn.queries(first, size), pool, embeds, views)
+                shares[replica] = share
+                lengths.append(share.lengths)
+            else:
+                part = drawn.part(first, size)
+                lengths.append(self._counted(drawn, part, pool, embeds, views))
+        most = Lengths(*map(max, zip(*lengths, strict=True)))
+        return [
+            pad(self._slice(drawn, shares[replica], replica * size, place), most, queries=size)
+            for replica in asked
+        ]
 
-    def _counted(self, share: _Share) -> Lengths:
+    def _beside(self, pool: Pool) -> bool:
+        """Whether a share has more than its entries' marks tell."""
+        given, mined = self._given is not None, self._mined.shape[1] > 0
+        return given or mined or self._before is not None or self._might_bring(pool)
+
+    def _might_bring(self, pool: Pool) -> bool:
+        """Whether queries might bring what they do not."""
+        return pool.log_missed is not None and len(self._uncertain.unit) > 0
+
+    def _share(self, queries: Queries, pool: Pool, embeds: slice, views: Views) -> Share:
+        """What the replica of `queries` has of a batch."""
+        items = self.histories.items
+        target, shown = items[queries.row], items[queries.shown]
+        own = self._own(queries, target, pool)
+        again = np.zeros(0, np.int64)
+        if self._before:
+            again = np.flatnonzero(first_of_each(self._pair(queries.shown_owner, shown)))
+        named, position = self._marks.numbered(np.concatenate([target, shown, own.item]))
+        places = np.split(position, [len(target), len(target) + len(shown)])
+        return Share(queries, pool, embeds, own, views, again, named, places)
+
+    def _counted(
+        self, drawn: Drawn, part: slice, pool: Pool, embeds: slice, views: Views
+    ) -> Lengths:
+        """The `lengths` of the share of the queries whose entries these are."""
+        items, target, shown = drawn.items[part], drawn.target[part], drawn.shown[part]
+        own = drawn.had[part] & (self._places.of(pool.items, items) >= 0)
         return Lengths(
-            history=len(share.queries.shown),
-            items=len(share.named[0] if share.named else self._marks.distinct(share.items)),
-            rows=len(share.queries.row),
-            own=len(share.own.item),
-            pool=len(share.pool.items[share.embeds]),
-            views=len(share.views.items),
-            again=len(share.again),
+            history=int(np.count_nonzero(shown)),
+            items=self._marks.count(items[np.flatnonzero(target | shown | own)]),
+            rows=int(np.count_nonzero(target)),
+            own=int(np.count_nonzero(own)),
+            pool=len(pool.items[embeds]),
+            views=len(views.items),
         )
 
-    def _make(self, place: int) -> _Global:
+    def _draw(self, place: int) -> Drawn:
+        """The batch of a step before it is cut."""
         epoch, step = place // self.steps_per_epoch + 1, place % self.steps_per_epoch
         units = self._order(epoch)[step * self.global_batch : (step + 1) * self.global_batch]
-        queries = self._units.draw(units, np.random.default_rng([self.seed, epoch, step]))
-        draw, query_draw = (
-            np.random.default_rng([self.seed, place, stream]).random(size, np.float32)
-            for stream, size in ((_DRAW, len(queries.row)), (_QUERY_DRAW, len(queries.user)))
-        )
-        return _Global(queries, draw, query_draw)
+        return self._units.draw(units, np.random.default_rng([self.seed, epoch, step]))
 
-    def _pool(self, batches: Sequence[_Global], first: int, size: int, place: int) -> Pool:
+    def _pool(self, first: int, size: int, place: int) -> Pool:
         """The pool over the `size` queries from `first` on."""
         if self.negatives is None:
             return Pool.empty(self.num_items)
         targets, shares = [], []
-        for age, batch in enumerate(batches):
-            part, _ = batch.queries.part(first, size)
-            _, brought = self._brought(part, mined=age == 0)
-            targets.append(np.concatenate([self.histories.items[part.row], brought]))
-            shares.append(len(part.user) / len(self._units.ids))
+        for at, drawn in self._made.items():
+            part, users = drawn.part(first, size), drawn.user[first : first + size]
+            target = np.flatnonzero(drawn.target[part])
+            brought = [drawn.items[part][target]]
+            if self._given is not None:
+                given = self._given[drawn.entries[part][target]]
+                brought.append(given[given > 0])
+            if at == place and self._mined.shape[1]:
+                mined = self._mined[users]
+                brought.append(mined[mined > 0])
+            targets.append(np.concatenate(brought))
+            shares.append(len(users) / len(self._units.ids))
         return self.negatives.pool(
             targets, shares, np.random.default_rng([self.seed, place, first, _POOL])
         )
 
-    def _brought(self, queries: Queries, *, mined: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _brought(self, queries: Queries) -> tuple[np.ndarray, np.ndarray]:
         """Items that come into the pool with a query beside its targets, and the query of each."""
         owners: list[np.ndarray] = [np.zeros(0, np.int32)]
         items: list[np.ndarray] = [np.zeros(0, np.int32)]
@@ -284,7 +253,7 @@ class Batches:
             given = self._given[queries.row]
             owners.append(queries.row_owner[given > 0])
             items.append(given[given > 0])
-        if mined and self._mined.shape[1]:
+        if self._mined.shape[1]:
             lists = self._mined[queries.user]
             owners.append(np.nonzero(lists)[0])
             items.append(lists[lists > 0])
@@ -299,35 +268,42 @@ class Batches:
         own = [slice(replica, None, self.num_replicas) for replica in range(self.num_replicas)]
         return [Views(items[part], draw) for part in own]
 
-    def _slice(self, batch: _Global, share: _Share, size: int) -> Batch:
-        """The replica's slice, not padded."""
+    def _slice(self, drawn: Drawn, share: Share, first: int, place: int) -> Batch:
+        """The slice of the replica whose queries begin with the `first` one, not padded."""
         queries, pool, part = share.queries, share.pool, share.embeds
         row, shown = queries.row, queries.shown
         labels = self.histories.labels
-        assert share.named
-        item, position = share.named
-        row_place, history_place, own_place = np.split(position, [len(row), len(row) + len(shown)])
-        target = item[row_place]
+        row_place, history_place, own_place = share.places
+        target = share.items[row_place]
+        # Draws are those of the global batch: the first of them are of the replicas before.
+        before = np.count_nonzero(drawn.target[: drawn.part(first, 0).start])
+        draw, query_draw = (
+            np.random.default_rng([self.seed, place, stream]).random(at + size, np.float32)[at:]
+            for stream, at, size in (
+                (_DRAW, before, len(row)),
+                (_QUERY_DRAW, first, len(queries.user)),
+            )
+        )
         return Batch(
             query=QueryInputs(
                 users=queries.user,
                 history=HistoryInputs(
-                    items=item,
+                    items=share.items,
                     owners=queries.shown_owner,
                     places=history_place,
                     labels={name: label[shown] for name, label in labels.items()},
                 ),
-                draw=batch.query_draw[share.first : share.first + size],
+                draw=query_draw,
                 requests=np.where(queries.first < 0, 0, self.histories.rows[queries.first] + 1),
             ),
             rows=Rows(
                 query=queries.row_owner,
                 item=row_place,
                 weight=np.ones(len(target), np.float32),
-                draw=batch.draw[share.mine],
+                draw=draw,
                 time=self.histories.times[row],
                 labels={name: label[row] for name, label in labels.items()},
-                kind=first_of_each(share.target_pair),
+                kind=queries.row_first,
                 had=queries.row_had,
                 pool=self._places.of(pool.items, target),
                 log_q=pool.log_q[target],
@@ -344,18 +320,20 @@ class Batches:
             again=self._before.again(queries, share.again, history_place) if self._before else (),
         )
 
-    def _own(self, queries: Queries, target_pair: np.ndarray, pool: Pool) -> Own:
+    def _own(self, queries: Queries, target: np.ndarray, pool: Pool) -> Own:
         """Items of the pool that are a query's own, but for its targets, by their item rows."""
-        had, had_owner = self.histories.items[queries.had], queries.had_owner
-        owner, brought = self._brought(queries, mined=True)
+        owner, item = queries.had_owner, self.histories.items[queries.had]
+        weight = np.zeros(len(item), np.float32)
+        target_pair, in_order = self._pair(queries.row_owner, target), True
+        of, brought = self._brought(queries)
         if len(brought):
-            pair, had_pair = self._pair(owner, brought), self._pair(had_owner, had)
-            new = first_of_each(pair) & ~is_among(pair, np.concatenate([target_pair, had_pair]))
-            owner, brought = owner[new], brought[new]
-        in_order = not len(brought)
-        weight = np.repeat(np.array([0, 1], np.float32), [len(had), len(brought)])
-        owner, item = np.concatenate([had_owner, owner]), np.concatenate([had, brought])
-        if pool.log_missed is not None and len(self._uncertain.unit):
+            pair = self._pair(of, brought)
+            taken = np.concatenate([target_pair, self._pair(owner, item)])
+            new = first_of_each(pair) & ~is_among(pair, taken)
+            owner, item = np.concatenate([owner, of[new]]), np.concatenate([item, brought[new]])
+            weight = np.concatenate([weight, np.ones(np.count_nonzero(new), np.float32)])
+            in_order = False
+        if self._might_bring(pool):
             taken = np.concatenate([target_pair, self._pair(owner, item)])
             left, might = self._not_brought(queries, taken)
             log_q = pool.log_q_beside(might.item, might.share)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtrec.data.drawn import Queries
 from mtrec.data.histories import Histories
 from mtrec.data.inputs import Again
 from mtrec.data.marks import is_among
-from mtrec.data.units import Queries
 
 # The numbers of a pair, in their order.
 NUMBERS = (

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from mtrec.data.dataset import Dataset
+from mtrec.data.room import counted, of_rows, parts
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,25 @@ class Histories:
         """The interactions `rows`, what was shown in vain among them; in the order of `of`."""
         columns = dataset.interactions
         rows = rows if _ascending(rows) else np.sort(rows)
-        users, times = np.asarray(columns["user"])[rows], np.asarray(columns["timestamp"])[rows]
+        users, times = of_rows(columns["user"], rows), of_rows(columns["timestamp"], rows, np.int64)
         if not _ascending(users, times):  # a prepared log is
-            rows = rows[np.lexsort((times, users))]
-        counts = np.bincount(users, minlength=dataset.num_users + 1)
-        offsets = np.concatenate([[0], np.cumsum(counts)])
+            order = np.lexsort((times, users))
+            rows, users, times = rows[order], users[order], times[order]
+        counts, taken = counted(users, dataset.num_users + 1), dataset.taken
         return cls(
-            offsets=offsets,
+            offsets=np.concatenate([[0], np.cumsum(counts)]),
             rows=rows,
-            items=np.asarray(columns["item"])[rows],
-            times=np.asarray(columns["timestamp"])[rows].astype(np.int64, copy=False),
-            labels={name: np.asarray(columns[name])[rows] for name in dataset.labels},
-            taken=np.ones(len(rows), bool) if dataset.taken is None else dataset.taken[rows],
+            items=of_rows(columns["item"], rows),
+            times=times,
+            labels={name: of_rows(columns[name], rows) for name in dataset.labels},
+            # One truth for all of them.
+            taken=np.broadcast_to(True, len(rows)) if taken is None else of_rows(taken, rows),
         )
 
     @cached_property
     def taken_each(self) -> np.ndarray:
         """How often each item is taken, by item row, up to the highest row that is."""
-        return np.bincount(self.items)
+        return counted(self.items, int(self.items.max(initial=-1)) + 1)
 
     def of_user(self, user: int) -> np.ndarray:
         """Item rows of one user, oldest first."""
@@ -97,9 +99,15 @@ class Histories:
 
 def _ascending(values: np.ndarray, then: np.ndarray | None = None) -> bool:
     """Whether no value is below the one before it, nor, among equal ones, that of `then`."""
-    if (values[1:] < values[:-1]).any():
-        return False
-    return then is None or not ((values[1:] == values[:-1]) & (then[1:] < then[:-1])).any()
+    for part in parts(len(values), overlap=1):
+        one = values[part]
+        if (one[1:] < one[:-1]).any():
+            return False
+        if then is not None:
+            other = then[part]
+            if ((one[1:] == one[:-1]) & (other[1:] < other[:-1])).any():
+                return False
+    return True
 
 
 def first_of_each(values: np.ndarray) -> np.ndarray:

@@ -12,8 +12,31 @@ class Marks:
 
     def __init__(self, rows: int) -> None:
         self._mark = np.zeros(rows, np.int32)
+        self._named = np.zeros(rows, bool)
 
-    def distinct(self, items: np.ndarray) -> np.ndarray:
+    def count(self, items: np.ndarray) -> int:
+        """How many of `items` are distinct."""
+        if self._sparse(items):
+            return len(self._distinct(items))
+        self._named[items] = True
+        found = int(np.count_nonzero(self._named))
+        self._named.fill(False)
+        return found
+
+    def ascending(self, items: np.ndarray) -> np.ndarray:
+        """Each of `items` once, ascending."""
+        if self._sparse(items):
+            return np.sort(self._distinct(items))
+        self._named[items] = True
+        found = np.flatnonzero(self._named)
+        self._named.fill(False)
+        return found.astype(items.dtype)
+
+    def _sparse(self, items: np.ndarray) -> bool:
+        """Whether to go through the marks of all rows would take longer than to sort `items`."""
+        return len(self._named) > 64 * len(items)
+
+    def _distinct(self, items: np.ndarray) -> np.ndarray:
         """Each of `items` once, in no order."""
         place = np.arange(len(items), dtype=np.int32)
         self._mark[items] = place  # of equal items one is left
@@ -21,7 +44,7 @@ class Marks:
 
     def numbered(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each of `items` once, ascending, and the position there of all of them."""
-        ascending = np.sort(self.distinct(items))
+        ascending = self.ascending(items)
         self._mark[ascending] = np.arange(len(ascending), dtype=np.int32)
         return ascending, self._mark[items]
 

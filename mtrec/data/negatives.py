@@ -5,12 +5,13 @@ replicas share it, and each embeds its own slice.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mtrec.data.marks import ascending
+from mtrec.data.marks import Marks, is_among
+from mtrec.data.units import Brings
 from mtrec.errors import UserError
 
 
@@ -77,13 +78,12 @@ class Negatives(ABC):
     log_q_rate: float | None = None
 
     @abstractmethod
-    def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+    def adapt(self, brings: Callable[[], Iterable[Brings]], *, num_items: int) -> None:
         """Takes what the units, users or rows, can bring into the pool.
 
         Args:
-            unit_items: Item of each distinct pair of unit and item; none if not `sampled`.
+            brings: Goes through what they can, some units at a time; not asked if not `sampled`.
             num_items: Items in the catalogue.
-            target_share: Probability that the unit brings the item where it is in the batch.
         """
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Catalogue(Negatives):
     def __init__(self, *, most_items: int) -> None:
         self._most_items = most_items
 
-    def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+    def adapt(self, brings: Callable[[], Iterable[Brings]], *, num_items: int) -> None:
         """See `Negatives`.
 
         Raises:
@@ -152,7 +152,7 @@ class InBatch(Negatives):
 
     A batch holds a share of all units, users or rows, and each brings its items with some
     probability where it is there. An item is then in the pool with probability
-    `1 - (1 - uniform / C) prod (1 - share * target_share)`, the product over the units that can
+    `1 - (1 - uniform / C) prod (1 - share * brings.share)`, the product over the units that can
     bring it and `share` counting past batches too. What is mined for a unit comes for certain, with
     the current batch alone. A query's own given and mined items, and targets that were shown in
     vain, are there for certain, and losses take their log Q for 0 beside that query. What it might
@@ -215,7 +215,7 @@ class InBatch(Negatives):
         self.local = local
         self.log_q_rate = log_q_rate
 
-    def adapt(self, unit_items: np.ndarray, *, num_items: int, target_share: np.ndarray) -> None:
+    def adapt(self, brings: Callable[[], Iterable[Brings]], *, num_items: int) -> None:
         """See `Negatives`.
 
         Raises:
@@ -227,9 +227,9 @@ class InBatch(Negatives):
                     f"`{name}` must be at most the number of items ({num_items}); got "
                     f"{value}. Use the whole catalogue instead."
                 )
-        self._unit_items = unit_items
+        self._brings = brings
         self._num_items = num_items
-        self._target_share = target_share
+        self._marks = Marks(num_items + 1)
         self.adapt_mined(np.zeros(num_items + 1))
 
     def adapt_mined(self, units: np.ndarray) -> None:
@@ -242,12 +242,14 @@ class InBatch(Negatives):
         self, targets: Sequence[np.ndarray], shares: Sequence[float], rng: np.random.Generator
     ) -> Pool:
         """See `Negatives`."""
-        moved = ascending(targets[0])
+        moved = self._marks.ascending(targets[0])
         if self.uniform:
             drawn = rng.choice(self._num_items, self.uniform, replace=False, shuffle=False) + 1
             moved = np.union1d(moved, drawn)
-        items = ascending(np.concatenate([moved, *targets[1:]]))
-        frozen = np.isin(items, moved, assume_unique=True, invert=True)
+        items = (
+            self._marks.ascending(np.concatenate([moved, *targets[1:]])) if targets[1:] else moved
+        )
+        frozen = ~is_among(items, moved) if targets[1:] else np.zeros(len(items), bool)
         items = items.astype(np.int32)
         if self.log_q_rate is not None:
             return Pool(items, frozen, np.zeros(self._num_items + 1, np.float32))
@@ -259,10 +261,10 @@ class InBatch(Negatives):
 
     def _logs_of_probability(self, share: float, current: float) -> tuple[np.ndarray, np.ndarray]:
         # A probability of 1 would have no logarithm of what is left.
-        of_rows = np.minimum(share * self._target_share, 1 - 1e-12)
-        missed = np.bincount(
-            self._unit_items, weights=np.log1p(-of_rows), minlength=self._num_items + 1
-        )
+        missed = np.zeros(self._num_items + 1)
+        for brings in self._brings():
+            of_units = np.minimum(share * brings.share, 1 - 1e-12)
+            np.add.at(missed, brings.item, np.log1p(-of_units))
         missed += self._mined_units * np.log1p(-min(current, 1 - 1e-12))
         missed[1:] += np.log1p(-min(self.uniform / self._num_items, 1 - 1e-12))
         probability = -np.expm1(missed)

@@ -11,64 +11,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from mtrec.data import room
+from mtrec.data.drawn import Again, Drawn
 from mtrec.data.histories import Histories, first_of_each
 from mtrec.data.marks import is_among
 from mtrec.data.requests import numbers
-
-# Entries that are looked at together.
-_AT_ONCE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The queries of a batch. Entries are positions in the histories, owners are queries.
-
-    Owners ascend.
-
-    Attributes:
-        user: User row of each query, `[Q]`.
-        first: Entry that its request begins with, `[Q]`; -1 for a user, who is no moment.
-        row: Entries to predict, the targets, `[N]`.
-        row_owner: The query of each, `[N]`.
-        row_had: Whether the user has its item by an entry that is no target, `[N]`.
-        shown: Entries shown as history, by which the user has an item of no target or, with
-            repeats, of any, `[H]`.
-        shown_owner: The query of each, `[H]`.
-        had: One entry of every item that a query's user has, but for its targets, `[K]`; with
-            repeats there is none, as what a user has is told from like any other item.
-        had_owner: The query of each, `[K]`.
-    """
-
-    user: np.ndarray
-    first: np.ndarray
-    row: np.ndarray
-    row_owner: np.ndarray
-    row_had: np.ndarray
-    shown: np.ndarray
-    shown_owner: np.ndarray
-    had: np.ndarray
-    had_owner: np.ndarray
-
-    def part(self, first: int, size: int) -> tuple["Queries", slice]:
-        """The `size` queries from `first` on, and which of the targets are theirs."""
-        if not first and size >= len(self.user):
-            return self, slice(0, len(self.row))
-
-        def mine(owner: np.ndarray) -> slice:
-            return slice(*np.searchsorted(owner, [first, first + size]))
-
-        row, shown, had = mine(self.row_owner), mine(self.shown_owner), mine(self.had_owner)
-        return Queries(
-            user=self.user[first : first + size],
-            first=self.first[first : first + size],
-            row=self.row[row],
-            row_owner=self.row_owner[row] - first,
-            row_had=self.row_had[row],
-            shown=self.shown[shown],
-            shown_owner=self.shown_owner[shown] - first,
-            had=self.had[had],
-            had_owner=self.had_owner[had] - first,
-        ), row
+from mtrec.data.room import Room, parts
 
 
 @dataclass(frozen=True)
@@ -122,180 +70,253 @@ class Units:
         repeats: bool,
         request: np.ndarray | None = None,
     ) -> None:
-        counts, times = np.diff(histories.offsets), histories.times
+        counts = np.diff(histories.offsets)
         self._histories = histories
         self._batch_of = batch_of
         self._history_share = history_share
         self._chronological = chronological or batch_of == "requests"
         self._repeats = repeats
-        # By which entries an item is the user's for good, and asked for no more.
-        self._gives = histories.taken & (not repeats)
-        # Four bytes a number where they do, and a few users at a time: there may be 10^8 entries.
-        kind = np.int32 if counts.sum() < 2**31 else np.int64
-        self._user = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        self._earlier, self._first, self._until = np.empty((3, len(self._user)), kind)
-        self._has, self._fresh = np.empty((2, len(self._user)), bool)
-        for part in _whole_users(histories.offsets):
-            user, items = self._user[part].astype(np.int64), histories.items[part]
-            first, has, until = _of_pairs(user, items, self._gives[part])
-            self._earlier[part] = strictly_earlier(user, times[part])
-            # The first entry of the same user and item.
-            self._first[part] = first + part.start
-            # Whether the user has the item, by this entry or another.
-            self._has[part] = has
-            # The first entry by which the user has the item, or the entry itself where that is
-            # earlier: where it is asked for in time order, so is the entry.
-            self._until[part] = until + part.start
-            # What may be the first that is asked for.
-            self._fresh[part] = until == np.arange(len(until))
-        # Where no user has an item twice, as ratings do not, an entry stands for itself alone.
-        self._twice = bool((self._first != np.arange(len(self._first))).any())
+        # By which entries users have items; None: by all of them.
+        self._taken = None if histories.taken.all() else histories.taken
+        self._find_again()
         if batch_of == "users":
-            self.ids = np.flatnonzero(counts)
+            self.ids = np.flatnonzero(counts).astype(np.int32)
         elif batch_of == "rows":
-            self.ids = np.arange(len(self._user))
+            ids = self._room()
+            for part in parts(len(histories.items)):
+                ids.append(np.arange(part.start, part.stop))
+            self.ids = ids.array()
         else:
-            self._request = numbers(self._user, times, request)
+            user = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+            self._request = numbers(user, histories.times, request)
             # The entry that each begins with: the first of its earliest.
             self._begins = np.unique(self._request, return_index=True)[1]
-            begins = self._begins[self._request]
+            start = histories.offsets[user[self._begins]]
+            moment = start + self._earlier(self._begins, start)
             # What the user lacks when it begins is asked for.
-            self._asks = self._until >= histories.offsets[self._user] + self._earlier[begins]
+            until = np.arange(len(user))
+            until[self._again.entry] = self._again.until
+            self._asks = until >= moment[self._request]
             self.ids = np.unique(self._request[self._asks])
+
+    def _room(self) -> Room:
+        """Room for numbers of entries, of four bytes where they do."""
+        items = self._histories.items
+        return Room(np.int32 if len(items) < 2**31 else np.int64, like=items)
+
+    def _find_again(self) -> None:
+        """Finds what users do again: few entries of most data, and none of ratings."""
+        offsets = self._histories.offsets
+        columns = [self._room() for _ in range(3)]
+        for part in _whole_users(offsets):
+            user, items = self._users(part), self._histories.items[part]
+            first, until = _of_pairs(user, items, self._gives(part))
+            again = np.flatnonzero(first != np.arange(len(first)))
+            for column, places in zip(columns, (again, first[again], until[again]), strict=True):
+                column.append(places + part.start)
+        self._again = Again(*(column.array() for column in columns))
+        # Where those of each user begin.
+        self._again_offsets = np.searchsorted(self._again.entry, offsets)
+
+    def _users(self, entries: slice | np.ndarray) -> np.ndarray:
+        """The user row of each of some entries, or of a slice of whole users."""
+        offsets = self._histories.offsets
+        if not isinstance(entries, slice):
+            return np.searchsorted(offsets, entries, side="right") - 1
+        first, end = np.searchsorted(offsets, [entries.start, entries.stop])
+        return np.repeat(np.arange(first, end), np.diff(offsets[first : end + 1]))
+
+    def _gives(self, entries: slice | np.ndarray) -> np.ndarray:
+        """Whether an item is the user's for good by each of some entries: asked for no more."""
+        taken = self._histories.taken[entries]
+        return taken & (not self._repeats)
+
+    def _earlier(self, entries: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """How many entries of the same user, whose begin at `starts`, are strictly earlier."""
+        times = self._histories.times
+        moment, low, high = times[entries], starts, entries
+        while (low < high).any():
+            middle = (low + high) // 2
+            before = times[middle] < moment
+            low, high = np.where(before, middle + 1, low), np.where(before, high, middle)
+        return low - starts
 
     @property
     def per_user(self) -> np.ndarray:
         """The number of units of each user, `[U + 1]`."""
-        users = self.ids if self._batch_of == "users" else self._user[self._first_of(self.ids)]
+        users = self.ids if self._batch_of == "users" else self._users(self._first_of(self.ids))
         return np.bincount(users, minlength=len(self._histories.offsets) - 1)
 
     def _first_of(self, units: np.ndarray) -> np.ndarray:
         """The entry that each request, or the request of each row, begins with."""
         return self._begins[units] if self._batch_of == "requests" else units
 
-    def draw(self, units: np.ndarray, rng: np.random.Generator) -> Queries:
-        """A query for each of `units`; targets and what is shown are drawn by `rng`."""
-        moments = self._batch_of != "users"
+    def draw(self, units: np.ndarray, rng: np.random.Generator) -> Drawn:
+        """Targets and what is shown of a query for each of `units`, drawn by `rng`."""
+        moments, offsets = self._batch_of != "users", self._histories.offsets
         begin = self._first_of(units) if moments else np.full(len(units), -1)
-        users = self._user[begin] if moments else units
-        entries, owners = self._histories.entries(users)
-        place = np.arange(len(entries))
-        first = place - (entries - self._first[entries]) if self._twice else None
+        users = self._users(begin) if moments else units
+        starts = offsets[users]
+        counts = offsets[users + 1] - starts
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        place = np.arange(bounds[-1])
+        entries = place + np.repeat(starts - bounds[:-1], counts)
+        again = self._again_of(users, bounds[:-1] - starts)
         kept = rng.random(len(entries)) < self._history_share
-        kept = kept if first is None else kept[first]
+        kept[again.entry] = kept[again.first]
         if moments:
-            target = entries == begin[owners]
-            if self._batch_of == "requests":
-                target = (self._request[entries] == units[owners]) & self._asks[entries]
+            target = self._asked_for(units, begin, bounds, entries)
             if self._chronological:
-                starts = self._histories.offsets[users]
-                kept &= entries - starts[owners] < self._earlier[begin[owners]]
+                kept &= place < np.repeat(bounds[:-1] + self._earlier(begin, starts), counts)
+        elif self._chronological:
+            cuts = np.repeat(self._cuts(bounds, starts, again, rng), counts)
+            target = place >= cuts
+            target[again.entry] = again.until >= cuts[again.entry]
+            kept &= ~(place >= cuts)
         else:
             target = ~kept
-            if self._chronological:
-                cuts = self._cuts(entries, owners, len(users), rng)[owners]
-                target = place - (entries - self._until[entries]) >= cuts
-                kept &= place < cuts
-        asked, otherwise = _any(first, target), _any(first, self._gives[entries] & ~target)
-        # With repeats, what is kept is strictly earlier than what is asked for.
-        shown = kept & self._histories.taken[entries] & (self._repeats | ~asked)
-        had = ~asked & self._has[entries]
-        had = had if first is None else had & (first == place)
-        target, shown, had = map(np.flatnonzero, (target, shown, had))
-        return Queries(
+        together = not moments and not self._chronological  # targets are all entries with an item
+        asked = target if together else again.any(target)
+        taken = None if self._taken is None else self._taken[entries]
+        shown, had = kept if taken is None else kept & taken, np.zeros(len(entries), bool)
+        if not self._repeats:  # or what is kept is strictly earlier than what is asked for
+            shown &= ~asked
+            had = ~asked if taken is None else ~asked & again.any(taken)
+            had[again.entry] = False
+        return Drawn(
             user=users,
             first=begin,
-            row=entries[target],
-            row_owner=owners[target],
-            row_had=otherwise[target],
-            shown=entries[shown],
-            shown_owner=owners[shown],
-            had=entries[had],
-            had_owner=owners[had],
+            bounds=bounds,
+            entries=entries,
+            items=self._histories.items[entries],
+            target=target,
+            target_otherwise=self._otherwise(entries, target, again),
+            shown=shown,
+            had=had,
+            again=again,
         )
 
-    def _cuts(
-        self, entries: np.ndarray, owners: np.ndarray, users: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """The moment in `entries` before which each user's may be shown, and not asked for."""
-        counts = np.bincount(owners, minlength=users)
-        starts = np.cumsum(counts) - counts
-        # The first target is drawn evenly from all entries with items that the user lacks then.
-        fresh = np.flatnonzero(self._fresh[entries])
-        counts = np.bincount(owners[fresh], minlength=users)
-        drawn = np.cumsum(counts) - counts + (rng.random(users) * counts).astype(np.int64)
-        return starts + self._earlier[entries[fresh[drawn]]]
+    def _again_of(self, users: np.ndarray, shifts: np.ndarray) -> Again:
+        """What `users` do again; what is an entry is one plus the user's shift there."""
+        first = self._again_offsets[users].astype(np.int64)
+        counts = self._again_offsets[users + 1] - first
+        shift = np.repeat(shifts, counts)
+        ends = np.cumsum(counts)
+        which = np.arange(len(shift)) + np.repeat(first - (ends - counts), counts)
+        return Again(*(column[which] + shift for column in vars(self._again).values()))
 
-    def brings(self, given: np.ndarray | None) -> Brings:
-        """What each unit can bring into the pool, by user, request or entry.
+    def _asked_for(
+        self, units: np.ndarray, begin: np.ndarray, bounds: np.ndarray, entries: np.ndarray
+    ) -> np.ndarray:
+        """Which entries are targets of requests or rows, `[E]`."""
+        if self._batch_of == "requests":
+            owned = np.repeat(units, np.diff(bounds))
+            return (self._request[entries] == owned) & self._asks[entries]
+        target = np.zeros(len(entries), bool)
+        target[bounds[:-1] + begin - entries[bounds[:-1]]] = True
+        return target
+
+    def _otherwise(self, entries: np.ndarray, target: np.ndarray, again: Again) -> np.ndarray:
+        """Which targets have an item that the user has by an entry that is none, `[E]`."""
+        several = np.concatenate([again.first, again.entry])  # of others there is one entry alone
+        marked = np.zeros(len(entries), bool)
+        marked[several] = self._gives(entries[several]) & ~target[several]
+        return again.any(marked)
+
+    def _cuts(
+        self, bounds: np.ndarray, starts: np.ndarray, again: Again, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The place before which each user's entries may be shown, and not asked for, `[Q]`."""
+        # The first target is drawn evenly from all entries with items that the user lacks then.
+        fresh = np.ones(bounds[-1], bool)
+        fresh[again.entry] = again.until == again.entry
+        places = np.flatnonzero(fresh)
+        before = np.searchsorted(places, bounds)
+        counts = np.diff(before)
+        drawn = before[:-1] + (rng.random(len(counts)) * counts).astype(np.int64)
+        shifts = starts - bounds[:-1]
+        return bounds[:-1] + self._earlier(places[drawn] + shifts, starts)
+
+    def brings(self, given: np.ndarray | None) -> Iterator[Brings]:
+        """What units can bring into the pool, by user, request or entry, some units at a time.
 
         Args:
             given: The item that comes with each entry where that is a target, 0 for none; or None.
         """
-        entry = np.arange(len(self._user))
+        for part in _whole_users(self._histories.offsets):
+            yield self._brings(part, given)
+
+    def _brings(self, part: slice, given: np.ndarray | None) -> Brings:
+        """What the units of the entries of whole users can bring."""
+        entry = np.arange(part.start, part.stop)
         unit = entry
         if self._batch_of == "users":
-            unit = self._user.astype(np.int64)
+            unit = self._users(part)
         elif self._batch_of == "requests":
-            unit, entry = self._request, np.flatnonzero(self._asks)
+            unit = self._request[part]
+            entry = entry[self._asks[part]]
         items = self._histories.items[entry]
         if given is not None:
             also = entry[given[entry] > 0]
             items, entry = np.concatenate([items, given[also]]), np.concatenate([entry, also])
-        missed = 1 - self._target_share()[entry]
+        place = entry - part.start
+        missed = 1 - self._target_share(part)[place]
         width = items.max(initial=0) + 1
         if self._batch_of == "users" and not self._chronological:
             # Entries with one item are targets together: what they bring, they bring once.
-            once = first_of_each(self._first[entry] * width + items)
-            items, entry, missed = items[once], entry[once], missed[once]
-        pairs, place = np.unique(unit[entry] * width + items, return_inverse=True)
+            once = first_of_each(self._own_or(part, self._again.first)[place] * width + items)
+            items, place, missed = items[once], place[once], missed[once]
+        pairs, owner = np.unique(unit[place] * width + items, return_inverse=True)
         together = np.ones(len(pairs))
         # In time order an entry is a target if the moment is early enough: the likeliest of some is
         # one wherever another is.
         combine = np.minimum if self._chronological else np.multiply
-        combine.at(together, place, missed)
+        combine.at(together, owner, missed)
         return Brings(pairs // width, pairs % width, 1 - together)
 
-    def uncertain(self, brings: Brings) -> Brings:
-        """Those of `brings` that a unit may lack where it is there, and that its user lacks."""
-        if self._batch_of != "users":  # a row or a request brings all it can
-            return brings.of(np.zeros(0, np.int64))
-        items = self._histories.items
-        width = max(brings.item.max(initial=0), items.max(initial=0)) + 1
-        had = (self._user.astype(np.int64) * width + items)[self._has]
-        lacking = ~is_among(brings.unit * width + brings.item, had)
-        return brings.of(np.flatnonzero(lacking & (brings.share < 1)))
+    def uncertain(self, given: np.ndarray | None) -> Brings:
+        """What a unit may not bring where it is there, and its user lacks, as `brings` has it."""
+        everything = self._taken is None and given is None and not self._repeats
+        if everything or self._batch_of != "users":  # a row or a request brings all it can
+            return Brings.none()
+        found = [Brings.none()]
+        for part in _whole_users(self._histories.offsets):
+            brings = self._brings(part, given)
+            gives, items = self._gives(part), self._histories.items[part]
+            width = max(brings.item.max(initial=0), items.max(initial=0)) + 1
+            had = self._users(part)[gives] * width + items[gives]
+            lacking = ~is_among(brings.unit * width + brings.item, had)
+            found.append(brings.of(np.flatnonzero(lacking & (brings.share < 1))))
+        columns = zip(*(vars(brings).values() for brings in found), strict=True)
+        return Brings(*map(np.concatenate, columns))
 
-    def _target_share(self) -> np.ndarray:
+    def _own_or(self, part: slice, values: np.ndarray) -> np.ndarray:
+        """What `values` have for entries that come again, and each other one itself, as places."""
+        found = np.arange(part.stop - part.start)
+        which = slice(*np.searchsorted(self._again.entry, [part.start, part.stop]))
+        found[self._again.entry[which] - part.start] = values[which] - part.start
+        return found
+
+    def _target_share(self, part: slice) -> np.ndarray:
         """Probability that an entry is a target where its unit is in the batch."""
+        size = part.stop - part.start
         if self._batch_of != "users":
-            return np.ones(len(self._user))
+            return np.ones(size)
         if not self._chronological:
-            return np.full(len(self._user), 1 - self._history_share)
-        # The first target is drawn from the fresh entries: it must not be later than `_until`.
-        ends = self._histories.offsets[self._user + 1]
-        times = self._histories.times
-        ends -= strictly_earlier(self._user[::-1], times[::-1])[::-1]  # of its moment
-        fresh = np.concatenate([[0], np.cumsum(self._fresh)])
-        before, of_user = (fresh[self._histories.offsets[self._user + n]] for n in (0, 1))
-        return (fresh[ends][self._until] - before) / (of_user - before)
-
-
-def _any(first: np.ndarray | None, marked: np.ndarray) -> np.ndarray:
-    """Whether an entry with the same first entry, its own among them, is marked.
-
-    Without first entries, each is its own.
-    """
-    if first is None:
-        return marked
-    found = np.zeros(len(first), bool)
-    found[first[marked]] = True
-    return found[first]
+            return np.full(size, 1 - self._history_share)
+        # The first target is drawn from the fresh entries: it must not be later than `until`.
+        until, user = self._own_or(part, self._again.until), self._users(part)
+        times = self._histories.times[part]
+        ends = self._histories.offsets[user + 1] - part.start
+        ends -= strictly_earlier(user[::-1], times[::-1])[::-1]  # of its moment
+        fresh = np.concatenate([[0], np.cumsum(until == np.arange(size))])
+        before, of_user = (fresh[self._histories.offsets[user + n] - part.start] for n in (0, 1))
+        return (fresh[ends][until] - before) / (of_user - before)
 
 
 def _whole_users(offsets: np.ndarray) -> Iterator[slice]:
-    """All entries in consecutive parts of `_AT_ONCE` or more, each of whole users."""
-    edges = np.arange(0, offsets[-1], _AT_ONCE)
+    """All entries in consecutive parts of `room.AT_ONCE` or more, each of whole users."""
+    edges = np.arange(0, offsets[-1], room.AT_ONCE)
     edges = np.unique(np.append(offsets[np.searchsorted(offsets, edges)], offsets[-1]))
     for start, stop in pairwise(edges.tolist()):
         yield slice(start, stop)
@@ -303,16 +324,15 @@ def _whole_users(offsets: np.ndarray) -> Iterator[slice]:
 
 def _of_pairs(
     user: np.ndarray, items: np.ndarray, gives: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The entries' `_first`, `_has` and `_until`, as places among them."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `first` and `until` of entries, as in `Again`, as places among them."""
     pairs = user * (items.max(initial=0) + 1) + items
     _, index, inverse = np.unique(pairs, return_index=True, return_inverse=True)
     first = index[inverse]
-    has = np.bincount(inverse, weights=gives)[inverse] > 0
     entry = np.arange(len(user))
     has_first = np.full(len(entry), len(entry))
     np.minimum.at(has_first, first[gives], entry[gives])
-    return first, has, np.minimum(entry, has_first[first])
+    return first, np.minimum(entry, has_first[first])
 
 
 def strictly_earlier(user: np.ndarray, time: np.ndarray) -> np.ndarray:

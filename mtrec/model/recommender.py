@@ -10,6 +10,7 @@ import tensorflow as tf
 from mtrec.data.dataset import Dataset
 from mtrec.data.inputs import QueryInputs
 from mtrec.data.requests import QueryColumns
+from mtrec.data.room import counted
 from mtrec.errors import UserError
 from mtrec.heads.given import Given
 from mtrec.heads.head import Head
@@ -62,9 +63,8 @@ class Recommender(keras.layers.Layer):
             (self.candidate, "item", dataset.items, dataset.num_items),
             (self.query, "user", QueryColumns(dataset), dataset.num_users),
         ):
-            rows = np.asarray(dataset.interactions[side])
             trained = {
-                scope: np.bincount(rows[learns], minlength=count + 1)
+                scope: counted(dataset.interactions[side], count + 1, learns)
                 for scope, learns in learnt.items()
             }
             name = "candidate" if side == "item" else "query"

@@ -1,5 +1,6 @@
 """Batches show what they may, once, in the same way to any number of replicas."""
 
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ from small_batch import batches_of
 from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch, negatives
 
+from mtrec.data import room
+from mtrec.data.drawn import Drawn
 from mtrec.data.inputs import ROUND_TO
 from mtrec.errors import UserError
 
@@ -310,6 +313,80 @@ def test_a_worker_s_own_slices_are_those_that_all_are_made_with(
         for first, second in zip((made[3], made[1]), own, strict=True):
             for one, other in zip(*map(tf.nest.flatten, (first, second)), strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@settings
+@pytest.mark.parametrize("vain", [False, True])
+def test_slices_of_others_are_counted_right_where_items_come_again(
+    repeats, batch_of, chronological, vain
+):
+    taken = np.random.default_rng(1).random(240) < 0.7 if vain else None
+    data = replace(repeats, taken=taken)
+    how = {"batch_of": batch_of, "chronological": chronological, "num_replicas": 3}
+    for step in range(3):
+        source = batches(data, global_batch=4, **how)
+        for replica, made in enumerate(source.step(1, step)):
+            (own,) = batches(data, global_batch=4, **how).step(1, step, replicas=[replica])
+            for one, other in zip(*map(tf.nest.flatten, (made, own)), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_a_worker_makes_the_queries_of_its_own_slices_alone(data, monkeypatch):
+    made, plain = [], Drawn.queries
+
+    def queries(drawn, first, size):
+        made.append(first)
+        return plain(drawn, first, size)
+
+    monkeypatch.setattr(Drawn, "queries", queries)
+    batches(data, num_replicas=4).step(1, 0, replicas=[2])
+    assert made == [8]  # of 16 users, replica 2 has those from the ninth on
+
+
+def mapped(dataset, folder):
+    """The data with interactions that are mapped from files."""
+    for name, column in dataset.interactions.items():
+        np.save(folder / name, column)
+    columns = {n: np.load(folder / f"{n}.npy", mmap_mode="r") for n in dataset.interactions}
+    return replace(dataset, interactions=columns)
+
+
+@variants
+@pytest.mark.parametrize("fit", [np.arange(20, 480), np.arange(0, 500, 3)])
+def test_batches_of_mapped_columns_are_those_of_columns_in_memory(
+    data, tmp_path, fit, batch_of, chronological, pool
+):
+    how = {"batch_of": batch_of, "chronological": chronological, "negatives": pool}
+    on_disk = batches(mapped(data, tmp_path), fit, **how)
+    in_memory = batches(data, fit, **how)
+    for epoch in (1, 2):
+        for first, second in zip(epoch_of(on_disk, epoch), epoch_of(in_memory, epoch), strict=True):
+            for one, other in zip(*map(tf.nest.flatten, (first, second)), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@settings
+def test_a_worker_holds_no_number_of_each_row_of_mapped_columns(
+    tmp_path, monkeypatch, batch_of, chronological
+):
+    monkeypatch.setattr(room, "AT_ONCE", 1 << 12)
+    rows, rng = 600_000, np.random.default_rng(0)
+    users = np.sort(rng.integers(1, 2001, rows))
+    times = np.arange(rows) // 2
+    logged = zip(users, rng.integers(1, 1001, rows), rng.integers(1, 6, rows), times, strict=True)
+    data = mapped(written_out(list(logged)), tmp_path)
+    fit = np.flatnonzero(rng.random(rows) < 0.8)
+    tracemalloc.start()
+    try:
+        source = batches(data, fit, batch_of=batch_of, chronological=chronological)
+        source.step(1, 0)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(source.histories.items) == len(fit)
+    # Bytes a row: what a part of the rows, the users, the items and a batch take.
+    assert held < 0.8 * rows
+    assert peak < 3 * rows
 
 
 @variants

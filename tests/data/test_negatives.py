@@ -9,13 +9,15 @@ from small_data import all_rows, planted, with_negatives, written_out
 from small_negatives import in_batch
 
 from mtrec.data.negatives import Catalogue
+from mtrec.data.units import Brings
 from mtrec.errors import UserError
 
 
 def adapted(negatives, rows, *, num_items, target_share=1.0):
     """Negatives for training rows of these items."""
-    shares = np.full(len(rows), target_share)
-    negatives.adapt(np.array(rows), num_items=num_items, target_share=shares)
+    units, shares = np.arange(len(rows)), np.full(len(rows), target_share)
+    brings = Brings(units, np.array(rows, np.int64), shares)
+    negatives.adapt(lambda: [brings], num_items=num_items)
     return negatives
 
 
@@ -216,7 +218,7 @@ def test_log_q_is_as_near_as_stated_to_batches_drawn_without_replacement(batch, 
     # 100 units, item n being in n of them; an epoch's batches are parts of a permutation.
     count = np.arange(1, 101)
     made = in_batch()
-    made.adapt(np.repeat(count, count), num_items=100, target_share=np.ones(count.sum()))
+    adapted(made, np.repeat(count, count), num_items=100)
     pool = made.pool([np.array([1])], [batch / 100], np.random.default_rng(0))
     truth = [1 - math.comb(100 - n, batch) / math.comb(100, batch) for n in count]
 

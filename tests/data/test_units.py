@@ -17,7 +17,7 @@ def brought(given, *, batch_of, chronological, repeats=False):
     histories = Histories.of(DATA, all_rows(DATA))
     how = {"batch_of": batch_of, "chronological": chronological, "repeats": repeats}
     units = Units(histories, history_share=0.6, **how)
-    found = units.brings(given)
+    (found,) = units.brings(given)
     return sorted(zip(found.item.tolist(), found.share.tolist(), strict=True))
 
 
