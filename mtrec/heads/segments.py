@@ -1,8 +1,9 @@
 """Sums over the rows of one owner, and the gather of owners' rows, with the gradients written out.
 
 A CPU adds up rows that lie side by side ten times as fast as rows anywhere, and TensorFlow's own
-gradient of a sum asks of each row whether it has an owner, in three passes over all of them. Shapes:
-`H` rows, `Q` owners.
+gradient of a sum asks of each row whether it has an owner, in three passes over all of them.
+
+Shapes: `H` rows, `Q` owners.
 """
 
 from collections.abc import Callable
