@@ -27,7 +27,7 @@ from mtrec.data.inputs import (
 )
 from mtrec.data.marks import Marks, Places, is_among
 from mtrec.data.negatives import Negatives, Pool
-from mtrec.data.room import Room, of_rows
+from mtrec.data.room import copied, of_rows
 from mtrec.data.share import Share
 from mtrec.data.units import Brings, Units
 from mtrec.errors import UserError
@@ -142,10 +142,7 @@ class Batches:
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._shuffled is None or self._shuffled[0] != epoch:
-            ids = self._units.ids
-            room = Room(ids.dtype, like=self.histories.items)
-            room.append(ids)
-            order = room.array()
+            order = copied(self._units.ids, like=self.histories.items)
             np.random.default_rng([self.seed, epoch]).shuffle(order)
             self._shuffled = (epoch, order)
         return self._shuffled[1]

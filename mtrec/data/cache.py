@@ -102,7 +102,7 @@ def read_columns(directory: Path) -> Dataset | None:
         about = json.loads((directory / "about.json").read_text(encoding="utf-8"))
         tables: dict[str, Any] = {
             table: {
-                name: of_parts({part: _mapped(directory / file) for part, file in parts.items()})
+                name: of_parts({part: mapped(directory / file) for part, file in parts.items()})
                 for name, parts in about["files"][table].items()
             }
             for table in _TABLES
@@ -116,8 +116,8 @@ def read_columns(directory: Path) -> Dataset | None:
     return Dataset(**tables, **scalars)
 
 
-def _mapped(file: Path) -> np.ndarray:
-    # An empty file cannot be mapped.
+def mapped(file: Path) -> np.ndarray:
+    """The array of a `.npy` file, read as it is looked at; an empty one cannot be mapped."""
     return np.load(file, mmap_mode="r" if file.stat().st_size > 128 else None, allow_pickle=False)
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from mtrec.data.dataset import Dataset
-from mtrec.data.room import counted, of_rows, parts
+from mtrec.data.room import copied, counted, of_rows, parts
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Histories:
     def of_all(cls, dataset: Dataset, rows: np.ndarray) -> "Histories":
         """The interactions `rows`, what was shown in vain among them; in the order of `of`."""
         columns = dataset.interactions
-        rows = rows if _ascending(rows) else np.sort(rows)
+        if not _ascending(rows):
+            rows = copied(rows, like=columns["user"])
+            rows.sort()
         users, times = of_rows(columns["user"], rows), of_rows(columns["timestamp"], rows, np.int64)
         if not _ascending(users, times):  # a prepared log is
             order = np.lexsort((times, users))

@@ -92,6 +92,14 @@ def of_rows(column: np.ndarray, rows: np.ndarray, kind: Any = None) -> np.ndarra
     return found.array()
 
 
+def copied(numbers: np.ndarray, *, like: np.ndarray) -> np.ndarray:
+    """A copy in a `Room`, to be put in another order."""
+    room = Room(numbers.dtype, like=like)
+    for part in parts(len(numbers)):
+        room.append(numbers[part])
+    return room.array()
+
+
 def counted(column: np.ndarray, count: int, rows: np.ndarray | None = None) -> np.ndarray:
     """How often a column has each number below `count`, in all rows or some, `[count]`."""
     column, found = np.asarray(column), np.zeros(count, np.int64)

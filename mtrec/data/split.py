@@ -10,6 +10,7 @@ import numpy as np
 from mtrec.data.columns import Columns
 from mtrec.data.copies import first_copies
 from mtrec.data.dataset import Dataset
+from mtrec.data.room import parts as in_parts
 from mtrec.errors import UserError
 
 NUM_FOLDS = 5
@@ -66,11 +67,16 @@ def split(dataset: Dataset, *, kind: str, **options: Any) -> Split:
     """
     check_options(kind, **options)
     first = first_copies(dataset.interactions)
-    distinct = np.unique(first)
-    rows = {name: np.asarray(column)[distinct] for name, column in dataset.interactions.items()}
+    rows = {name: np.asarray(column) for name, column in dataset.interactions.items()}
+    copied = any(
+        (first[part] != np.arange(part.start, part.stop)).any() for part in in_parts(len(first))
+    )
+    if copied:
+        distinct = np.unique(first)
+        rows = {name: column[distinct] for name, column in rows.items()}
     parts = KINDS[kind](rows, **options)
-    _check_parts(parts, kind, len(distinct), validated=options.get("validation_share", 1) > 0)
-    if len(distinct) == len(first):
+    _check_parts(parts, kind, len(rows["user"]), validated=options.get("validation_share", 1) > 0)
+    if not copied:
         return parts
     # Copies go where the first of them is.
     owner = np.searchsorted(distinct, first)
@@ -223,7 +229,7 @@ def _permuted(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _cut(order: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
-    order = order.astype(np.int64)
+    order = order.astype(np.int64, copy=False)
     return order[:at], order[at:]
 
 

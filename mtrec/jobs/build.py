@@ -14,6 +14,7 @@ from mtrec.data.batches import Batches
 from mtrec.data.dataset import Dataset
 from mtrec.data.negatives import Negatives
 from mtrec.data.requests import CONTEXT
+from mtrec.data.room import of_rows
 from mtrec.distributed.sharded_tables import sharded_above
 from mtrec.distributed.strategy import gpus
 from mtrec.errors import UserError
@@ -142,9 +143,8 @@ def batches(
         UserError: If two heads ask for different candidate pools, if an estimate of log Q is asked
             for that no loss reads, or the order of time where there is none.
     """
-    times = np.asarray(dataset.interactions["timestamp"])[fit]
     ordered = config.train.chronological or config.train.batch_of == "requests"
-    if ordered and np.ptp(times) == 0:
+    if ordered and np.ptp(of_rows(dataset.interactions["timestamp"], fit)) == 0:
         raise UserError(
             "train.chronological must be false, and train.batch_of users or rows, where all "
             "interactions have one time: nothing would ever be shown. Set "

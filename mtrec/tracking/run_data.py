@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtrec.data.cache import digest_of, read_columns, read_digest, write_columns
+from mtrec.data.cache import digest_of, mapped, read_columns, read_digest, write_columns
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import Split
 from mtrec.errors import UserError
@@ -73,7 +73,7 @@ def read(directory: Path) -> tuple[Dataset, Split]:
 
 def _read_parts(place: Path) -> Split | None:
     try:
-        rows = {name: np.load(place / f"{name}.npy", allow_pickle=False) for name in PARTS}
+        rows = {name: mapped(place / f"{name}.npy") for name in PARTS}
     except (OSError, EOFError, ValueError):
         return None
     parts, digests = Split(**rows), _digests(place)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mtrec.data import room
 from mtrec.data.copies import first_copies
 from mtrec.data.dataset import Dataset
 from mtrec.data.split import keep_ratings, split
@@ -198,6 +199,20 @@ def test_the_same_pair_at_another_time_or_rated_otherwise_is_a_row_of_its_own():
     }
     # Row 5 is like row 3 (neither is rated), and row 6 is like row 0.
     assert first_copies(columns).tolist() == [0, 1, 2, 3, 4, 3, 0]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_copies_are_found_some_users_at_a_time_where_rows_are_sorted(ordered, monkeypatch):
+    monkeypatch.setattr(room, "AT_ONCE", 16)
+    rng = np.random.default_rng(0)
+    # Users of no row, of some, and of more than are looked at together.
+    user = rng.choice(9, 300, p=np.array([0, 4, 1, 1, 0, 12, 1, 1, 0]) / 20)
+    columns = {"user": np.sort(user) if ordered else user, "item": rng.integers(1, 6, 300)}
+    expected, seen = [], {}
+    for row, pair in enumerate(zip(*columns.values(), strict=True)):
+        expected.append(seen.setdefault(pair, row))
+
+    assert first_copies(columns).tolist() == expected
 
 
 def test_a_temporal_split_without_times_is_refused_with_a_remedy():

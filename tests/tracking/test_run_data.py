@@ -56,6 +56,18 @@ def left_by_a_job(file, directory):
     checkpoints.select(1)
 
 
+def test_row_numbers_of_the_parts_are_mapped_as_the_columns_are(tmp_path):
+    log().to_csv(tmp_path / "log.csv", index=False)
+    dataset, parts = load(config_for(tmp_path / "log.csv").data)
+    run_data.keep(dataset, parts, tmp_path / "run")
+    dataset, kept = run_data.read(tmp_path / "run")
+
+    for name in run_data.PARTS:
+        assert isinstance(getattr(kept, name), np.memmap)
+        np.testing.assert_array_equal(getattr(kept, name), getattr(parts, name))
+    assert isinstance(dataset.interactions["user"], np.memmap)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The file of a log, and the directory of a run that was trained on it."""
