@@ -69,7 +69,7 @@ def row_of_unknown(column: tf.Tensor | EncodedBags) -> tf.Tensor | EncodedBags:
 
 
 def gather(
-    column: tf.Tensor | EncodedBags, rows: tf.Tensor, *, distinct: bool
+    column: tf.Tensor | EncodedBags, rows: tf.Tensor, *, times: int | None
 ) -> tf.Tensor | BagRows:
     """The encoded values of `rows [B]`: `[B, ...]`, or of a column of bags `BagRows`.
 
@@ -79,7 +79,7 @@ def gather(
     Args:
         column: What `on_device` returns.
         rows: Row numbers.
-        distinct: Whether no row but that of the unknown comes twice.
+        times: How often a row but that of the unknown may come; null for any number of times.
     """
     if not isinstance(column, EncodedBags):
         return tf.gather(column, rows)
@@ -90,8 +90,9 @@ def gather(
     size = bounds[-1]
     context = tf.distribute.get_replica_context()
     if context is not None and context.num_replicas_in_sync > 1:
-        most = tf.minimum(count, tf.shape(column.most)[0] - 1)
-        size = column.most[most] if distinct else tf.cast(count, tf.int64) * column.most[1]
+        alike = tf.maximum(count, 1) if times is None else times
+        most = tf.minimum(-(-count // alike), tf.shape(column.most)[0] - 1)
+        size = tf.cast(alike, tf.int64) * column.most[most]
     entries = tf.range(size)
     owners = tf.searchsorted(ends, entries, side="right", out_type=tf.int64)
     owners = tf.minimum(owners, tf.cast(count, tf.int64) - 1)

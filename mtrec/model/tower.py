@@ -219,7 +219,7 @@ class Tower(keras.layers.Layer):
                 f"{', '.join(sorted(columns)) or 'there is none'}."
             )
         row = {path: on_device(self._as_trained(e, path)) for path, e in found.items()}
-        return {path: gather(e, tf.constant([0]), distinct=True) for path, e in row.items()}
+        return {path: gather(e, tf.constant([0]), times=1) for path, e in row.items()}
 
     def _vectors(
         self,
@@ -239,8 +239,8 @@ class Tower(keras.layers.Layer):
         return vectors
 
     def _gather(self, path: str, rows: tf.Tensor) -> tf.Tensor | BagRows:
-        # A step asks for each item once; of users, single rows may share one.
-        return gather(self.encoded[path], rows, distinct=self.table == "candidate")
+        # A step asks for each item at most as a batch's and the pool's; rows may share a user.
+        return gather(self.encoded[path], rows, times=2 if self.table == "candidate" else None)
 
     def _shared(
         self,

@@ -28,11 +28,18 @@ Encode: TypeAlias = Callable[[Any, Any], dict[str, tf.Tensor]]
 
 
 def encode(model: Recommender, batch: Batch) -> Encoded:
-    """The representations of all queries, items and pool items of a batch."""
+    """The representations of all queries, items and pool items of a batch.
+
+    Items and pool pass the tower together, each of whose operations then runs once.
+    """
+    items, pool = batch.items, batch.pool.items
+    both = model.candidates(tf.concat([items, pool], 0))
+    sizes = [tf.size(items), tf.size(pool)]
+    parts = {head: tf.split(vectors, sizes, num=2) for head, vectors in both.items()}
     return {
         "query": model.queries(batch.query),
-        "item": model.candidates(batch.items),
-        "pool": model.candidates(batch.pool.items),
+        "item": {head: item for head, (item, _) in parts.items()},
+        "pool": {head: pool for head, (_, pool) in parts.items()},
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtrec.data.columns import held
+from mtrec.data.columns import Ragged, held
 from mtrec.data.vocabulary import Vocabulary, as_text
 from mtrec.distributed.weights import seed_for
 from mtrec.errors import UserError
@@ -31,7 +31,7 @@ def adapted(feature, values, dim=3):
 def looked_up(feature, values, rows=None):
     """What the feature is called with for some rows of a column, or all."""
     rows = np.arange(len(values)) if rows is None else rows
-    return gather(on_device(feature.encode(held(values))), tf.constant(rows), distinct=False)
+    return gather(on_device(feature.encode(held(values))), tf.constant(rows), times=None)
 
 
 def embedded(feature, values):
@@ -112,10 +112,38 @@ def test_a_row_of_many_values_costs_their_number_and_no_more():
     found = on_device(encoded.encode(held(tags)))
 
     assert found.values.shape == (500 + 1999 * 2,)
-    some = gather(found, tf.constant([3, 7, 3]), distinct=False)
+    some = gather(found, tf.constant([3, 7, 3]), times=None)
     assert some.owners.numpy().tolist() == [0] * 2 + [1] * 500 + [2] * 2
     assert found.most.numpy()[[0, 1, 2, 2000]].tolist() == [0, 500, 502, 4498]
-    assert gather(found, tf.constant([], tf.int32), distinct=False).values.shape == (0,)
+    assert gather(found, tf.constant([], tf.int32), times=None).values.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("rows", "times", "looked_up"),
+    [
+        ([3, 4], 1, 5),
+        ([1, 2], 1, 5),  # as many as the two longest rows have
+        ([3, 3, 4], 2, 10),  # each of the two longest twice
+        ([3, 3, 4, 4], 2, 10),
+        ([3, 3, 3], None, 9),
+        ([], 2, 0),
+        ([], None, 0),
+    ],
+)
+def test_replicas_look_up_as_many_values_as_any_rows_can_have(rows, times, looked_up):
+    offsets, values = np.array([0, 0, 1, 1, 4, 6]), np.array([1, 1, 2, 3, 4, 5])
+    column = on_device(Ragged(offsets, values))
+
+    class OfTwo:
+        num_replicas_in_sync = 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.distribute, "get_replica_context", OfTwo)
+        found = gather(column, tf.constant(rows, tf.int32), times=times)
+    assert len(found.values) == looked_up
+    known = found.values.numpy()[found.values.numpy() > 0]
+    expected = [values[offsets[row] : offsets[row + 1]] for row in rows]
+    assert known.tolist() == np.concatenate([[], *expected]).tolist()
 
 
 def test_a_hashed_value_is_its_crc_modulo_the_bins():
