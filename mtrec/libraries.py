@@ -32,7 +32,6 @@ def called_to_go_on(run: Path) -> str:
 def quiet_libraries() -> None:
     """Silences the start-up chatter of TensorFlow; call before it is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 @contextmanager

@@ -35,16 +35,17 @@ def log_sum_exp(
             to or put in the place of some scores: `changed(scores, first, end)`.
     """
     blocks = Blocks(tf.shape(query)[0], tf.shape(candidate)[0])
-    # The bias is a column of the product: a pass over all scores takes a good part of its time.
-    query = tf.concat([query, tf.ones_like(query[..., :1])], axis=-1)
-    candidate = tf.concat([candidate, bias[:, tf.newaxis]], axis=1)
     whole = tf.size(query[..., 0], tf.int64) * tf.size(bias, tf.int64) <= SCORES_KEPT
 
     @tf.custom_gradient
     def found(query: tf.Tensor, candidate: tf.Tensor) -> Any:
+        # The bias is a column of the product: a pass over all scores takes a good part of its time.
+        one_more = tf.concat([query, tf.ones_like(query[..., :1])], axis=-1)
+        biased = tf.concat([candidate, bias[:, tf.newaxis]], axis=1)
+
         def scores(k: tf.Tensor) -> tf.Tensor:
             first, end = blocks.of(k)
-            return changed(score_all(query[first:end], candidate), first, end)
+            return changed(score_all(one_more[first:end], biased), first, end)
 
         def forward(k: tf.Tensor, sums: Any, kept: Any) -> tuple[Any, Any]:
             scored = scores(k)

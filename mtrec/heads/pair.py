@@ -19,6 +19,7 @@ from mtrec.heads.head import Examples, Head, HeldOut
 from mtrec.heads.moving_biases import MovingBiases
 from mtrec.heads.pairs import Judged, Learnt, Told
 from mtrec.heads.row_products import product, row_sum
+from mtrec.heads.segments import of_owners
 
 # Interactions that are measured at a time.
 ROWS_AT_ONCE = 65_536
@@ -310,7 +311,7 @@ class PairHead(Head):
         batch, learnt = examples.batch, self.learnt(examples.batch)
         items = tf.gather(batch.items, learnt.item)
         told = self.told(
-            tf.gather(examples.query, learnt.query),
+            of_owners(examples.query, learnt.query, learnt.weight > 0),
             tf.gather(examples.item, learnt.item),
             PairInputs(batch.query, learnt.query, items, *learnt[2:5]),
         )

@@ -13,6 +13,7 @@ from mtrec.heads.log_sum_exp import log_sum_exp
 from mtrec.heads.max_similarity import score_all, score_pairs
 from mtrec.heads.row_products import dot, weighted
 from mtrec.heads.score_blocks import BROUGHT, HAD, TARGET, Beside, in_blocks
+from mtrec.heads.segments import of_owners
 
 
 def kinds_of_rows(batch: Batch, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
@@ -133,14 +134,17 @@ class ImplicitSquared(RetrievalLoss):
         all_pairs = [dot(tf.matmul(query, gramian), query)]  # [Q]
         # What the Gramian has too much: a query's targets and what it brought, which are in the
         # pool for certain and stand for themselves alone, and what its user has, which is nothing.
-        score = _dots(query, examples.item, batch.rows.query, batch.rows.item)
+        score = _scores_of_rows(query, examples.item, batch)
         kind = batch.rows.kind
         surplus = tf.exp(-batch.rows.log_q) - tf.cast(kind != HAD, score.dtype)
         surplus = tf.where(kind > 0, surplus, 0.0)
         surplus = weighted(tf.square(score), -surplus)
         all_pairs.append(tf.math.unsorted_segment_sum(surplus, batch.rows.query, num_queries))
         own_query = tf.maximum(batch.own.query, 0)
-        own_score = _dots(query, examples.item, own_query, batch.own.item)
+        own_score = score_pairs(
+            of_owners(query, own_query, batch.own.query >= 0),
+            tf.gather(examples.item, batch.own.item),
+        )
         surplus = tf.exp(-batch.own.log_q) - batch.own.weight
         surplus = tf.where(batch.own.pool >= 0, surplus, 0.0)
         surplus = weighted(tf.square(own_score), -surplus)
@@ -161,8 +165,10 @@ def _beside(batch: Batch, local: bool) -> Beside:
     return Beside(batch, replicas=1 if local else context.num_replicas_in_sync)
 
 
-def _dots(query: tf.Tensor, item: tf.Tensor, owners: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-    return score_pairs(tf.gather(query, owners), tf.gather(item, items))
+def _scores_of_rows(query: tf.Tensor, item: tf.Tensor, batch: Batch) -> tf.Tensor:
+    """The score of each row's query with its target, `[N]`."""
+    rows = batch.rows
+    return score_pairs(of_owners(query, rows.query, rows.weight > 0), tf.gather(item, rows.item))
 
 
 class Softmax(RetrievalLoss):
@@ -243,7 +249,7 @@ class Softmax(RetrievalLoss):
             return scores
 
         rows = batch.rows.query
-        positive = _dots(query, examples.item, rows, batch.rows.item)
+        positive = _scores_of_rows(query, examples.item, batch)
         terms = [tf.gather(log_sum_exp(query, candidate, bias, changed), rows), -positive]
         return tf.add_n(terms + [batch.rows.log_q] * (self.log_q_correction == "all"))
 
@@ -316,7 +322,7 @@ class _Pairwise(RetrievalLoss):
             return tf.math.divide_no_nan(total, tf.gather(tf.reduce_sum(weights, axis=1), owner))
 
         rows = batch.rows.query
-        score = _dots(query, examples.item, rows, batch.rows.item)
+        score = _scores_of_rows(query, examples.item, batch)
         return in_blocks(cost, query, score, rows, [pool])
 
 

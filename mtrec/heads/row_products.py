@@ -67,6 +67,16 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> Differentiable:
 
 
 @tf.custom_gradient
+def unmoved_where(values: tf.Tensor, frozen: tf.Tensor) -> Differentiable:
+    """The values `[N, D]`, without a gradient for the rows that are frozen, `[N, 1]`."""
+
+    def gradients(upstream: Any) -> tuple[tf.Tensor, None]:
+        return tf.where(frozen, 0.0, tf.convert_to_tensor(upstream)), None
+
+    return tf.identity(values), gradients
+
+
+@tf.custom_gradient
 def squared_error(output: tf.Tensor, truth: tf.Tensor) -> Differentiable:
     """`(output - truth)^2`, `[N, E]`, of a truth `[N, 1]` that is given."""
     error = output - truth

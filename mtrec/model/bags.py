@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtrec.data.columns import Ragged
 from mtrec.heads.row_products import weighted
+from mtrec.heads.segments import owned_sum
 
 
 class EncodedBags(NamedTuple):
@@ -120,6 +121,6 @@ def unknown_where(hidden: tf.Tensor, encoded: tf.Tensor | BagRows) -> tf.Tensor 
 def mean(vectors: tf.Tensor, rows: BagRows) -> tf.Tensor:
     """For each row the mean of the vectors `[E, D]` of its known values, or zeros: `[B, D]`."""
     known = tf.cast(rows.values > 0, vectors.dtype)[:, tf.newaxis]
-    total = tf.math.unsorted_segment_sum(weighted(vectors, known), rows.owners, rows.count)
+    total = owned_sum(weighted(vectors, known), rows.owners, rows.count)
     count = tf.math.unsorted_segment_sum(known, rows.owners, rows.count)
     return weighted(total, tf.math.reciprocal_no_nan(count))

@@ -386,11 +386,6 @@ class History:
         self.pooling = pooling
         self.dropout = dropout
 
-    def dropped(self, owners: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        """Owners of entries `[H]`, -1 for those of queries where `draw [Q] < dropout`."""
-        seen = tf.gather(draw, tf.maximum(owners, 0)) >= self.dropout
-        return tf.where(seen, owners, -1)
-
 
 def _check_dropout(dropout: float, of: str) -> None:
     if not 0 <= dropout < 1:

@@ -10,6 +10,7 @@ from mtrec.distributed.tables import NormalRows
 from mtrec.distributed.weights import seed_for, unnumbered
 from mtrec.errors import UserError
 from mtrec.heads.row_products import weighted
+from mtrec.heads.segments import owned_sum
 
 
 class LabelledHistory(keras.layers.Layer):
@@ -83,6 +84,6 @@ class LabelledHistory(keras.layers.Layer):
         mean = tf.gather(tf.gather(self.means.value, items), places)
         over = tf.where(known, labels - mean, 0.0)[:, tf.newaxis]
         vectors = weighted(tf.gather(self.table(items), places), over)
-        total = tf.math.unsorted_segment_sum(vectors, owners, num_queries)
-        count = tf.math.unsorted_segment_sum(tf.cast(known, tf.float32), owners, num_queries)
+        total = owned_sum(vectors, owners, num_queries)
+        count = owned_sum(tf.cast(known, tf.float32), owners, num_queries)
         return weighted(total, tf.math.rsqrt(count + 1.0)[:, tf.newaxis])

@@ -13,6 +13,7 @@ import tensorflow as tf
 from mtrec.distributed.weights import twin, unnumbered
 from mtrec.errors import UserError
 from mtrec.heads.row_products import weighted
+from mtrec.heads.segments import owned_sum
 from mtrec.model.experts import dense
 
 
@@ -41,16 +42,25 @@ class Pooling(keras.layers.Layer, ABC):
         """One like it, with weights of its own to `create`."""
         return twin(self)
 
-    def call(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    def call(
+        self,
+        vectors: tf.Tensor,
+        owners: tf.Tensor,
+        num_queries: tf.Tensor,
+        hidden: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """One vector for each query, `[Q, D]`.
 
         Args:
             vectors: The items' vectors, `[H, D]`.
             owners: The query that each belongs to, `[H]`; -1 for padding.
             num_queries: Q, a scalar.
+            hidden: Whether a query is taken to have no items, `[Q]`; null for none.
         """
-        pooled = self.pool(vectors, owners, num_queries)
-        return tf.where(_count(owners, num_queries) > 0, pooled, self.nothing.value)
+        known = _count(owners, num_queries) > 0
+        if hidden is not None:
+            known &= ~hidden[:, tf.newaxis]
+        return tf.where(known, self.pool(vectors, owners, num_queries), self.nothing.value)
 
     @abstractmethod
     def pool(self, vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
@@ -116,8 +126,8 @@ class Attention(Pooling):
         weights = tf.exp(tf.where(real, scores - highest, 0.0))  # 1 for the highest of a query
         parts = tf.reshape(vectors, [-1, self.heads, vectors.shape[1] // self.heads])
         weighted = tf.reshape(weights[..., tf.newaxis] * parts, tf.shape(vectors))
-        total = tf.math.unsorted_segment_sum(weighted, owners, num_queries)  # [Q, D]
-        squares = tf.math.unsorted_segment_sum(weights**2, owners, num_queries)  # [Q, heads]
+        total = owned_sum(weighted, owners, num_queries)  # [Q, D]
+        squares = owned_sum(weights**2, owners, num_queries)  # [Q, heads]
         # At least 1, but for a query without items, whose total is 0.
         norm = tf.sqrt(tf.maximum(squares, 1.0))
         return total / tf.repeat(norm, vectors.shape[1] // self.heads, axis=1)
@@ -259,7 +269,7 @@ def _sum_and_count(
     vectors: tf.Tensor, owners: tf.Tensor, num_queries: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Each query's sum `[Q, D]` and number `[Q, 1]` of items."""
-    total = tf.math.unsorted_segment_sum(vectors, owners, num_queries)
+    total = owned_sum(vectors, owners, num_queries)
     return total, _count(owners, num_queries)
 
 

@@ -237,13 +237,15 @@ class Recommender(keras.layers.Layer):
             encoded = self.candidate.encoded[f"candidate/{SHARED}/{feature.candidate}"]
             items = tf.gather(encoded, history.items)
             drops = draw is not None and feature.dropout > 0
-            seen = feature.dropped(history.owners, draw) if drops else history.owners
+            hidden = draw < feature.dropout if drops else None
             for space in pooled:
                 vectors = self.candidate.spaces[space][feature.candidate](items)
                 if history.places is not None:
                     vectors = tf.gather(vectors, history.places)
                 pooling = self.query.poolings[space][name]
-                pooled[space][name] = pooling(vectors, seen, tf.size(inputs.users))
+                pooled[space][name] = pooling(
+                    vectors, history.owners, tf.size(inputs.users), hidden
+                )
         return pooled
 
     def candidates(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -250,8 +250,12 @@ def sum_by_row(gradient: Gradient) -> tuple[tf.Tensor, tf.Tensor]:
     too, and must not make a row drift. Sparse and dense gradients thus give the same update.
     """
     if isinstance(gradient, tf.IndexedSlices):
-        rows, position = tf.unique(gradient.indices)
-        sums = tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows))
+        rows, position = tf.unique(gradient.indices, tf.int64)
+        sums = tf.cond(
+            tf.size(rows) == tf.size(gradient.indices),
+            lambda: gradient.values,  # rows that come once are the sum as they are
+            lambda: tf.math.unsorted_segment_sum(gradient.values, position, tf.size(rows)),
+        )
     else:
         rows, sums = tf.range(tf.shape(gradient)[0]), gradient
     touched = tf.where(tf.reduce_any(tf.not_equal(sums, 0), list(range(1, sums.shape.rank))))[:, 0]

@@ -20,7 +20,7 @@ from mtrec.distributed.strategy import all_sum
 from mtrec.distributed.tables import TABLE, tables_of
 from mtrec.errors import UserError
 from mtrec.heads.head import Examples
-from mtrec.heads.row_products import masked_sum
+from mtrec.heads.row_products import masked_sum, unmoved_where
 from mtrec.model.recommender import Recommender
 from mtrec.training.balance import Balancer
 from mtrec.training.gradient_balance import gram_matrix, weighted_sum
@@ -205,7 +205,7 @@ class Step:
         """This replica's share of every task's mean loss over the global batch, and its rows."""
         query, item, pool = (encoded[side] for side in ("query", "item", "pool"))
         frozen = batch.pool.frozen[:, tf.newaxis] > 0
-        pool = {n: tf.where(frozen, tf.stop_gradient(v), v) for n, v in pool.items()}
+        pool = {name: unmoved_where(vectors, frozen) for name, vectors in pool.items()}
         sums, counts = [], []
         for name, head in self.model.heads.items():
             examples = Examples(query=query[name], item=item[name], pool=pool[name], batch=batch)

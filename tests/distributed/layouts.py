@@ -102,7 +102,6 @@ def environment(addresses, rank):
     return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)]),
         "TF_CONFIG": json.dumps(config),
-        "TF_ENABLE_ONEDNN_OPTS": "0",
         "CUDA_VISIBLE_DEVICES": "",
     }
 
