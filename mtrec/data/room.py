@@ -26,12 +26,17 @@ class Room:
     Args:
         kind: The type of the array.
         like: The column.
+
+    Raises:
+        UserError: If no file can be made.
     """
 
     def __init__(self, kind: Any, *, like: np.ndarray) -> None:
         self._kind = np.dtype(kind)
         self._folder = _folder(like)
-        self._file = None if self._folder is None else _unnamed(self._folder)
+        self._file: IO[bytes] | None = None
+        if self._folder is not None:
+            self._file, self._place = _unnamed(self._folder)
         self._parts = [np.zeros(0, self._kind)]
 
     def append(self, values: np.ndarray) -> None:
@@ -48,11 +53,7 @@ class Room:
             self._file.write(values.data)
             self._file.flush()
         except OSError as error:
-            raise UserError(
-                "`cache_dir` must have room for a few numbers of every row beside the prepared "
-                f"columns; writing to {self._folder} failed ({error.strerror}). Set `cache_dir` to "
-                "a disk with room."
-            ) from error
+            raise _no_room(self._place, error) from error
 
     def array(self) -> np.ndarray:
         """All numbers; nothing can be added any more."""
@@ -129,14 +130,27 @@ def _folder(column: np.ndarray) -> Path | None:
     while isinstance(one, np.ndarray):
         if isinstance(one, _Mapped):
             return one.folder
-        if isinstance(one, np.memmap):
-            return Path(str(one.filename)).parent
+        if isinstance(one, np.memmap) and one.filename is not None:  # or it is a copy of one
+            return Path(one.filename).parent
         one = one.base
     return None
 
 
-def _unnamed(folder: Path) -> IO[bytes]:
+def _unnamed(folder: Path) -> tuple[IO[bytes], Path]:
+    """A file without a name, and the folder that it is in."""
     try:
-        return tempfile.TemporaryFile(dir=folder)
+        return tempfile.TemporaryFile(dir=folder), folder
     except OSError:  # it is another's, who lets it be read alone
-        return tempfile.TemporaryFile()
+        pass
+    try:
+        return tempfile.TemporaryFile(), Path(tempfile.gettempdir())
+    except OSError as error:
+        raise _no_room(folder, error) from error
+
+
+def _no_room(place: Path, error: OSError) -> UserError:
+    return UserError(
+        "A few numbers of every row must have room in files beside the columns, or among temporary "
+        f"files where none can be made there; writing to {place} failed ({error.strerror}). Make "
+        "room there, or set `cache_dir` to a directory with room that can be written."
+    )

@@ -1,5 +1,7 @@
 """Numbers of rows are kept in memory with data in memory, and in files with data in files."""
 
+import pickle
+import re
 import tempfile
 
 import numpy as np
@@ -58,6 +60,14 @@ def test_rows_of_a_column_in_memory_are_in_memory():
     assert file_of(found) is None
 
 
+def test_rows_of_a_copy_of_a_mapped_column_are_in_memory(column, monkeypatch):
+    # As a worker on Ray has it, which still calls it a map.
+    monkeypatch.setattr(tempfile, "TemporaryFile", None)
+    for copy in (pickle.loads(pickle.dumps(column, protocol=5)), column.copy()):
+        assert isinstance(copy, np.memmap)
+        assert of_rows(copy, np.array([5, 9])).tolist() == VALUES[[5, 9]].tolist()
+
+
 @pytest.mark.parametrize("mapped", [True, False])
 def test_room_takes_numbers_part_by_part_and_can_be_written(column, mapped):
     made = Room(np.int64, like=column if mapped else VALUES)
@@ -77,13 +87,41 @@ def test_where_no_file_can_be_made_beside_a_column_it_is_among_temporary_ones(co
     assert of_rows(column, np.array([5, 9])).tolist() == VALUES[[5, 9]].tolist()
 
 
-def test_a_full_disk_is_told_with_the_key_to_set(column, monkeypatch):
-    class Full:
-        def write(self, values):
-            raise OSError(28, "No space left on device")
+class Full:
+    """A file on a full disk."""
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
-    with pytest.raises(UserError, match=r"`cache_dir` must have room .*No space left on device"):
+    def write(self, values):
+        raise OSError(28, "No space left on device")
+
+
+def on_a_full_disk(dir=None):
+    return Full()
+
+
+def with_full_temporary_files(dir=None):
+    if dir:
+        raise OSError(30, "Read-only file system")
+    return Full()
+
+
+def nowhere(dir=None):
+    raise OSError(30, "Read-only file system")
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "reason"),
+    [
+        (on_a_full_disk, "beside", "No space left on device"),
+        (with_full_temporary_files, "aside", "No space left on device"),
+        (nowhere, "beside", "Read-only file system"),
+    ],
+)
+def test_where_there_is_no_room_is_told(column, tmp_path, monkeypatch, file, place, reason):
+    monkeypatch.setattr(tempfile, "TemporaryFile", file)
+    monkeypatch.setattr(tempfile, "tempdir", "/aside")
+    place = {"beside": str(tmp_path), "aside": "/aside"}[place]
+    told = rf"writing to {re.escape(place)} failed \({reason}\)\. .* set `cache_dir` to"
+    with pytest.raises(UserError, match=told):
         of_rows(column, np.array([5, 9]))
 
 
