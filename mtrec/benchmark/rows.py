@@ -135,6 +135,33 @@ def unequal_recalls(found: Found) -> list[str]:
     return [f"recall@10 must be the same for all; got {recalls}."]
 
 
+def quality(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Iterator[Case]:
+    """Training on MovieLens-100K until recall@10 of the test part is reached."""
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {"arrays": str(folder), "recall": size["recall"], "epochs": size["epochs"]}
+    yield Case(
+        f"recall@10 of {size['recall']}",
+        "training",
+        [
+            Contestant("mtrec", "mtrec_quality", given),
+            Contestant("TFRS with log Q", "tfrs_quality", given, "tfrs"),
+        ],
+        size["rounds"],
+        warm=0,
+        check=partial(short_of, size["recall"]),
+    )
+
+
+def short_of(recall: float, found: Found) -> list[str]:
+    """A sentence on each contestant that did not reach the recall."""
+    return [
+        f"{name} must reach recall@10 of {recall}; got {told['recall_at_10']:.4f} after "
+        f"{told['epochs']} epochs."
+        for name, told in found.items()
+        if told["recall_at_10"] < recall
+    ]
+
+
 def job(size: Mapping[str, Any], folder: Path, seed: int, rounds: int) -> Iterator[Case]:
     """The main job, by stage."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,5 +234,5 @@ def _steps(given: Mapping[str, Any], batch: int, steps: int, **changed: Any) -> 
 
 
 ROWS: dict[str, Callable[[Mapping[str, Any], Path, int, int], Iterator[Case]]] = {
-    made.__name__: made for made in (step, tables, input, evaluation, job, index, replicas)
+    made.__name__: made for made in (step, tables, input, evaluation, quality, job, index, replicas)
 }

@@ -50,6 +50,13 @@ def test_a_loss_that_is_not_numpys_is_said():
     assert said == "mtrec: the first retrieval loss must be 2.000000, as by NumPy; got 2.010000."
 
 
+def test_a_recall_that_was_not_reached_is_said():
+    found = {"mtrec": {"recall_at_10": 0.23, "epochs": 12}}
+    assert rows.short_of(0.227, found) == []
+    (said,) = rows.short_of(0.227, found | {"TFRS": {"recall_at_10": 0.2, "epochs": 60}})
+    assert said == "TFRS must reach recall@10 of 0.227; got 0.2000 after 60 epochs."
+
+
 def test_contestants_take_turns_and_one_that_fails_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(contest, "SCRIPTS", tmp_path)
     rounds = Path(arrays.__file__).parent / "contestants"
