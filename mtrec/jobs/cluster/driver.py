@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+import numpy as np
 import ray
 from ray.train import (
     ControllerError,
@@ -133,6 +134,8 @@ def _connected(cluster: ClusterConfig) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    # A map would travel as bytes, of which each worker makes a copy of its own.
+    ray.util.register_serializer(np.memmap, serializer=np.asarray, deserializer=np.asarray)
     try:
         yield
     finally:
