@@ -544,11 +544,14 @@ def test_a_run_whose_making_is_interrupted_is_made_and_killed(
         time.sleep(0.3)  # the caller is gone
         return original(*args, **kwargs)
 
+    # What a shell starts in the background ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(type(client), name, interrupted)
         with pytest.raises(KeyboardInterrupt):
             tracker.begin(experiment="films", run_name="joint", params={"a": 1}, tags={})
         tracker.finish("KILLED")
+    signal.signal(signal.SIGINT, before)
     assert run_of(tmp_path, store).info.status == "KILLED"
     assert tracker.unsent == 0
 
